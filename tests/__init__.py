@@ -1,0 +1,1 @@
+"""What users of the tasks get, tried against real git, a real HTTP host and real environments."""
