@@ -1,4 +1,4 @@
-"""How the host answers: one request through `git http-backend` (RFC 3875), counted, slowed down and broken on the way."""
+"""How the host answers: each request through `git http-backend` (RFC 3875), counted, slowed down and broken."""
 
 from __future__ import annotations
 

@@ -1,0 +1,20 @@
+"""Everything that the small upstreams consist of, built into one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import flashinfer, sglang, wheels
+from .store import PATHS, Upstream
+
+
+def build(folder: Path) -> Upstream:
+    """Build all repositories into a new folder, always with the same commit ids."""
+    sglang.build(folder / f"{PATHS['sglang']}.git")
+    flashinfer.build(folder)
+    return Upstream(folder)
+
+
+def build_wheels(folder: Path) -> dict[str, str]:
+    """Build the wheels into a new folder; returns the environment with which pip and uv use them."""
+    return wheels.environment(folder, wheels.build(folder))

@@ -1,0 +1,153 @@
+"""A small SGLang: the package in `python/`, its version static at first, later by setuptools-scm from the tags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+from .store import Importer
+
+SOURCES = {
+    "models/llama.py": "class LlamaForCausalLM:\n    hidden_size = 4096\n",
+    "models/qwen2_moe.py": "class Qwen2MoeForCausalLM:\n    num_experts = 60\n",
+    "models/deepseek_v2.py": "class DeepseekV2ForCausalLM:\n    kv_lora_rank = 512\n",
+    "layers/layernorm.py": "class RMSNorm:\n    variance_epsilon = 1e-6\n",
+    "layers/attention/flashinfer_backend.py": "class FlashInferAttnBackend:\n    pass\n",
+}
+MOE = {"layers/moe/fused_moe.py": "class FusedMoE:\n    pass\n"}
+
+STATIC = """\
+[build-system]
+requires = ["setuptools>=61.0", "wheel"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "sglang"
+version = "{version}"
+description = "A small stand-in for SGLang"
+requires-python = "{python}"
+dependencies = {dependencies}
+{extras}
+[tool.setuptools.packages.find]
+exclude = ["docs*", "tests*"]
+"""
+
+DYNAMIC = """\
+[build-system]
+requires = ["setuptools>=61.0", "setuptools-scm>=8.0", "wheel"{rust}]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "sglang"
+dynamic = ["version"]
+description = "A small stand-in for SGLang"
+requires-python = ">=3.10"
+dependencies = {dependencies}
+
+[tool.setuptools.packages.find]
+exclude = ["docs*", "tests*"]
+
+[tool.setuptools_scm]
+root = ".."
+version_file = "sglang/_version.py"
+git_describe_command = ["python3", "python/tools/get_version_tag.py", "--tag-only"]
+fallback_version = "0.0.0.dev0"
+"""
+
+VERSION_TAG = '''\
+"""Print the highest version tag; pre-releases come before the release, post-releases after it."""
+
+import re
+import subprocess
+import sys
+
+
+def key(tag):
+    match = re.fullmatch(r"v(\\d+)\\.(\\d+)\\.(\\d+)(?:\\.?(rc|post)(\\d+))?", tag)
+    numbers, kind, number = match.groups()[:3], match[4], match[5]
+    return [int(part) for part in numbers] + [{"rc": 0, None: 1, "post": 2}[kind], int(number or 0)]
+
+
+tags = subprocess.run(["git", "tag", "--list", "v*.*.*"], capture_output=True, text=True, check=True).stdout.split()
+if not tags:
+    sys.exit("no version tags")
+print(max(tags, key=key))
+'''
+
+SRT_EXTRA = """
+[project.optional-dependencies]
+srt = ["torch", "flashinfer>=0.1.6"]
+all = ["sglang[srt]"]
+"""
+
+VERSION_MODULE = """\
+try:
+    from sglang._version import version as __version__
+except ImportError:
+    __version__ = "0.0.0.dev0"
+"""
+
+
+def release(version: str, pin: str = "", *, rust: bool = False, noise: str = "") -> dict[str, str]:
+    """The files of one release; `pin` names the FlashInfer it wants, an empty `version` means: by tags."""
+    old = version == "0.4.0"
+    dependencies = ["packaging"] if old else ["packaging", "torch", *pin.split()]
+    quoted = "[" + ", ".join(f'"{name}"' for name in dependencies) + "]"
+    pyproject = (
+        STATIC.format(
+            version=version,
+            dependencies=quoted,
+            python=">=3.8" if old else ">=3.10",
+            extras=SRT_EXTRA if old else "",
+        )
+        if version
+        else DYNAMIC.format(dependencies=quoted, rust=', "setuptools-rust>=1.10"' if rust else "")
+    )
+    files = {
+        ".gitignore": "*.egg-info/\n__pycache__/\nbuild/\npython/sglang/_version.py\n",
+        "README.md": "# SGLang, small\n",
+        "docs/history.txt": noise,
+        "python/README.md": "# SGLang, small\n",
+        "python/pyproject.toml": pyproject,
+        "python/sglang/__init__.py": "from sglang.version import __version__ as __version__\n",
+        "python/sglang/version.py": f'__version__ = "{version}"\n' if version else VERSION_MODULE,
+    }
+    for path, text in (SOURCES if old else SOURCES | MOE).items():
+        files[f"python/sglang/srt/{path}"] = text
+    for package in sorted({path.rpartition("/")[0] for path in files if path.startswith("python/sglang/srt/")}):
+        files[f"{package}/__init__.py"] = ""
+    files["python/sglang/srt/__init__.py"] = ""
+    files["python/sglang/srt/layers/__init__.py"] = ""
+    if not version:
+        files["python/tools/get_version_tag.py"] = VERSION_TAG
+        files["python/pyproject_cpu.toml"] = pyproject.replace('name = "sglang"', 'name = "sglang-cpu"')
+    if rust:
+        files["python/Cargo.toml"] = '[package]\nname = "sglang-native"\nversion = "0.0.0"\n'
+    return files
+
+
+def build(repository: Path) -> None:
+    """Write the repository: releases, a release branch beside main, and tags that are no release."""
+    random = Random("sglang")
+
+    def noise() -> str:
+        return random.randbytes(4096).hex()
+
+    def pins(version: str, extra: str = "") -> str:
+        return f"flashinfer_python{extra}=={version} flashinfer_cubin=={version}"
+
+    with Importer(repository) as to:
+        tip = to.commit("main", release("0.4.0", noise=noise()))
+        to.point("refs/tags/v0.4.0", tip)
+        for _ in range(3):
+            tip = to.commit("main", release("0.5.2", "flashinfer_python==0.3.0", noise=noise()), tip)
+        to.point("refs/tags/gateway-v0.3.1", tip)
+        tip = to.commit("main", release("0.5.3", "flashinfer_python==0.4.0rc3", noise=noise()), tip)
+        to.annotate("v0.5.3", tip)
+        tip = to.commit("main", release("", pins("0.6.7.post3"), noise=noise()), tip)
+        to.point("refs/tags/v0.5.10rc0", tip)
+        side = to.commit("release/v0.5.10", release("", pins("0.6.7.post3"), noise=noise()), tip)
+        to.point("refs/tags/v0.5.10.post1", side)
+        to.commit("rust", release("", pins("0.6.7.post3"), rust=True, noise=noise()), tip)
+        for _ in range(3):
+            tip = to.commit("main", release("", pins("0.6.7.post3", "[cu13]"), noise=noise()), tip)
