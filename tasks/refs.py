@@ -129,7 +129,7 @@ def _commit(ref: str, advertised: Advertised, place: str) -> Target | None:
 
 
 def _unknown(ref: str, advertised: Advertised, place: str) -> Target:
-    names = nearest(ref.removeprefix(HEADS).removeprefix(TAGS), [*advertised.tags, *advertised.heads])
+    names = nearest(ref.removeprefix(HEADS).removeprefix(TAGS), [*WORDS, *advertised.tags, *advertised.heads])
     fix = f"The nearest names there: {', '.join(names)}." if names else ""
     raise UsageError(f"{place} has no branch, tag or commit {ref}.", fix)
 

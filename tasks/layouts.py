@@ -1,0 +1,134 @@
+"""Everything that differs between releases of the upstream repositories, as one table. A new layout is a new row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from .errors import SourcesError
+
+MB = 1_000_000
+GB = 1_000 * MB
+COMPANIONS = ("flashinfer-cubin", "flashinfer-jit-cache")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things lie in a checkout; paths are relative to it, with `/`.
+
+    `markers` exist in this layout and tell it from the others; none fit everything. `folder` is
+    what gets installed ("" is the root), `module` what is imported ("" where only the distribution knows). Each of
+    `directories` lists the places where its content has been, the newest first. `companions` are distributions that
+    must have the package's own version.
+    """
+
+    markers: tuple[str, ...]
+    folder: str
+    module: str
+    directories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    companions: tuple[str, ...] = ()
+    installable: bool = True
+
+    def path(self, name: str) -> str:
+        """`name` in the folder that gets installed."""
+        return f"{self.folder}/{name}" if self.folder else name
+
+    @property
+    def metadata_files(self) -> tuple[str, ...]:
+        """The files that tell name, version and requirements; not all of them exist everywhere."""
+        names = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "version.txt")
+        return tuple(dict.fromkeys([*map(self.path, names), "version.txt"]))
+
+    def find_directories(self, exists: Callable[[str], bool]) -> dict[str, str | None]:
+        """Each key folder's path, None where it is missing. `exists` tells of a relative path whether it is there."""
+        return {name: next(filter(exists, places), None) for name, places in self.directories.items()}
+
+
+LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
+    "sglang": (
+        Layout(
+            markers=("python/pyproject.toml", "python/sglang"),
+            folder="python",
+            module="sglang",
+            directories={
+                "models": ("python/sglang/srt/models",),
+                "layers": ("python/sglang/srt/layers",),
+                "attention": ("python/sglang/srt/layers/attention",),
+                "moe": ("python/sglang/srt/layers/moe", "python/sglang/srt/layers/fused_moe_triton"),
+            },
+        ),
+    ),
+    "flashinfer": (
+        Layout(  # v0.2.0 and later
+            markers=("pyproject.toml", "flashinfer"),
+            folder="",
+            module="flashinfer",
+            directories={
+                "package": ("flashinfer",),
+                "headers": ("include/flashinfer",),
+                "sources": ("csrc",),
+                "tests": ("tests",),
+            },
+            companions=COMPANIONS,
+        ),
+        Layout(  # v0.0.x to v0.1.6
+            markers=("python/setup.py", "python/flashinfer"),
+            folder="python",
+            module="flashinfer",
+            directories={
+                "package": ("python/flashinfer",),
+                "headers": ("include/flashinfer",),
+                "sources": ("python/csrc", "src"),
+                "tests": ("python/tests",),
+            },
+            companions=COMPANIONS,
+        ),
+    ),
+}
+ANY: tuple[Layout, ...] = (
+    Layout(markers=("pyproject.toml",), folder="", module=""),
+    Layout(markers=("setup.py",), folder="", module=""),
+    Layout(markers=("python/pyproject.toml",), folder="python", module=""),
+    Layout(markers=("python/setup.py",), folder="python", module=""),
+    Layout(markers=(), folder="", module="", installable=False),
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a repository costs in bytes, moved and on disk, slim and `--full`; `install` is with its dependencies."""
+
+    slim_moved: int
+    slim_disk: int
+    full_moved: int
+    full_disk: int
+    install: int
+
+
+COSTS: Mapping[str, Cost] = {
+    "sglang": Cost(12 * MB, 80 * MB, 150 * MB, 350 * MB, 12 * GB),
+    "flashinfer": Cost(16 * MB, 140 * MB, 180 * MB, 600 * MB, 50 * MB),
+}
+UNKNOWN_COST = Cost(20 * MB, 100 * MB, 100 * MB, 300 * MB, 100 * MB)
+
+
+def cost(name: str) -> Cost:
+    """The measured cost of that repository, or a guess for one that nobody measured."""
+    return COSTS.get(name, UNKNOWN_COST)
+
+
+def find_layout(name: str, exists: Callable[[str], bool]) -> Layout:
+    """The layout of the repository configured as `name`.
+
+    `exists` tells of a path relative to the checkout whether it is there, on disk or in a tree listing. Raises
+    SourcesError, naming what was looked for, where SGLang or FlashInfer has none of its known layouts.
+    """
+    candidates = LAYOUTS.get(name, ANY)
+    for layout in candidates:
+        if all(map(exists, layout.markers)):
+            return layout
+    looked = ", then for ".join(" with ".join(layout.markers) for layout in candidates)
+    raise SourcesError(
+        f"{name}: the checkout has no layout that is known; looked for {looked}.",
+        f"See that sources.repositories.{name}.url and the REF are those of {name}.",
+    )
