@@ -34,8 +34,13 @@ INSTALLERS: tuple[Literal["auto", "uv", "pip"], ...] = ("auto", "uv", "pip")
 NETWORK_SCHEMES = ("https", "http", "ssh", "git", "git+ssh", "ssh+git")
 LONGEST_URL = 2000
 LONGEST_NAME = 100
+SHOWN = 200  # characters of a wrong value in a message
 
-_USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://)(?:[^\s/?#]*|[^\s/?#@:]*:(?!\d+(?:[/?#\s]|$))[^\s]*)@", re.I)
+# What stands before the last @ of the authority; of what has more than a port after a colon, before the last @ at all.
+# The lengths are bounded so that no text takes quadratic time.
+_USERINFO = re.compile(
+    r"([a-z0-9+.-]{0,20}://)(?:[^\s/?#]{0,4000}|(?!\[)[^\s/?#@:]{0,4000}:(?!\d+(?:[/?#\s]|$))\S{0,4000})@", re.I
+)
 _SSH_USER = re.compile(r"(?:git\+)?ssh(?:\+git)?://[\w.+-]+@", re.I)
 _SCP = re.compile(r"(?:[\w.+][\w.+-]*@)?(?:\[[0-9a-f:.]+\]|[\w.][\w.-]*):(?![:/]{2})(?!-).+", re.I)
 
@@ -49,9 +54,9 @@ class _Node:
     where: str
 
     def wrong(self, expected: str, fix: str = "") -> NoReturn:
-        shown = redact(repr(self.value))
-        shown = shown if len(shown) <= 80 else f"{shown[:77]}..."  # noqa: PLR2004
-        what = f"{self.key} is {shown} ({type(self.value).__name__}), expected was {expected} (in {self.where})"
+        kind, shown = type(self.value).__name__, redact(ascii(self.value))[:SHOWN]
+        variable = f" or INVOKE_{self.key.upper().replace('.', '_')}" if isinstance(self.value, str) else ""
+        what = f"{self.key} is {shown} ({kind}), expected was {expected} (in {self.where}{variable})"
         raise UsageError(what, fix or f"Correct `{self.key}` in {self.where}.")
 
     def table(self, known: Collection[str] = ()) -> dict[str, _Node]:
@@ -61,10 +66,10 @@ class _Node:
         keys: Iterable[Any] = self.value
         children = {}
         for key in keys:
-            child = _Node(self.value[key], f"{self.key}.{key}", self.where)
+            name = redact(str(key)[:SHOWN].encode("unicode_escape").decode())
             if not isinstance(key, str) or (known and key not in known):
-                raise UsageError(f"{child.key} is no known key (in {self.where})", _nearest(str(key), known))
-            children[key] = child
+                raise UsageError(f"{self.key}.{name} is no known key (in {self.where})", _nearest(name, known))
+            children[key] = _Node(self.value[key], f"{self.key}.{name}", self.where)
         return children
 
     def text(self, expected: str = "text") -> str:
@@ -134,7 +139,7 @@ def _repositories(node: _Node, directory: Path) -> tuple[Repository, ...]:
     found: dict[str, Repository] = {}
     for name, entry in node.table().items():
         if not re.fullmatch(r"\w(?:[\w.+-]*[\w+-])?", name) or len(name) > LONGEST_NAME:
-            what = f"{redact(ascii(entry.key))} is no name for a folder (in {node.where})"
+            what = f"{entry.key} is no name for a folder (in {node.where})"
             raise UsageError(what, "Name it with letters, digits, `_`, `-` and `.`, a letter or digit first.")
         folded = unicodedata.normalize("NFKC", name).casefold()  # as file systems that ignore case would
         if folded in found:
@@ -150,17 +155,21 @@ def _repository(name: str, entry: _Node, path: Path) -> Repository:
     if "url" not in given:
         raise UsageError(f"{entry.key}.url is missing (in {entry.where})", f"Add `url:` below `{entry.key}`.")
     url = check_url(given["url"].text("a URL"), f"{entry.key}.url in {entry.where}", allow_local=True)
-    branch = given["branch"].text("a branch, tag or commit id") if "branch" in given else "main"
-    install = given["install"] if "install" in given else _Node(name in INSTALLED, "", "")
+    branch = given.get("branch") or _Node("main", "", "")
+    try:
+        check_ref(branch.text("a branch, tag or commit id"))
+    except UsageError as error:
+        raise error if branch.key in error.what else UsageError(f"{branch.key}: {error.what}", error.fix) from None
+    install = given.get("install") or _Node(name in INSTALLED, "", "")
     if not isinstance(install.value, bool):
         install.wrong("true or false")
-    extras = given["extras"] if "extras" in given else _Node([], "", "")
+    extras = given.get("extras") or _Node([], "", "")
     if not isinstance(extras.value, list | tuple):
         extras.wrong("a list of extras, such as [srt]")
     for extra in extras.value:
         if not isinstance(extra, str) or not re.fullmatch(r"[A-Z0-9](?:[A-Z0-9._-]*[A-Z0-9])?", extra, re.I | re.A):
             extras.wrong("a list of extras by their names (PEP 685), such as [srt]")
-    return Repository(name, url, check_ref(branch), path, install.value, tuple(dict.fromkeys(extras.value)))
+    return Repository(name, url, branch.value, path, install.value, tuple(dict.fromkeys(extras.value)))
 
 
 def _nearest(key: str, known: Collection[str]) -> str:
@@ -183,9 +192,9 @@ def check_url(url: str, what: str, allow_local: bool) -> str:
     """
 
     def refuse(why: str) -> NoReturn:
-        shown = re.sub(r"://.*@", "://***@", url[:LONGEST_URL], flags=re.S)
+        shown = re.sub(r"://.*@", "://***@", url, flags=re.S)
         fix = "Use a URL such as https://HOST/PATH.git."
-        raise UsageError(f"{what} is no URL to clone from ({why}): {shown[:200]!a}", fix)
+        raise UsageError(f"{what} is no URL to clone from ({why}): {shown[:SHOWN]!a}", fix)
 
     if not url or len(url) > LONGEST_URL:
         refuse(f"{len(url)} characters, 1 to {LONGEST_URL} are allowed")
@@ -228,7 +237,7 @@ def resolve_submodule_url(url: str, parent: str) -> str:
     path = [part for part in parent[len(prefix) :].split("/") if part]
     for part in url.split("/"):
         if part == ".." and not path:
-            raise UsageError(f"{what} leads out of that host: {url[:200]!a}")
+            raise UsageError(f"{what} leads out of that host: {url[:SHOWN]!a}")
         if part == "..":
             path.pop()
         elif part not in ("", "."):
