@@ -6,8 +6,8 @@ import io
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TextIO
+from pathlib import Path
+from typing import NamedTuple, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -21,18 +21,23 @@ from rich.text import Text
 
 from .text import duration, size
 
-WIDE = 10_000  # columns of what is no terminal: nothing is wrapped or cut there
+WIDE = 10_000  # columns of what is no terminal: nothing is folded there
+SHOWS_DOING, SHOWS_RATE, SHOWS_BAR = 45, 60, 100  # columns that a terminal needs for them
+PROSE = 28  # columns that text is given before it is folded
 STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
+MARKS = {"pass": "✓", "warn": "!", "fail": "✗", "skip": "-"}
 
 
-def silence(stream: TextIO) -> None:
-    """Point `stream` at nothing, after its reader has gone; the work goes on."""
-    with open(os.devnull, "w") as nothing:  # noqa: PTH123 - a device, not a path
-        os.dup2(nothing.fileno(), stream.fileno())
+class _Row(NamedTuple):
+    doing: str
+    done: float | None
+    moved: int
+    rate: float
+    since: float
 
 
 class Screen(Console):
-    """A stream with its width, colours and letters. Markup in texts is not obeyed."""
+    """A stream with its width, colours and letters, and the live lines at its foot. For one thread at a time."""
 
     def __init__(self, stream: TextIO, *, terminal: bool, colour: bool) -> None:
         super().__init__(
@@ -45,144 +50,123 @@ class Screen(Console):
             emoji=False,
             highlight=False,
         )
-        self.unicode = (self.encoding or "").lower().startswith("utf")
+        self.unicode = self.encoding.startswith("utf")
         self.arrow = "→" if self.unicode else "->"
-        self.marks = {name: name for name in STYLES}
-        if terminal and self.unicode:
-            self.marks = {"pass": "✓", "warn": "!", "fail": "✗", "skip": "-"}
+        self._spinner = Spinner("dots" if self.unicode else "line", style="cyan")
+        self._rows: dict[str, _Row] = {}
+        self._live: Live | None = None
 
     def on_broken_pipe(self) -> None:
         """Go on without a reader, such as one that was `head`."""
         self.quiet = True
-        silence(self.file)  # type: ignore[arg-type]
+        silence(self.file)
 
     def say(self, *parts: tuple[str, str], wrap: bool = True) -> None:
-        """Print texts with their styles on one line; without `wrap` the terminal folds it, so it can be copied whole."""
+        """Print texts with their styles on one line. What is to be copied is left to the terminal to `wrap`."""
         self.print(Text.assemble(*parts), soft_wrap=not (wrap and self.is_terminal))
+        if self._rows:
+            self._show()
 
     def check(self, status: str, name: str, detail: str, width: int) -> None:
-        """Print one line of a doctor's report: the name `width` columns wide, the detail beside it or, if narrow, below."""
-        mark = self.marks[status]
+        """Print a line of a doctor's report: name `width` columns wide, the detail beside it or, if need be, below."""
         if not self.is_terminal:
-            self.say((f"  {mark:4}  {name:{width}}  {detail}".rstrip(), ""))
+            self.say((f"  {status}  {name:{width}}  {detail}".rstrip(), ""))
             return
         grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column()
-        if self.width - width < 36:
-            name, detail = "", f"{name}\n{detail}".rstrip()
+        grid.add_column(width=1 if self.unicode else len(status))
+        if self.width - width < PROSE:
+            name, detail = f"{name}\n{detail}".rstrip(), ""
         else:
             grid.add_column(width=width)
         grid.add_column(overflow="fold")
-        grid.add_row(*(Text(cell, style) for cell, style in ((mark, STYLES[status]), (name, ""), (detail, "")) if cell))
+        cells = (MARKS[status] if self.unicode else status, STYLES[status]), (name, ""), (detail, "")
+        grid.add_row(*(Text(*cell) for cell in cells))
         self.print(Padding(grid, (0, 0, 0, 2), expand=False))
 
-    def table(self, columns: Mapping[str, Sequence[str]], *, wraps: str, drop: Sequence[str], styles: Sequence[str]) -> None:
-        """Print columns of cells, without the empty ones and, where the terminal is narrow, without those in `drop`.
+    def table(
+        self, columns: Mapping[str, Sequence[str]], prose: str, drop: Sequence[str], styles: Sequence[str]
+    ) -> None:
+        """Print columns of cells under their titles, without empty columns; only the column `prose` is ever folded.
 
-        Only the column `wraps` is ever folded. `styles` holds one for each row.
+        What a narrow terminal has no room for goes in the order of `drop`. `styles` are those of the rows' prose.
         """
         kept = {title: cells for title, cells in columns.items() if any(cells)}
-        for title in (*drop, ""):
+        for dropped in (*drop, ""):
             table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-            for name, cells in kept.items():
-                least = None if name == wraps else max(cell_len(cell) for cell in (name, *cells))
-                table.add_column(Text(name), no_wrap=bool(least), min_width=least, overflow="fold")
+            for title, cells in kept.items():
+                width = max(cell_len(line) for cell in (title, *cells) for line in cell.split("\n"))
+                least = min(width, PROSE) if title == prose else width
+                table.add_column(title, no_wrap=title != prose, min_width=least, overflow="fold")
             for style, *row in zip(styles, *kept.values(), strict=True):
-                table.add_row(*(Text(cell, style if name == wraps else "") for name, cell in zip(kept, row, strict=True)))
+                table.add_row(*(Text(cell, style * (title == prose)) for title, cell in zip(kept, row, strict=True)))
             if Measurement.get(self, self.options.update(max_width=WIDE), table).minimum <= self.width:
                 break
-            kept.pop(title, None)
-        with self.capture() as drawn:
-            self.print(table)
-        for line in drawn.get().splitlines():
-            self.file.write(f"{line.rstrip()}\n")
-        self.file.flush()
+            kept.pop(dropped, None)
+        self.print(table)
 
-
-@dataclass
-class Row:
-    """What one repository or submodule is doing: `done` in 0..1 or None, bytes, bytes per second."""
-
-    doing: str
-    done: float | None
-    moved: int
-    rate: float
-    since: float = field(default_factory=time.monotonic)
-
-
-class Board:
-    """The live lines at the foot of a terminal. Its caller sees to it that one thread at a time calls it."""
-
-    def __init__(self, screen: Screen) -> None:
-        self._screen = screen
-        self._rows: dict[str, Row] = {}
-        self._live: Live | None = None
-        self._spinner = Spinner("dots" if screen.unicode else "line", style="cyan")
-
-    def put(self, who: str, row: Row) -> None:
-        """Show or change the line of `who`; its time counts from its first `doing`."""
+    def put(self, who: str, doing: str, done: float | None, moved: int, rate: float) -> None:
+        """Show or change the live line of `who`: see `Listener.progress`. Its time counts from the start of `doing`."""
         old = self._rows.get(who)
-        if old and old.doing == row.doing:
-            row.since = old.since
-        self._rows[who] = row
-        self.show()
+        since = old.since if old and old.doing == doing else time.monotonic()
+        self._rows[who] = _Row(doing, done, moved, rate, since)
+        self._show()
 
-    def show(self) -> None:
-        """Draw the lines, if there are any."""
-        if self._rows and self._live is None:
-            self._live = Live(
-                self, console=self._screen, transient=True, refresh_per_second=8, redirect_stdout=False, redirect_stderr=False
-            )
-            self._live.start()
-
-    def drop(self, who: str) -> None:
-        """Take away the lines of `who` and its submodules."""
-        for name in [name for name in self._rows if name == who or name.startswith(f"{who}/")]:
-            del self._rows[name]
+    def drop(self, who: str = "") -> None:
+        """Take away the live lines of `who` and its submodules, or all."""
+        self._rows = {name: row for name, row in self._rows.items() if who and not f"{name}/".startswith(f"{who}/")}
         if not self._rows:
-            self.hide()
+            self.pause()
 
-    def clear(self) -> None:
-        """Take away all lines."""
-        self._rows.clear()
-        self.hide()
-
-    def hide(self) -> None:
-        """Leave the terminal to others, until `show`."""
-        if self._live is not None:
+    def pause(self) -> None:
+        """Leave the terminal to others, until the next line."""
+        if self._live:
             self._live.stop()
             self._live = None
 
-    def __rich__(self) -> Table:
-        """Return the lines as they are now; called by rich's own thread, so it works on a copy."""
-        rows, width = dict(self._rows), self._screen.width
+    def _show(self) -> None:
+        if not self._live:  # a new one each time: a stopped one would draw over the lines above
+            self._live = Live(
+                console=self,
+                get_renderable=self._lines,
+                transient=True,
+                refresh_per_second=8,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+
+    def _lines(self) -> Table:
+        """Return the live lines as they are now; rich's own thread calls this, so it works on a copy."""
+        rows = dict(self._rows)
         grid = Table.grid(padding=(0, 2, 0, 0))
         for justify in ("left", "left", "left", "left", "right", "right", "right"):
-            grid.add_column(justify=justify, no_wrap=True, overflow="ellipsis" if self._screen.unicode else "crop")
+            grid.add_column(justify=justify, no_wrap=True, overflow="ellipsis" if self.unicode else "crop")
         for who, row in sorted(rows.items()):
             repository, _, submodule = who.partition("/")
-            complete = row.done is not None and row.done >= 1
-            percent = "" if row.done is None else f"{min(row.done, 1):4.0%}"
-            waiting = duration(int(time.monotonic() - row.since)) if row.done is None and not row.moved else ""
-            cells = {
-                "mark": Text(self._screen.marks["pass"][:1], "green") if complete else self._spinner,
-                "who": Text(f"  {submodule}" if submodule and repository in rows else who, "bold" if not submodule else ""),
-                "doing": Text(row.doing, "dim") if width >= 45 else None,
-                "bar": ProgressBar(1.0, row.done or 0.0, width=20) if width >= 100 and row.done is not None else None,
-                "percent": Text(percent),
-                "moved": Text(size(row.moved) or waiting),
-                "rate": Text(f"{size(row.rate)}/s", "dim") if width >= 60 and row.rate > 0 else None,
-            }
-            grid.add_row(*(cell or "" for cell in cells.values()))
+            waits = duration(int(time.monotonic() - row.since)) if row.done is None else ""
+            grid.add_row(
+                Text("✓" if self.unicode else "+", "green") if row.done == 1 else self._spinner,
+                Text(f"  {submodule}" if submodule and repository in rows else who, "" if submodule else "bold"),
+                Text(row.doing, "dim") if self.width >= SHOWS_DOING else "",
+                ProgressBar(1, row.done, width=20) if self.width >= SHOWS_BAR and row.done is not None else "",
+                "" if row.done is None else f"{row.done:.0%}",
+                size(row.moved) or waits,
+                Text(f"{size(row.rate)}/s", "dim") if self.width >= SHOWS_RATE and row.rate > 0 else "",
+            )
         return grid
 
 
+def silence(stream: object) -> None:
+    """Point a stream at nothing, after its reader has gone."""
+    with Path(os.devnull).open("w") as nothing:
+        os.dup2(nothing.fileno(), stream.fileno())  # type: ignore[attr-defined]
+
+
 def preload() -> None:
-    """Import all that rich imports late: an installer may replace rich while this program runs."""
+    """Make rich import all that it imports late: an installer may replace it while this program runs."""
     screen = Screen(io.StringIO(), terminal=True, colour=True)
-    board = Board(screen)
-    board.put("a/b", Row("receiving", 0.5, 1, 1.0))
-    screen.say(("→", "bold red"))
+    screen.put("a/b", "receiving", 0.5, 1, 1.0)
+    screen.say(("✓", "bold red"))
     screen.check("fail", "name", "detail", 4)
-    screen.table({"a": ["1"]}, wraps="a", drop=(), styles=("red",))
-    board.clear()
+    screen.table({"a": ["✓"]}, "a", (), ("red",))
+    screen.drop()

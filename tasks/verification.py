@@ -38,7 +38,7 @@ class PackageState:
 
 @dataclass(frozen=True)
 class Verification:
-    """Everything that `verify` looked at. `ok` is whether it counts as a success (with `--strict`, without warnings)."""
+    """Everything that `verify` looked at. `ok`: nothing failed (nor warned, with `--strict`)."""
 
     ok: bool
     repositories: Mapping[str, RepositoryState]
