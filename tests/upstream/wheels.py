@@ -65,7 +65,7 @@ def repack(folder: Path, distribution: importlib.metadata.Distribution) -> Path:
     return _pack(folder / f"{stem}-py3-none-any.whl", stem, files)
 
 
-def _closure(requirements: Sequence[str]) -> dict[str, importlib.metadata.Distribution]:
+def closure(requirements: Sequence[str]) -> dict[str, importlib.metadata.Distribution]:
     """The installed distributions that meet the requirements and theirs; LookupError where one is missing."""
     found: dict[str, importlib.metadata.Distribution] = {}
     queue = [Requirement(text) for text in requirements]
@@ -99,7 +99,7 @@ def build(folder: Path) -> bool:
     for version in ("0.1.6", "0.2.0"):
         write_wheel(folder, "flashinfer", version, {"flashinfer/__init__.py": "from_index = True\n"})
     try:
-        for distribution in _closure(BUILD).values():
+        for distribution in closure(BUILD).values():
             repack(folder, distribution)
     except LookupError:  # PackageNotFoundError is one
         command = [

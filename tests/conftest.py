@@ -1,0 +1,222 @@
+"""What every test stands on: small upstreams on a real host, a home of its own, a project folder, environments."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import venv
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.upstream import repositories, wheels
+from tests.upstream.__main__ import write_configuration
+from tests.upstream.host import GitHost
+from tests.upstream.store import Upstream
+
+ROOT = Path(__file__).resolve().parent.parent
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment with the project's dependencies, and nothing else that an installer would see as its own."""
+
+    path: Path
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.path / "bin/python"
+
+    def run(self, code: str, cwd: Path | None = None) -> Result:
+        """Run Python code in isolated mode."""
+        run = subprocess.run([self.python, "-I", "-c", code], cwd=cwd, capture_output=True, text=True, check=False)
+        return Result(run.returncode, run.stdout, run.stderr)
+
+
+@dataclass
+class Project:
+    """A folder with a copy of the tasks. `environ` is the whole environment that commands get; tests may change it."""
+
+    path: Path
+    environ: dict[str, str]
+    make: Callable[[], Environment]
+    _environment: list[Environment] = field(default_factory=list)
+
+    @property
+    def environment(self) -> Environment:
+        """The environment that runs Invoke, hence the one that `install` installs into; made when first asked for."""
+        if not self._environment:
+            self._environment.append(self.make())
+        return self._environment[0]
+
+    @property
+    def tmp(self) -> Path:
+        """Where the checkouts go by default."""
+        return self.path / "tmp"
+
+    def start(
+        self, *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> subprocess.Popen[str]:
+        """Start `invoke ARGUMENTS` in a process group of its own (`os.killpg` ends all of it); no standard input."""
+        return subprocess.Popen(
+            [self.environment.python, "-m", "invoke", *arguments],
+            cwd=cwd or self.path,
+            env={**self.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+
+    def invoke(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        check: int | None = 0,
+        cwd: Path | None = None,
+        timeout: float = 240,
+    ) -> Result:
+        """Run `invoke ARGUMENTS` to its end; `check` is the exit status it must have, None for any."""
+        process = self.start(*arguments, env=env, cwd=cwd)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            raise
+        if check is not None:
+            assert process.returncode == check, f"exit status {process.returncode}\n{out}\n{err}"
+        return Result(process.returncode, out, err)
+
+    def git(self, repository: str, *arguments: str) -> str:
+        """What git prints in a checkout below `tmp`, such as `sglang` or `flashinfer/3rdparty/cutlass`."""
+        run = subprocess.run(
+            ["git", *arguments], cwd=self.tmp / repository, env=self.environ, capture_output=True, text=True, check=True
+        )
+        return run.stdout.removesuffix("\n")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Upstream:
+    """The small upstream repositories, built once for each worker. Use `upstream`, which is a copy."""
+    return repositories.build(tmp_path_factory.mktemp("upstream") / "repositories")
+
+
+@pytest.fixture(scope="session")
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment variables by which pip and uv install from the tests' wheels."""
+    return repositories.build_wheels(tmp_path_factory.mktemp("wheels") / "wheels")
+
+
+@pytest.fixture(scope="session")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that shares the project's installed dependencies, and pip in `pip/`, with any environment."""
+    folder = tmp_path_factory.mktemp("tools")
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    for place, wanted in {folder: dependencies, folder / "pip": ["pip"]}.items():
+        place.mkdir(exist_ok=True)
+        for distribution in wheels.closure(wanted).values():
+            for top in {
+                file.parts[0] for file in distribution.files or () if file.parts[0] not in ("..", "__pycache__")
+            }:
+                (place / top).symlink_to(Path(str(distribution.locate_file(top))))
+    return folder
+
+
+@pytest.fixture
+def upstream(built: Upstream, tmp_path: Path) -> Upstream:
+    """The small upstream repositories, this test's own to change."""
+    return built.copy(tmp_path / "upstream")
+
+
+@pytest.fixture
+def host(upstream: Upstream) -> Iterator[GitHost]:
+    """A host that serves `upstream`."""
+    with GitHost(upstream.root) as host:
+        yield host
+
+
+@pytest.fixture
+def environ(tmp_path: Path, wheelhouse: dict[str, str]) -> dict[str, str]:
+    """An environment of a user of whom nothing is known: an empty home, no git identity, wheels instead of an index."""
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "TMPDIR", "SYSTEMROOT")}
+    return {
+        **kept,
+        **wheelhouse,
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_LINK_MODE": "copy",
+    }
+
+
+@pytest.fixture
+def github(environ: dict[str, str], host: GitHost, tmp_path: Path) -> dict[str, str]:
+    """`environ` with `https://github.com/` leading to `host`."""
+    config = write_configuration(tmp_path / "gitconfig", host.url)
+    return {**environ, "GIT_CONFIG_GLOBAL": str(config)}
+
+
+@pytest.fixture
+def make_environment(tmp_path: Path, tools: Path) -> Callable[..., Environment]:
+    """`make_environment(name="venv", pip=False)` makes a virtual environment below the test's folder, in 50 ms."""
+
+    def make(name: str = "venv", *, pip: bool = False) -> Environment:
+        environment = Environment(tmp_path / name)
+        venv.EnvBuilder(symlinks=True).create(environment.path)
+        (site,) = environment.path.glob("lib/python*/site-packages")
+        shared = [tools, tools / "pip"] if pip else [tools]
+        (site / "tools.pth").write_text("".join(f"{path}\n" for path in shared))
+        return environment
+
+    return make
+
+
+@pytest.fixture
+def make_project(
+    tmp_path: Path, github: dict[str, str], make_environment: Callable[..., Environment]
+) -> Callable[..., Project]:
+    """`make_project(name, environment=None)` makes one more project folder, such as a second worktree."""
+
+    def make(name: str, environment: Environment | None = None) -> Project:
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        shutil.copy2(ROOT / "tasks.py", folder)
+        for part in ("tasks", "flashinfer_trace"):
+            if (ROOT / part).exists():
+                shutil.copytree(ROOT / part, folder / part)
+        given = [environment] if environment else []
+        return Project(folder, dict(github), lambda: make_environment(f"{name}-venv"), given)
+
+    return make
+
+
+@pytest.fixture
+def project(make_project: Callable[..., Project]) -> Project:
+    """A fresh project folder: nothing cloned, github.com is `host`, an environment of its own without pip."""
+    return make_project("project")

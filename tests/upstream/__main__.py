@@ -1,0 +1,88 @@
+"""Run a command as if github.com held the small upstream repositories.
+
+    python -m tests.upstream [--upstream DIR] [--rate BYTES] [--latency SECONDS] [--stats] COMMAND [ARGUMENT ...]
+
+They are served on loopback while the command runs; git finds them by a configuration of its own for that command, which
+includes the user's. The exit status is the command's (128 + N where signal N ended it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import repositories
+from .host import GitHost
+
+GITHUB = "https://github.com/"
+
+
+def user_configuration() -> list[Path]:
+    """The global configuration files that git would read (git-config(1), FILES)."""
+    if named := os.environ.get("GIT_CONFIG_GLOBAL"):
+        return [Path(named)]
+    home = Path.home()
+    xdg = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
+    return [path for path in (xdg / "git/config", home / ".gitconfig") if path.exists()]
+
+
+def write_configuration(file: Path, url: str, included: Sequence[Path] = ()) -> Path:
+    """Write a git configuration under which `https://github.com/` means `url`, then include others. Returns `file`."""
+
+    def add(key: str, value: str) -> None:  # the rewriting comes first, so that it wins over one of the user's
+        subprocess.run(["git", "config", "--file", str(file), "--add", key, value], check=True)
+
+    add(f"url.{url}/.insteadOf", GITHUB)
+    for path in included:
+        add("include.path", str(path.absolute()))
+    return file
+
+
+def run(command: Sequence[str], environment: dict[str, str]) -> int:
+    """Run the command in the foreground and return its exit status; Ctrl-C is the command's to handle."""
+    beside = shutil.which(command[0], path=str(Path(sys.executable).parent))  # `invoke` of this environment
+    try:
+        child = subprocess.Popen([beside or command[0], *command[1:]], env=os.environ | environment)
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+        return 127
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    status = child.wait()
+    return status if status >= 0 else 128 - status
+
+
+def main() -> int:
+    """Read the options, serve, run the command."""
+    parser = argparse.ArgumentParser(prog="python -m tests.upstream", description=__doc__.partition("\n")[0])
+    parser.add_argument("--upstream", type=Path, metavar="DIR", help="serve DIR/<owner>/<name>.git instead")
+    parser.add_argument("--rate", type=float, default=0, metavar="BYTES", help="bytes per second of the whole line")
+    parser.add_argument("--latency", type=float, default=0, metavar="SECONDS", help="seconds before each answer")
+    parser.add_argument("--stats", action="store_true", help="say at the end what was asked and sent")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    options = parser.parse_args()
+    if not options.command:
+        parser.error("a command is needed")
+    with tempfile.TemporaryDirectory(prefix="upstream-") as name:
+        folder, environment = Path(name), {}
+        if not options.upstream:
+            repositories.build(folder / "repositories")
+            environment = repositories.build_wheels(folder / "wheels")
+        root = (options.upstream or folder / "repositories").resolve()
+        with GitHost(root, rate=options.rate, latency=options.latency) as host:
+            config = write_configuration(folder / "gitconfig", host.url, user_configuration())
+            status = run(options.command, environment | {"GIT_CONFIG_GLOBAL": str(config)})
+            if options.stats:
+                print(f"{len(host.requests)} requests, {host.bytes_sent:,} bytes", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
