@@ -37,7 +37,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment with the project's dependencies, and nothing else that an installer would see as its own."""
+    """A virtual environment that shares the project's installed dependencies and holds nothing itself."""
 
     path: Path
 
