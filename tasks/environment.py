@@ -68,11 +68,9 @@ class Environment:
         """What is installed under `name` (any spelling), or None. Nothing is started; a few milliseconds."""
         from packaging.utils import canonicalize_name
 
-        found = list(importlib.metadata.Distribution.discover(name=name, path=[str(path) for path in self.paths]))
-        if not found:
+        if not (found := self._found(name)):
             return None
-        here = [one for one in found if one.locate_file("") == found[0].locate_file("")]
-        broken = f"{len(here)} versions are installed side by side" if len(here) > 1 else ""
+        broken = f"{len(found)} versions of it are installed side by side" if len(found) > 1 else ""
         try:
             metadata = found[0].metadata
             version, requires = metadata["Version"], tuple(metadata.get_all("Requires-Dist") or ())
@@ -80,6 +78,14 @@ class Environment:
             version, requires, broken = "", (), "its metadata is missing or damaged"
         editable, location, note = _direct_url(found[0].read_text("direct_url.json"))
         return Distribution(canonicalize_name(name), version or "", editable, location, requires, broken or note)
+
+    def copies(self, name: str) -> int:
+        """How many versions of it lie in the same folder: more than one after an installation was broken off."""
+        return len(self._found(name))
+
+    def _found(self, name: str) -> list[importlib.metadata.Distribution]:
+        found = list(importlib.metadata.Distribution.discover(name=name, path=[str(path) for path in self.paths]))
+        return [one for one in found if one.locate_file("") == found[0].locate_file("")]
 
 
 def _direct_url(text: str | None) -> tuple[bool, Path | None, str]:
@@ -107,7 +113,7 @@ def probe(python: Path | None = None, timeout: float = 30) -> Environment:
     if path.is_dir():
         path = path / "bin" / "python"
     known = facts.facts() if path == own else _ask(path, timeout)
-    places = {key: Path(known.pop(key)) for key in ("prefix", "purelib", "platlib")}
+    places: dict[str, Any] = {key: Path(known.pop(key)) for key in ("prefix", "purelib", "platlib")}
     return Environment(python=path, paths=tuple(map(Path, known.pop("paths"))), **places, **known)
 
 
