@@ -1,0 +1,159 @@
+"""Brings everything that a checkout of one commit needs, of the repository and of its submodules, all at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import SourcesError, UsageError
+from .fetch import (
+    Entry,
+    Remote,
+    fetch_blobs,
+    fetch_history,
+    fetch_tags,
+    fetch_trees,
+    fetch_whole,
+    initialise,
+    missing_objects,
+    missing_trees,
+    present,
+    read_tree,
+)
+from .git import UnknownObjectError, run
+from .objects import Cache, Cached, moved_bytes
+from .refs import Advertised, Target, release
+from .submodules import GITLINK, Submodule, read_submodules, wanted
+
+METADATA = (".gitmodules", *(f"{folder}{name}" for folder in ("", "python/") for name in (
+    "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "version.txt")))  # fmt: skip
+DEEPEST = 8  # submodules of submodules
+
+
+@dataclass(frozen=True)
+class Brought:
+    """A commit whose objects are all here, with its submodules; `moved` bytes came for it, theirs not counted."""
+
+    remote: Remote
+    target: Target
+    tree: Mapping[str, Entry]
+    folders: tuple[str, ...] | None
+    submodules: tuple[Brought, ...]
+    moved: int
+
+    def everything(self) -> Iterator[Brought]:
+        """This and all submodules below."""
+        yield self
+        for submodule in self.submodules:
+            yield from submodule.everything()
+
+
+@dataclass(frozen=True)
+class Bringer:
+    """How objects are brought: into which `cache`, and with whole histories or not.
+
+    `show` gets the repository's paths and metadata files (path to content) as soon as they are here. `check` sees its
+    tree before anything outside the git directory is touched, and `arrived` each submodule that is all here.
+    """
+
+    cache: Path | None
+    full: bool
+    show: Callable[[Iterable[str], Mapping[str, bytes]], None]
+    check: Callable[[Mapping[str, Entry]], None]
+    arrived: Callable[[Brought], None]
+
+    def bring(self, remote: Remote, target: Target, url: str, advertised: Advertised, haves: Iterable[str]) -> Brought:
+        """Bring the repository itself. `haves` are commits that it has checked out before. Raises NetworkError,
+        DiskError, UsageError for a commit that the remote does not have, SourcesError for what .gitmodules declares."""
+        cache = Cache(self.cache, url)
+        tags = {tag: oid for tag, oid in advertised.tags.items() if release(tag)}
+        full = self.full
+        cached = cache.take(remote.git_dir, full=full)
+        before = moved_bytes(remote.git_dir)
+        try:
+            if full:
+                fetch_history(remote, target, tags.values(), dict(cached.full))
+            elif missing_trees(remote, target.commit):
+                fetch_trees(remote, target, present(remote.git_dir, [*haves, *cached.tips]), blobs=False)
+        except UnknownObjectError as error:
+            raise UsageError(f"{error.what}", "Name a commit that the remote has, or a branch or tag.") from None
+        tree = read_tree(remote, target.commit)
+        self.check(tree)
+        missing = set() if full else missing_objects(remote, target.commit)
+        metadata = {path: tree[path].oid for path in METADATA if path in tree and tree[path].mode.startswith("100")}
+        fetch_blobs(remote, missing & set(metadata.values()), "reading metadata")
+        self.show(tree, {path: run(remote.path, "cat-file", "blob", oid).encode("utf-8", "surrogateescape")
+                         for path, oid in metadata.items()})  # fmt: skip
+        missing -= set(metadata.values())
+        submodules, complaints = read_submodules(remote.path, tree, url, remote.who, whole=full)
+        for complaint in complaints:
+            remote.network.listener.warn(remote.who, complaint)
+        with ThreadPoolExecutor(len(submodules) + 2) as pool:
+            parts = [pool.submit(self._submodule, remote, each, 1) for each in submodules]
+            others: list[Future[None]] = [pool.submit(fetch_tags, remote, tags, advertised.peeled)] if not full else []
+            files = sum(entry.mode != GITLINK for entry in tree.values())
+            rest = fetch_whole if len(missing) > files / 2 else lambda r, _: fetch_blobs(r, missing, "fetching files")
+            others += [pool.submit(rest, remote, target)] if missing else []
+        for other in others:
+            other.result()
+        histories = {tag: oid for tag, oid in {**tags, target.name or "HEAD": target.object}.items()} if full else {}
+        cache.give(remote.git_dir, "" if full else target.commit, histories.items())
+        inner = tuple(part.result() for part in parts)
+        return Brought(remote, target, tree, None, inner, moved_bytes(remote.git_dir) - before)
+
+    def _submodule(self, parent: Remote, submodule: Submodule, depth: int) -> Brought:
+        remote = Remote(
+            parent.path / submodule.path,
+            parent.git_dir / "modules" / submodule.name,
+            f"{parent.who}/{submodule.path}",
+            parent.network,
+        )
+        if depth > DEEPEST:
+            raise SourcesError(f"{remote.who}: submodules are nested more than {DEEPEST} deep.")
+        prepare_submodule(remote, submodule, parent)
+        target = Target(submodule.commit, "commit", "", submodule.commit, submodule.commit)
+        cache = Cache(self.cache, submodule.url)
+        cached = cache.take(remote.git_dir, full=self.full)
+        before = moved_bytes(remote.git_dir)
+        if self.full:
+            fetch_history(remote, target, (), dict(cached.full))
+        else:
+            self._slim_submodule(remote, target, submodule, cached)
+        tree = read_tree(remote, submodule.commit)
+        inner: list[Submodule] = []
+        if submodule.folders is None:
+            inner, _ = read_submodules(remote.path, tree, submodule.url, remote.who, whole=self.full)
+        below = tuple(self._submodule(remote, each, depth + 1) for each in inner)
+        brought = Brought(remote, target, tree, submodule.folders, below, moved_bytes(remote.git_dir) - before)
+        cache.give(remote.git_dir, "" if self.full else submodule.commit, [("HEAD", submodule.commit)] if self.full else [])
+        self.arrived(brought)
+        return brought
+
+    def _slim_submodule(self, remote: Remote, target: Target, submodule: Submodule, cached: Cached) -> None:
+        head = run(remote.path, "rev-parse", "--quiet", "--verify", "HEAD", check=False)
+        if missing_trees(remote, target.commit):
+            haves = present(remote.git_dir, [*cached.tips, head])
+            fetch_trees(remote, target, haves, blobs=submodule.folders is None and not haves)
+        if missing := missing_objects(remote, target.commit):
+            tree = read_tree(remote, target.commit)
+            needed = {entry.oid for path, entry in tree.items() if wanted(path, submodule.folders)}
+            fetch_blobs(remote, missing & needed, "fetching files")
+
+
+def prepare_submodule(remote: Remote, submodule: Submodule, parent: Remote) -> None:
+    """Make the submodule's repository where git-submodule(1) would, or point an existing one at its present URL."""
+    if not (remote.git_dir / "HEAD").exists():
+        remote.git_dir.parent.mkdir(parents=True, exist_ok=True)
+        initialise(remote.path, submodule.url, remote.git_dir)
+    elif run(remote.git_dir, "config", f"--file={remote.git_dir}/config", "remote.origin.url") != submodule.url:
+        run(remote.git_dir, "config", f"--file={remote.git_dir}/config", "remote.origin.url", submodule.url)
+    link = f"gitdir: {os.path.relpath(remote.git_dir, remote.path)}\n"
+    file = remote.path / ".git"
+    remote.path.mkdir(parents=True, exist_ok=True)
+    if not file.exists() or file.read_text() != link:
+        file.write_text(link)
+        worktree = os.path.relpath(remote.path, remote.git_dir)
+        run(remote.git_dir, "config", f"--file={remote.git_dir}/config", "core.worktree", worktree)

@@ -1,0 +1,233 @@
+"""Clones and updates checkouts: each whole or absent, each left alone where going on would lose something."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from .bring import Bringer, Brought
+from .errors import DiskError, LocalWorkError, SourcesError
+from .fetch import Entry, Remote, initialise, read_tree
+from .git import cancel, run
+from .layouts import cost
+from .model import Outcome, Repository
+from .move import check_unfinished, head_of, is_current, move
+from .objects import read_shallow
+from .protect import check_changes, check_commits, check_place, check_room, clear_stale_locks
+from .record import read_record, write_record
+from .refs import Advertised, Target, release
+from .session import Session
+from .space import check_space, in_words
+from .state import Checkout, read_checkout
+from .submodules import GITLINK
+
+Task = Callable[[Session, Repository], Outcome]
+
+
+def each(session: Session, task: Task) -> list[Outcome]:
+    """Do the task to all repositories at once. What fails for one becomes its outcome and does not stop the others."""
+
+    def guarded(repository: Repository) -> Outcome:
+        started = time.monotonic()
+        try:
+            outcome = task(session, repository)
+        except (SourcesError, OSError) as caught:
+            error = caught if isinstance(caught, SourcesError) else _disk_error(repository, caught)
+            action = "left alone" if isinstance(error, LocalWorkError) else "failed"
+            outcome = Outcome(repository.name, action, session.ref(repository), error=error)
+        finally:
+            session.give_up(repository.name, SourcesError(f"{repository.name} could not be read."))
+        return replace(outcome, seconds=time.monotonic() - started)
+
+    session.begin()
+    with ThreadPoolExecutor(max(1, len(session.settings.repositories))) as pool:
+        futures = [pool.submit(guarded, repository) for repository in session.settings.repositories]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            cancel()
+            raise
+
+
+def clone(session: Session, repository: Repository) -> Outcome:
+    """Clone the repository if there is nothing at its path, which then holds a whole checkout or still nothing.
+
+    Raises UsageError for a REF that the remote does not have, NetworkError, DiskError, LocalWorkError for what is there
+    and is no checkout of the repository.
+    """
+    if check_place(repository):
+        here = read_checkout(repository)
+        _show(session, here)
+        interrupted = " (an update was cut off; `invoke update` finishes it)" if here.record.moving else ""
+        session.listener.event(repository.name, f"is there already{interrupted}")
+        return _outcome(here, "present", here.record.ref)
+    target = session.target(repository)
+    _check_cost(session, repository)
+    staging = session.settings.directory / f".{repository.name}.partial"
+    _remove(staging)
+    try:
+        initialise(staging, repository.url)
+        remote = Remote(staging, staging / ".git", repository.name, session.network)
+        brought = _bringer(session, repository, check=lambda tree: None, arrived=move).bring(
+            remote, target, repository.url, session.advertised(repository), ()
+        )
+        _set_refs(remote, target, session.advertised(repository))
+        move(brought, repository.branch)
+        staging.rename(repository.path)
+    except BaseException:
+        _remove(staging)
+        raise
+    moved = sum(part.moved for part in brought.everything())
+    return replace(_outcome(read_checkout(repository), "cloned", target.ref), moved=moved)
+
+
+def update(session: Session, repository: Repository) -> Outcome:
+    """Move the checkout to what its REF is on the remote now, or leave it as it is.
+
+    Raises LocalWorkError where something would be lost, and what `clone` raises. Only objects have come until nothing
+    is left that could fail but the disk; a move that was cut off is finished by the next update.
+    """
+    if not check_place(repository):
+        raise SourcesError(f"{repository.name} is not cloned.", "invoke clone")
+    remote = Remote(repository.path, repository.path / ".git", repository.name, session.network)
+    clear_stale_locks(remote)
+    here = read_checkout(repository)
+    try:
+        return _update(session, repository, remote, here)
+    except SourcesError:
+        _show(session, here)
+        raise
+
+
+def _update(session: Session, repository: Repository, remote: Remote, here: Checkout) -> Outcome:
+    target, advertised = session.target(repository), session.advertised(repository)
+    if _is_current(session, here, target, advertised):
+        _show(session, here)
+        write_record(remote.git_dir, replace(here.record, ref=target.ref, configured=repository.branch))
+        session.listener.event(repository.name, f"is up to date at {here.head[:10]}")
+        return _outcome(here, "up to date", target.ref)
+    _check_own_work(remote, target, here.head)
+    _check_cost(session, repository)
+    for left in remote.git_dir.glob("fetch-*"):  # of a process that was killed
+        _remove(left)
+    before = read_tree(remote, here.head)
+    bringer = _bringer(session, repository, check=lambda tree: check_room(remote, before, tree), arrived=lambda _: None)
+    brought = bringer.bring(remote, target, repository.url, advertised, [here.head])
+    for submodule in list(brought.everything())[1:]:
+        _check_submodule(submodule)
+    _set_refs(remote, target, advertised)
+    move(brought, repository.branch)
+    now = read_checkout(repository)
+    moved = sum(part.moved for part in brought.everything())
+    between = _between(remote, here.head, now.head)
+    session.listener.event(repository.name, f"{here.head[:10]} → {now.head[:10]}{between}")
+    return replace(_outcome(now, "updated", target.ref), moved=moved, before=here.head, before_version=here.version)
+
+
+def _bringer(
+    session: Session, repository: Repository, check: Callable[[Mapping[str, Entry]], None], arrived: Callable[[Brought], None]
+) -> Bringer:
+    full = session.full or _is_full(repository.path)
+    return Bringer(session.settings.cache, full, partial(session.show, repository.name), check, arrived)
+
+
+def _is_full(path: Path) -> bool:
+    return (path / ".git").exists() and not read_shallow(path / ".git")
+
+
+def _show(session: Session, here: Checkout) -> None:
+    try:
+        session.show(repository_name := here.repository.name, [*here.layout.markers, *here.files], here.files)
+    except SourcesError as error:
+        session.give_up(repository_name, error)
+
+
+def _is_current(session: Session, here: Checkout, target: Target, advertised: Advertised) -> bool:
+    placed = here.head == target.commit and here.branch == (target.name if target.kind == "branch" else "")
+    tags = all(here.tags.get(tag, ("",))[0] == oid for tag, oid in advertised.tags.items() if release(tag))
+    if not placed or not tags or here.record.moving or (session.full and not _is_full(here.path)):
+        return False
+    remote = Remote(here.path, here.git_dir, here.repository.name, session.network)
+    links = {path: entry.oid for path, entry in read_tree(remote, here.head).items() if entry.mode == GITLINK}
+    return all(head_of(here.path / path) == oid for path, oid in links.items())
+
+
+def _check_own_work(remote: Remote, target: Target, head: str) -> None:
+    record = read_record(remote.git_dir)
+    if not head:
+        raise LocalWorkError(f"{remote.who}: {remote.path} has no commit checked out.", f"git -C {remote.path} status")
+    if record.moving:
+        check_unfinished(remote, record.moving)
+    else:
+        check_changes(remote)
+    check_commits(remote, target.name if target.kind == "branch" else "", [record.commit, record.moving])
+
+
+def _check_submodule(brought: Brought) -> None:
+    """Raise LocalWorkError where moving this submodule would lose something."""
+    remote, record = brought.remote, read_record(brought.remote.git_dir)
+    head = head_of(remote.path)
+    if not head or is_current(brought):
+        return
+    if record.moving:
+        check_unfinished(remote, record.moving, brought.folders)
+    else:
+        clear_stale_locks(remote)
+        check_changes(remote)
+    check_commits(remote, "", [record.commit, record.moving])
+    check_room(remote, read_tree(remote, head), brought.tree)
+
+
+def _set_refs(remote: Remote, target: Target, advertised: Advertised) -> None:
+    """Have the remote's version tags, and keep the commit of one that was moved under refs/previous/."""
+    told = run(remote.path, "for-each-ref", "--format=%(objectname) %(refname:strip=2)", "refs/tags")
+    here = {tag: oid for oid, tag in (line.split(" ", 1) for line in told.splitlines())}
+    new = {tag: oid for tag, oid in advertised.tags.items() if release(tag) and here.get(tag) != oid}
+    if target.kind == "tag":
+        new |= {target.name: target.object} if here.get(target.name) != target.object else {}
+    kept = [f"update refs/previous/tags/{tag}/{here[tag][:12]} {here[tag]}" for tag in new if tag in here]
+    lines = [*kept, *(f"update refs/tags/{tag} {oid}" for tag, oid in new.items())]
+    run(remote.path, "update-ref", "--stdin", stdin="".join(f"{line}\n" for line in lines))
+
+
+def _between(remote: Remote, old: str, new: str) -> str:
+    if read_shallow(remote.git_dir) or not old:
+        return ""
+    count = run(remote.path, "rev-list", "--count", f"{old}..{new}", check=False)
+    return f", {count} commits later" if count else ""
+
+
+def _check_cost(session: Session, repository: Repository) -> None:
+    costs, directory = cost(repository.name), session.settings.directory
+    if session.full and not _is_full(repository.path):
+        moved, disk = in_words(costs.full_moved), in_words(costs.full_disk)
+        session.listener.event(repository.name, f"the whole history moves about {moved} and takes {disk}")
+    needed = costs.full_disk if session.full else costs.slim_disk
+    check_space(directory, needed, repository.name, f"the cache {session.settings.cache}" if session.settings.cache else "")
+
+
+def _outcome(here: Checkout, action: str, ref: str) -> Outcome:
+    try:
+        version = here.version
+    except SourcesError:
+        version = ""
+    return Outcome(here.repository.name, action, ref, here.head, version)
+
+
+def _disk_error(repository: Repository, error: OSError) -> SourcesError:
+    what = f"{repository.name}: {error.strerror or error} ({error.filename or repository.path})."
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return DiskError(what, "Free some space and run the same command again." if full else "See who may write there.")
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)

@@ -1,0 +1,173 @@
+"""Brings the objects of one commit from a remote: as few as the work needs, each at most once.
+
+A slim checkout holds one commit (git-fetch(1), --depth), and of a submodule only the blobs of the declared folders
+(partial clone, --filter). Its trees come first, since they say what else is needed. A full one holds the whole history.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import NetworkError
+from .git import Network, RefusedError, run, transfer
+from .objects import add_shallow, link_packs, read_shallow
+from .refs import Target
+
+_QUIET = ("--no-tags", "--no-write-fetch-head")
+_NO_HAVES = ("-c", "fetch.negotiationAlgorithm=noop")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file (or submodule) of a commit's tree: mode as in git-ls-tree(1) and object id."""
+
+    mode: str
+    oid: str
+
+
+@dataclass(frozen=True)
+class Remote:
+    """The repository at `path` (with a remote `origin`) that objects come into, told about as `who`."""
+
+    path: Path
+    git_dir: Path
+    who: str
+    network: Network
+
+    def fetch(self, *args: str, doing: str, stdin: str = "", options: tuple[str, ...] = ()) -> str:
+        """git-fetch(1) with `args`, retried. Raises what `git.transfer` raises."""
+        command = (*options, "fetch", *_QUIET, *args)
+        return transfer(self.path, *command, who=self.who, doing=doing, network=self.network, stdin=stdin)
+
+
+def initialise(path: Path, url: str, git_dir: Path | None = None) -> None:
+    """Make an empty repository at `path` (with `git_dir` elsewhere for a submodule) whose remote `origin` is `url`."""
+    path.mkdir(parents=True, exist_ok=True)
+    elsewhere = (f"--separate-git-dir={git_dir}",) if git_dir else ()
+    run(path, "init", "--quiet", "--template=", *elsewhere)
+    git_dir = git_dir or path / ".git"
+    (git_dir / "info").mkdir(exist_ok=True)
+    quoted = url.replace("\\", "\\\\").replace('"', '\\"')
+    with (git_dir / "config").open("a") as config:
+        config.write(f'[remote "origin"]\n\turl = "{quoted}"\n')
+
+
+def present(git_dir: Path, oids: Iterable[str]) -> set[str]:
+    """Which of the objects are in the repository, looked up without asking a promisor remote for the others."""
+    from gitdb import GitDB
+
+    database = GitDB(str(git_dir / "objects"))
+    return {oid for oid in oids if oid and database.has_object(bytes.fromhex(oid))}
+
+
+def fetch_trees(remote: Remote, target: Target, haves: Iterable[str], *, blobs: bool) -> None:
+    """Bring the commit of `target` and its trees, and its files too with `blobs` on.
+
+    `haves` are commits of which this repository holds every tree; what they share with the target is not sent.
+    """
+    tips = [f"--negotiation-tip={oid}" for oid in haves]
+    flags = (*tips, "--depth=1", *(() if blobs else ("--filter=blob:none",)))
+    _fetch_one(remote, target, flags, () if tips else _NO_HAVES, "fetching files" if blobs else "reading the tree")
+
+
+def read_tree(remote: Remote, commit: str) -> dict[str, Entry]:
+    """Every path of the commit's tree (git-ls-tree(1), -r)."""
+    listing = run(remote.path, "ls-tree", "-r", "-z", "--full-tree", commit)
+    lines = (line.split("\t", 1) for line in listing.split("\0") if line)
+    return {path: Entry(mode, oid) for (mode, _, oid), path in ((head.split(), path) for head, path in lines)}
+
+
+def missing_trees(remote: Remote, commit: str) -> set[str]:
+    """The commit and those of its trees that are not here (git-rev-list(1), --missing)."""
+    return missing_objects(remote, commit, "--filter=blob:none") if present(remote.git_dir, [commit]) else {commit}
+
+
+def missing_objects(remote: Remote, commit: str, *flags: str) -> set[str]:
+    """The trees and blobs of the commit that are not here."""
+    listed = ("rev-list", "--objects", "--missing=print", "--no-object-names", "--no-walk", *flags, commit)
+    return {line[1:] for line in run(remote.path, *listed).splitlines() if line.startswith("?")}
+
+
+def fetch_blobs(remote: Remote, oids: Iterable[str], doing: str) -> None:
+    """Bring exactly these objects, in one request."""
+    if wanted := sorted(set(oids)):
+        flags = ("--filter=blob:none", "--stdin", "origin")
+        remote.fetch(*flags, doing=doing, stdin="\n".join(wanted) + "\n", options=_NO_HAVES)
+
+
+def fetch_whole(remote: Remote, target: Target) -> None:
+    """Bring all files of the target in one delta-compressed pack, though its commit and trees are here already."""
+    with _aside(remote) as aside:
+        _fetch_one(aside, target, ("--depth=1",), (), "fetching files")
+
+
+def fetch_tags(remote: Remote, tags: Mapping[str, str], peeled: Mapping[str, str]) -> None:
+    """Bring the commits that the tags (name to object id) name, without their trees, where they are not here yet."""
+    here = present(remote.git_dir, [*tags.values(), *peeled.values()])
+    wanted = {oid for name, oid in tags.items() if not {oid, peeled.get(name, oid)} <= here}
+    if wanted:
+        flags = ("--depth=1", "--filter=tree:0", "--stdin", "origin")
+        remote.fetch(*flags, doing="reading tags", stdin="\n".join(sorted(wanted)) + "\n", options=_NO_HAVES)
+    add_shallow(remote.git_dir, {peeled.get(name, oid) for name, oid in tags.items() if oid not in wanted})
+
+
+def fetch_history(remote: Remote, target: Target, wanted: Iterable[str], cached: Mapping[str, str]) -> None:
+    """Bring the whole history of `target` and of the object ids `wanted`; a slim repository becomes a full one.
+
+    `cached` are refs whose whole history lies in packs that are here already.
+    """
+    slim = bool(read_shallow(remote.git_dir))
+    with _aside(remote) if slim else _in_place(remote) as place:
+        for number, oid in enumerate(cached.values()):
+            run(place.path, "update-ref", f"refs/cached/{number}", oid, check=False)
+        oids = "\n".join(sorted({target.commit, *wanted})) + "\n"
+        try:
+            place.fetch("--stdin", "origin", doing="fetching the history", stdin=oids)
+        except RefusedError:
+            place.fetch("origin", "+refs/heads/*:refs/cached/*", doing="fetching the history")
+        for number in range(len(cached)):
+            run(place.path, "update-ref", "-d", f"refs/cached/{number}", check=False)
+    if slim:
+        (remote.git_dir / "shallow").unlink()
+        for key in ("promisor", "partialclonefilter"):
+            run(remote.path, "config", "--unset-all", f"remote.origin.{key}", check=False)
+        for promise in (remote.git_dir / "objects" / "pack").glob("*.promisor"):
+            promise.unlink()
+
+
+def _fetch_one(remote: Remote, target: Target, flags: tuple[str, ...], options: tuple[str, ...], doing: str) -> None:
+    try:
+        remote.fetch(*flags, "origin", target.commit, doing=doing, options=options)
+        return
+    except RefusedError:
+        remote.network.listener.event(remote.who, "the remote serves no commit by its id; asking by name")
+    name = {"branch": f"refs/heads/{target.name}", "tag": f"refs/tags/{target.name}", "commit": "refs/heads/*"}[target.kind]
+    depth = () if target.kind == "commit" else flags
+    try:
+        remote.fetch(*depth, "origin", f"+{name}:refs/named/*" if "*" in name else f"+{name}:refs/named/one",
+                     doing=doing, options=options)  # fmt: skip
+    except RefusedError:
+        remote.fetch("origin", "+refs/heads/*:refs/named/*", doing=doing, options=options)
+    if not present(remote.git_dir, [target.commit]):
+        raise NetworkError(f"{remote.who}: the remote does not serve the commit {target.commit}.",
+                           "Name a branch or a tag that it serves, or configure another url.")  # fmt: skip
+
+
+@contextmanager
+def _in_place(remote: Remote) -> Iterator[Remote]:
+    yield remote
+
+
+@contextmanager
+def _aside(remote: Remote) -> Iterator[Remote]:
+    """A repository of its own to fetch into, whose objects the remote's repository has at the end."""
+    url = run(remote.path, "config", "remote.origin.url")
+    with tempfile.TemporaryDirectory(prefix="fetch-", dir=remote.git_dir) as folder:
+        aside = Remote(Path(folder), Path(folder) / ".git", remote.who, remote.network)
+        initialise(aside.path, url)
+        yield aside
+        link_packs(aside.git_dir / "objects", remote.git_dir / "objects")

@@ -1,0 +1,247 @@
+"""Runs git, through GitPython: never prompting, never executing what a repository brings, retried where that can help."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, cast
+
+from .config import redact
+from .errors import DiskError, LocalWorkError, NetworkError, SourcesError
+from .model import Listener
+
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a missing git is told by `check_version`, not by an ImportError
+
+import git as gitpython
+from git.cmd import handle_process_output
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
+MINIMUM = (2, 34)
+_OPTIONS = {
+    "advice.detachedHead": "false",
+    "checkout.workers": "0",
+    "core.fsmonitor": "false",
+    "core.hooksPath": os.devnull,
+    "fetch.recurseSubmodules": "false",
+    "fetch.unpackLimit": "1",  # always a pack, which the cache can share
+    "gc.auto": "0",
+    "http.lowSpeedLimit": "1",
+    "maintenance.auto": "false",
+    "submodule.recurse": "false",
+}
+_ENVIRONMENT = {
+    "GCM_INTERACTIVE": "never",
+    "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
+    "GIT_ASKPASS": "false",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    "SSH_ASKPASS_REQUIRE": "never",
+}
+_INHERITED = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX",
+              "GIT_NAMESPACE", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_SHALLOW_FILE")  # fmt: skip
+_PASSING = re.compile(
+    r"connection (refused|reset|closed|timed out)|recv failure|send failure|(failed|couldn't|could not) (to )?connect|"
+    r"timed? ?out|timeout was reached|operation too slow|early eof|unexpected disconnect|hung up unexpectedly|"
+    r"transfer closed|empty reply|curl (16|18|28|35|52|55|56|92) |ssl_error_syscall|gnutls|invalid index-pack output|"
+    r"expected flush|unexpected eof|bad pack header|bytes of body are still expected|network is unreachable",
+    re.I,
+)
+_REFUSED = re.compile(r"unadvertised object|dumb http transport does not support|does not support shallow", re.I)
+_UNKNOWN_HOST = re.compile(r"could not resolve host", re.I)
+_NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.I)
+_HTTP_STATUS = re.compile(r"(?:returned error:|HTTP(?: code =)?) (\d{3})")
+_RETRY_AFTER = re.compile(r"retry[- ]after:? (\d+)", re.I)
+_MOVED = re.compile(r"([\d.]+) (bytes|KiB|MiB|GiB)(?: \| ([\d.]+) (bytes|KiB|MiB|GiB)/s)?")
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+_cancelled = threading.Event()
+_running: set[gitpython.Git.AutoInterrupt] = set()
+
+
+class GitError(SourcesError):
+    """git ended with a status that nothing else explains."""
+
+
+class RefusedError(NetworkError):
+    """The remote does not serve what was asked in this form (an object by its id, a shallow history)."""
+
+
+class UnknownObjectError(NetworkError):
+    """The remote has no object of the id asked for."""
+
+
+class PassingError(NetworkError):
+    """Trouble that may be gone at the next try. `tries` is the most that make sense, `wait` what the remote asked, in s."""
+
+    def __init__(self, what: str, tries: int | None = None, wait: float = 0.0) -> None:
+        super().__init__(what, "Check the connection and run the same command again; what has arrived is kept.")
+        self.tries = tries
+        self.wait = wait
+
+
+@dataclass(frozen=True)
+class Network:
+    """How network operations are made: at most `attempts` tries, given up after `stall` seconds without a byte."""
+
+    attempts: int
+    stall: float
+    listener: Listener
+
+
+class _Progress(gitpython.RemoteProgress):
+    """Hands on what git reports of a transfer or a checkout (git-fetch(1), --progress)."""
+
+    def __init__(self, listener: Listener, who: str, doing: str) -> None:
+        super().__init__()
+        self._tell = lambda done, moved, rate: listener.progress(who, doing, done, moved, rate)
+
+    def update(self, op_code: int, cur_count: str | float, max_count: str | float | None = None, message: str = "") -> None:
+        sizes = _MOVED.search(message)
+        moved, unit, rate, rate_unit = sizes.groups() if sizes else ("0", "bytes", None, None)
+        done = float(cur_count) / float(max_count) if max_count else None
+        self._tell(done, int(float(moved) * _UNITS[unit]), float(rate) * _UNITS[rate_unit] if rate else 0.0)
+
+
+def check_version() -> None:
+    """Raise SourcesError where git is missing or older than MINIMUM."""
+    for name in _INHERITED:  # set where Invoke was started by a git hook; they would point git at another repository
+        os.environ.pop(name, None)
+    wanted = ".".join(map(str, MINIMUM))
+    try:
+        version = gitpython.Git().version_info
+    except gitpython.GitCommandNotFound:
+        raise SourcesError("git was not found on the PATH.", f"Install git {wanted} or newer.") from None
+    if version[:2] < MINIMUM:
+        raise SourcesError(f"git {'.'.join(map(str, version))} is too old.", f"Install git {wanted} or newer.")
+
+
+def cancel() -> None:
+    """End all running git processes and all waits for a next try (Ctrl-C)."""
+    _cancelled.set()
+    for process in list(_running):
+        process.terminate()
+
+
+def run(cwd: Path, *args: str, stdin: str = "", check: bool = True) -> str:
+    """Run a local git command in `cwd` and return its standard output without the last newline.
+
+    Raises GitError with git's own words, DiskError or LocalWorkError; with `check` off a failure returns ''.
+    """
+    with _input(stdin) as istream:
+        status, out, err = gitpython.Git(cwd).execute(
+            _argv(args), istream=istream, with_extended_output=True, with_exceptions=False, env=_environment()
+        )
+    if status and check:
+        raise explain(str(err), cwd.name, str(cwd))
+    return "" if status else cast(str, out)
+
+
+def stream(cwd: Path, *args: str, who: str, doing: str, listener: Listener, stdin: str = "", stall: float = 30) -> str:
+    """Run a git command whose progress is told to `listener`; returns standard output. Raises as `run` and `explain`."""
+    argv = _argv((*args[:1], "--progress", *args[1:]) if args[0] in ("fetch", "checkout") else args, stall)
+    listener.command([redact(word) for word in ("git", *args)], cwd)
+    progress, lines = _Progress(listener, who, doing), list[str]()
+    with _input(stdin) as istream:
+        process = gitpython.Git(cwd).execute(
+            argv, istream=istream, as_process=True, universal_newlines=True, env=_environment()
+        )
+        _running.add(process)
+        try:
+            keep = cast("Callable[[str], None]", progress.new_message_handler())
+            handle_process_output(process, lines.append, keep, decode_streams=False)
+            status = cast("gitpython.cmd.Git.AutoInterrupt", process).proc.wait()  # type: ignore[union-attr]
+        finally:
+            _running.discard(process)
+    told = "\n".join([*progress.error_lines, *progress.other_lines])
+    if status:
+        if _cancelled.is_set():
+            raise KeyboardInterrupt
+        raise explain(told, who, endpoint=_endpoint(args, cwd))
+    return "".join(lines) + told
+
+
+def transfer(cwd: Path, *args: str, who: str, doing: str, network: Network, stdin: str = "") -> str:
+    """Run a git command that asks a remote, again where the trouble may pass, with exponential backoff and jitter.
+
+    Returns standard output followed by git's messages. Raises PassingError after the last try, or what `explain` finds.
+    """
+    from tenacity import Retrying, retry_if_exception_type, sleep_using_event, wait_exponential_jitter
+
+    backoff = wait_exponential_jitter(initial=1, max=30)
+
+    def trouble(state: RetryCallState) -> PassingError:
+        return cast(PassingError, state.outcome and state.outcome.exception())
+
+    def tries(state: RetryCallState) -> int:
+        return min(network.attempts, trouble(state).tries or network.attempts)
+
+    def announce(state: RetryCallState) -> None:
+        pause = state.next_action.sleep if state.next_action else 0
+        again = f"try {state.attempt_number + 1} of {tries(state)} in {pause:.1f} s"
+        network.listener.warn(who, f"{trouble(state).what} {again[0].upper()}{again[1:]}.")
+
+    return Retrying(
+        retry=retry_if_exception_type(PassingError),
+        stop=lambda state: state.attempt_number >= tries(state),
+        wait=lambda state: max(backoff(state), trouble(state).wait),
+        sleep=sleep_using_event(_cancelled),
+        before_sleep=announce,
+        reraise=True,
+    )(stream, cwd, *args, who=who, doing=doing, listener=network.listener, stdin=stdin, stall=network.stall)
+
+
+def explain(told: str, who: str, endpoint: str) -> SourcesError:
+    """The error that git's messages `told` mean, for the repository `who` at `endpoint` (a URL or a folder)."""
+    told = redact(told)
+    telling = [line for line in told.splitlines() if re.match(r"(fatal|error|remote):|.*: No space", line)] or [told]
+    said = "; ".join(dict.fromkeys(re.sub(r"^((fatal|error|remote): *)+", "", line).strip() for line in telling[-4:]))
+    where = f"{who}: {endpoint}: {said.rstrip('.')}."
+    if _NO_SPACE.search(told):
+        return DiskError(where, "Free some space there and run the same command again.")
+    if "dubious ownership" in told:
+        return LocalWorkError(f"{who}: {endpoint} belongs to another user.",
+                              f"git config --global --add safe.directory '{endpoint}'")  # fmt: skip
+    if _UNKNOWN_HOST.search(told):
+        return PassingError(where, tries=2)
+    status = _HTTP_STATUS.search(told)
+    if status and (status[1] == "429" or status[1] >= "500"):
+        asked = _RETRY_AFTER.search(told)
+        return PassingError(where, wait=min(float(asked[1]), 300) if asked else 0)
+    if _REFUSED.search(told):
+        return RefusedError(where)
+    if "not our ref" in told:
+        return UnknownObjectError(where)
+    if status or re.search(r"authentication failed|could not read (user|pass)|not found|access rights", told, re.I):
+        return NetworkError(where, "Check the URL, and that this machine may read it (credentials are never asked for).")
+    if _PASSING.search(told):
+        return PassingError(where)
+    return GitError(where)
+
+
+def _endpoint(args: tuple[str, ...], cwd: Path) -> str:
+    url = next((word for word in args if "://" in word), "") or run(cwd, "config", "remote.origin.url", check=False)
+    return redact(url or str(cwd))
+
+
+def _argv(args: tuple[str, ...], stall: float = 30) -> list[str]:
+    options = {**_OPTIONS, "http.lowSpeedTime": f"{max(1, round(stall))}"}
+    return ["git", *(word for key, value in options.items() for word in ("-c", f"{key}={value}")), *args]
+
+
+def _environment() -> dict[str, str]:
+    ssh = os.environ.get("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oConnectTimeout=30 -oServerAliveInterval=15")
+    return {**_ENVIRONMENT, "GIT_SSH_COMMAND": ssh}
+
+
+def _input(text: str) -> IO[bytes]:
+    file = tempfile.TemporaryFile()
+    file.write(text.encode("utf-8", "surrogateescape"))
+    file.seek(0)
+    return file

@@ -1,0 +1,36 @@
+"""Turns: two runs in one folder work one after the other. The system frees the lock of a process that died."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .model import Listener
+from .space import check_writable
+
+
+@contextmanager
+def turn(directory: Path, listener: Listener) -> Iterator[None]:
+    """Hold the lock of `directory`, made if need be; wait for the process that holds it, telling for which.
+
+    Raises DiskError where the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    check_writable(directory)
+    lock, holder = FileLock(directory / ".lock"), directory / ".lock-holder"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = holder.read_text() if holder.exists() else "another process"
+        listener.event(directory.name, f"waiting for {who}")
+        lock.acquire()
+    try:
+        holder.write_text(f"process {os.getpid()} ({' '.join(['invoke', *sys.argv[1:]])[:80]})")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()

@@ -1,0 +1,126 @@
+"""Moves a checkout to another commit whose objects are here, so that a move that was cut off can be told and finished."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from .bring import Brought
+from .errors import LocalWorkError
+from .fetch import Entry, Remote, read_tree
+from .git import run, stream
+from .record import Record, read_record, write_record
+from .submodules import GITLINK, wanted
+
+
+def move(brought: Brought, configured: str = "") -> None:
+    """Check out what was brought, with its submodules: a branch, reset to the remote's, or a commit on a detached HEAD.
+
+    The caller has made sure that nothing of the user's is in the way, and `check_unfinished` that a move that was cut
+    off left nothing but its own. Changes tracked files, HEAD and the branch.
+    """
+    remote, target = brought.remote, brought.target
+    before = read_record(remote.git_dir)
+    write_record(remote.git_dir, replace(before, moving=target.commit))
+    set_sparse(remote, brought.folders)
+    where = ("--detach", target.commit)
+    if target.kind == "branch":
+        where = ("-B", target.name, f"refs/remotes/origin/{target.name}")
+        run(remote.path, "update-ref", f"refs/remotes/origin/{target.name}", target.commit)
+        track_branch(remote, target.name)
+    if before.moving and before.moving != target.commit:  # its files would be left over as untracked ones
+        run(remote.path, "checkout", "--quiet", "--force", "--detach", before.moving)
+    force = ("--force",) if before.moving == target.commit else ("--no-overwrite-ignore",)
+    stream(remote.path, "checkout", *force, *where, "--",
+           who=remote.who, doing="checking out", listener=remote.network.listener)  # fmt: skip
+    if brought.submodules:
+        with ThreadPoolExecutor(len(brought.submodules)) as pool:
+            for done in [pool.submit(move, submodule) for submodule in brought.submodules]:
+                done.result()
+        run(remote.path, "submodule", "--quiet", "init")
+    write_record(remote.git_dir, Record(target.ref, configured, target.kind, target.name, target.commit))
+
+
+def track_branch(remote: Remote, branch: str) -> None:
+    """Let `git fetch` and `git pull` of the user follow the branch."""
+    refspec = f"+refs/heads/{branch}:refs/remotes/origin/{branch}"
+    following = run(remote.path, "config", "--get-all", "remote.origin.fetch", check=False).splitlines()
+    if not {refspec, "+refs/heads/*:refs/remotes/origin/*"} & set(following):
+        run(remote.path, "config", "--add", "remote.origin.fetch", refspec)
+
+
+def set_sparse(remote: Remote, folders: tuple[str, ...] | None) -> None:
+    """Have `folders` checked out from the next move on, or all where they are None (git-sparse-checkout(1))."""
+    before = _sparse(remote)
+    if folders is None:
+        if before is not None:
+            run(remote.path, "sparse-checkout", "disable")
+        return
+    if before is None:
+        run(remote.path, "sparse-checkout", "init", "--cone")
+    if before != sorted(folders):
+        run(remote.path, "sparse-checkout", "set", *folders)
+
+
+def _sparse(remote: Remote) -> list[str] | None:
+    if not (remote.git_dir / "info" / "sparse-checkout").exists():
+        return None
+    if run(remote.path, "config", "core.sparseCheckout", check=False) != "true":
+        return None
+    return sorted(run(remote.path, "sparse-checkout", "list").splitlines())
+
+
+def is_current(brought: Brought) -> bool:
+    """Whether a submodule is checked out as it was brought."""
+    remote = brought.remote
+    return (
+        not read_record(remote.git_dir).moving
+        and head_of(remote.path) == brought.target.commit
+        and _sparse(remote) == (brought.folders and sorted(brought.folders))
+    )
+
+
+def head_of(path: Path) -> str:
+    """The commit that the checkout at `path` is at; empty where there is none."""
+    if not (path / ".git").exists():
+        return ""
+    return run(path, "rev-parse", "--quiet", "--verify", "HEAD^{commit}", check=False)
+
+
+def check_unfinished(remote: Remote, moving: str, folders: tuple[str, ...] | None = None) -> None:
+    """Raise LocalWorkError where files were edited after a move to the commit `moving` was cut off.
+
+    Such a move leaves files of the old commit, of the new one, missing ones, and ones that were being written.
+    """
+    head = head_of(remote.path)
+    old = read_tree(remote, head) if head else {}
+    new = {path: entry for path, entry in read_tree(remote, moving).items() if wanted(path, folders)}
+    paths = [p for p in sorted({*old, *new}) if (remote.path / p).is_file() and not (remote.path / p).is_symlink()]
+    hashes = dict(zip(paths, _hashes(remote, paths), strict=True))
+    for path in paths:
+        if hashes[path] not in _oids(path, old, new) and not _cut_off(remote, path, new):
+            file = remote.path / path
+            raise LocalWorkError(
+                f"{remote.who}: {file} was edited after an update had been cut off.",
+                f"mv {shlex.quote(str(file))} {shlex.quote(f'{file}.mine')}",
+            )
+
+
+def _oids(path: str, *trees: Mapping[str, Entry]) -> set[str]:
+    return {tree[path].oid for tree in trees if path in tree and tree[path].mode != GITLINK}
+
+
+def _hashes(remote: Remote, paths: list[str]) -> list[str]:
+    listed = "".join(f"{path}\n" for path in paths)
+    return run(remote.path, "hash-object", "--stdin-paths", stdin=listed).split() if paths else []
+
+
+def _cut_off(remote: Remote, path: str, new: Mapping[str, Entry]) -> bool:
+    if path not in new:
+        return False
+    written = (remote.path / path).read_bytes()
+    whole = run(remote.path, "cat-file", "--filters", f"{new[path].oid}", f"--path={path}", check=False)
+    return whole.encode("utf-8", "surrogateescape").startswith(written)

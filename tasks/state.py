@@ -1,0 +1,82 @@
+"""What a checkout is now, read from its files and refs without asking a remote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from .git import run
+from .layouts import Layout, find_layout
+from .metadata import Metadata, read_metadata
+from .model import Repository
+from .record import Record, read_record
+from .refs import highest, release
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """The checkout of `repository` at the commit `head`; `branch` is empty on a detached HEAD. `tags` are the local
+    tags: name to (object id, commit id)."""
+
+    repository: Repository
+    head: str
+    branch: str
+    tags: Mapping[str, tuple[str, str]]
+
+    @property
+    def path(self) -> Path:
+        return self.repository.path
+
+    @property
+    def git_dir(self) -> Path:
+        return self.repository.path / ".git"
+
+    @property
+    def record(self) -> Record:
+        return read_record(self.git_dir)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Raises SourcesError where the files have no layout that is known."""
+        return find_layout(self.repository.name, lambda path: (self.path / path).exists())
+
+    @cached_property
+    def files(self) -> dict[str, bytes]:
+        """The metadata files (path to content)."""
+        places = {name: self.path / name for name in self.layout.metadata_files}
+        return {name: place.read_bytes() for name, place in places.items() if place.is_file()}
+
+    @cached_property
+    def metadata(self) -> Metadata:
+        """Raises SourcesError where a file cannot be read as what it is."""
+        return read_metadata(self.files, self.layout.folder)
+
+    @property
+    def version(self) -> str:
+        """The release at this commit where the version comes from the tags (setuptools-scm), else the highest tag, as
+        SGLang's build has it; otherwise what the files say. Empty where none of them tells."""
+        if not self.layout.installable:
+            here = [str(found) for tag, (_, commit) in self.tags.items() if commit == self.head and (found := release(tag))]
+            return max(here, default="")
+        if self.metadata.version:
+            return self.metadata.version
+        return str(self.scm_version or "")
+
+    @property
+    def scm_version(self) -> str:
+        here = [found for tag, (_, commit) in self.tags.items() if commit == self.head and (found := release(tag))]
+        return str(max(here, default=None) or highest(self.tags) or "")
+
+
+def read_checkout(repository: Repository) -> Checkout:
+    """The state of the checkout at the repository's path, which has to be one. Raises GitError where git cannot tell."""
+    form = "%(refname)%00%(objectname)%00%(*objectname)"
+    told = run(repository.path, "for-each-ref", f"--format={form}", "refs/heads", "refs/tags")
+    refs = {name: (oid, peeled or oid) for name, oid, peeled in (line.split("\0") for line in told.splitlines())}
+    head = (repository.path / ".git" / "HEAD").read_text().strip()
+    branch = head.removeprefix("ref: refs/heads/") if head.startswith("ref: refs/heads/") else ""
+    commit = refs.get(f"refs/heads/{branch}", ("", ""))[0] if head.startswith("ref: ") else head
+    tags = {name.removeprefix("refs/tags/"): oids for name, oids in refs.items() if name.startswith("refs/tags/")}
+    return Checkout(repository, commit, branch, tags)

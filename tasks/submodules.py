@@ -1,0 +1,89 @@
+"""What a commit says of its submodules (gitmodules(5)), believed only as far as it leads nowhere else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from .config import redact, resolve_submodule_url
+from .errors import SourcesError, UsageError
+from .fetch import Entry
+from .git import run
+from .metadata import read_toml, sparse_folders
+
+GITLINK, SYMLINK = "160000", "120000"
+_NAME = re.compile(r"[^-./\\\s][^/\\]*(/[^./\\][^/\\]*)*")
+
+
+@dataclass(frozen=True)
+class Submodule:
+    """A submodule at a commit: `folders` are those that are checked out, None for all of it."""
+
+    name: str
+    path: str
+    url: str
+    commit: str
+    folders: tuple[str, ...] | None
+
+
+def read_submodules(
+    repository: Path, tree: Mapping[str, Entry], url: str, who: str, *, whole: bool
+) -> tuple[list[Submodule], list[str]]:
+    """The submodules of a commit, from its `tree` listing, and a complaint for each gitlink that has no entry.
+
+    `url` is where the repository itself comes from. With `whole` on every submodule has all its folders. Raises
+    SourcesError for an entry that would lead out of the checkout or to a transport that is not allowed.
+    """
+    links = {path: entry.oid for path, entry in tree.items() if entry.mode == GITLINK}
+    declared = _declared(repository, tree) if links else {}
+    pyproject = {}
+    if links and not whole and "pyproject.toml" in tree and tree["pyproject.toml"].mode != SYMLINK:
+        pyproject = read_toml(run(repository, "cat-file", "blob", tree["pyproject.toml"].oid).encode(), "pyproject.toml")
+    found = []
+    for path, (name, link) in sorted(declared.items()):
+        if path not in links:
+            continue
+        _check_place(name, path, tree, [other for other, _ in declared.values()], who)
+        try:
+            address = resolve_submodule_url(link, url)
+        except UsageError as error:
+            raise SourcesError(f"{who}: .gitmodules, submodule {name!a}: {error.what}", "Nothing of it was fetched.") from None
+        folders = None if whole else sparse_folders(pyproject, path)
+        found.append(Submodule(name, path, address, links[path], folders))
+    complaints = [f"{path} is a submodule without an entry in .gitmodules" for path in sorted(links.keys() - declared.keys())]
+    return found, complaints
+
+
+def wanted(path: str, folders: tuple[str, ...] | None) -> bool:
+    """Whether a cone-mode sparse checkout of `folders` holds the file `path` (git-sparse-checkout(1))."""
+    if folders is None:
+        return True
+    parents = {str(parent) for folder in folders for parent in PurePosixPath(folder).parents}
+    return str(PurePosixPath(path).parent) in parents or any(path.startswith(f"{folder}/") for folder in folders)
+
+
+def _declared(repository: Path, tree: Mapping[str, Entry]) -> dict[str, tuple[str, str]]:
+    """Path -> (name, url) as .gitmodules has them."""
+    entry = tree.get(".gitmodules")
+    if entry is None or entry.mode == SYMLINK:
+        return {}
+    told = run(repository, "config", "--null", f"--blob={entry.oid}", "--list", check=False)
+    modules: dict[str, dict[str, str]] = {}
+    for setting in told.split("\0"):
+        key, _, value = setting.partition("\n")
+        section, _, variable = key.rpartition(".")
+        if section.startswith("submodule."):
+            modules.setdefault(section.removeprefix("submodule."), {})[variable] = value
+    return {each["path"]: (name, each["url"]) for name, each in modules.items() if {"path", "url"} <= each.keys()}
+
+
+def _check_place(name: str, path: str, tree: Mapping[str, Entry], names: list[str], who: str) -> None:
+    parts = PurePosixPath(path).parts
+    outside = path.startswith(("/", "-")) or ".." in parts or any(re.fullmatch(r"\.git|git~\d+", p, re.I) for p in parts)
+    through = [str(p) for p in PurePosixPath(path).parents if str(p) in tree and tree[str(p)].mode == SYMLINK]
+    bad_name = not _NAME.fullmatch(name) or not name.isprintable() or any(n.startswith(f"{name}/") for n in names)
+    if outside or through or bad_name or not path.isprintable():
+        said = redact(f"submodule {name!a} at {path!a}")
+        raise SourcesError(f"{who}: .gitmodules, {said}: it would lead out of the checkout.", "Nothing of it was fetched.")
