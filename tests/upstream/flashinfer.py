@@ -223,7 +223,9 @@ def build(root: Path) -> None:
         to.point("refs/tags/v0.1.6", tip)
         tip = to.commit("main", root_layout("0.2.0", middle, FIRST, noise(), early=True), tip)
         to.annotate("v0.2.0", tip)
-        tip = to.commit("main", root_layout("0.3.0", middle, ("cutlass", "composable_kernels", "spdlog"), noise()), tip)
+        files = root_layout("0.3.0", middle, ("cutlass", "composable_kernels", "spdlog"), noise())
+        del files["3rdparty/composable_kernels"]  # still in .gitmodules, though its commit is gone from the tree
+        tip = to.commit("main", files, tip)
         to.point("refs/tags/v0.3.0", tip)
         for version, tag in {"0.4.0rc3": "v0.4.0rc3", "0.5.0rc2": "0.5.0rc2", "0.6.7": "v0.6.7"}.items():
             tip = to.commit("main", root_layout(version, middle, ("cutlass", "spdlog"), noise()), tip)
