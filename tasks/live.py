@@ -22,8 +22,7 @@ from rich.text import Text
 from .text import duration, size
 
 WIDE = 10_000  # columns of what is no terminal: nothing is folded there
-SHOWS_DOING, SHOWS_RATE, SHOWS_BAR = 45, 60, 100  # columns that a terminal needs for them
-PROSE = 28  # columns that text is given before it is folded
+PROSE = 30  # columns that text is given before it is folded
 STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
 MARKS = {"pass": "✓", "warn": "!", "fail": "✗", "skip": "-"}
 
@@ -67,21 +66,22 @@ class Screen(Console):
         if self._rows:
             self._show()
 
-    def check(self, status: str, name: str, detail: str, width: int) -> None:
-        """Print a line of a doctor's report: name `width` columns wide, the detail beside it or, if need be, below."""
-        if not self.is_terminal:
-            self.say((f"  {status}  {name:{width}}  {detail}".rstrip(), ""))
-            return
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(width=1 if self.unicode else len(status))
-        if self.width - width < PROSE:
-            name, detail = f"{name}\n{detail}".rstrip(), ""
+    def check(self, status: str, name: str, detail: str, fix: Sequence[str], width: int) -> None:
+        """Print a check with its name `width` columns wide, the detail beside it or, if need be, below; then the fix."""
+        mark = MARKS[status] if self.unicode and self.is_terminal else status
+        head, beside = f"  {mark}  ", self.width - width >= 2 * PROSE
+        if self.is_terminal and not beside:
+            self.say((head, STYLES[status]), (name, "bold"))
+            self.print(Padding(Text(detail), (0, 0, 0, len(head)), expand=False)) if detail else None
         else:
+            grid = Table.grid(padding=(0, 2, 0, 0))
+            grid.add_column(width=len(head) - 2)
             grid.add_column(width=width)
-        grid.add_column(overflow="fold")
-        cells = (MARKS[status] if self.unicode else status, STYLES[status]), (name, ""), (detail, "")
-        grid.add_row(*(Text(*cell) for cell in cells))
-        self.print(Padding(grid, (0, 0, 0, 2), expand=False))
+            grid.add_column(overflow="fold")
+            grid.add_row(Text(f"  {mark}", STYLES[status]), Text(name), Text(detail))
+            self.print(grid)
+        for line in fix:
+            self.say((" " * len(head), ""), (line, "cyan"), wrap=False)
 
     def table(
         self, columns: Mapping[str, Sequence[str]], prose: str, drop: Sequence[str], styles: Sequence[str]
@@ -95,7 +95,7 @@ class Screen(Console):
             table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
             for title, cells in kept.items():
                 width = max(cell_len(line) for cell in (title, *cells) for line in cell.split("\n"))
-                least = min(width, PROSE) if title == prose else width
+                least = width if title != prose else min(width, PROSE) if dropped else None
                 table.add_column(title, no_wrap=title != prose, min_width=least, overflow="fold")
             for style, *row in zip(styles, *kept.values(), strict=True):
                 table.add_row(*(Text(cell, style * (title == prose)) for title, cell in zip(kept, row, strict=True)))
@@ -138,20 +138,25 @@ class Screen(Console):
     def _lines(self) -> Table:
         """Return the live lines as they are now; rich's own thread calls this, so it works on a copy."""
         rows = dict(self._rows)
+        doing, rate, bar = (width * (self.width >= least) for width, least in ((18, 45), (10, 60), (20, 100)))
+        room = self.width - sum(width + 2 for width in (1, doing, bar, 4, 8, rate))
         grid = Table.grid(padding=(0, 2, 0, 0))
-        for justify in ("left", "left", "left", "left", "right", "right", "right"):
-            grid.add_column(justify=justify, no_wrap=True, overflow="ellipsis" if self.unicode else "crop")
+        for width in (1, None, doing, bar):
+            grid.add_column(width=width, no_wrap=True, overflow="crop")
+        for width in (4, 8, rate):
+            grid.add_column(width=width, no_wrap=True, justify="right")
         for who, row in sorted(rows.items()):
             repository, _, submodule = who.partition("/")
+            name = f"  {submodule}" if submodule and repository in rows else who
             waits = duration(int(time.monotonic() - row.since)) if row.done is None else ""
             grid.add_row(
                 Text("✓" if self.unicode else "+", "green") if row.done == 1 else self._spinner,
-                Text(f"  {submodule}" if submodule and repository in rows else who, "" if submodule else "bold"),
-                Text(row.doing, "dim") if self.width >= SHOWS_DOING else "",
-                ProgressBar(1, row.done, width=20) if self.width >= SHOWS_BAR and row.done is not None else "",
+                Text(name if len(name) <= room else f"..{name[2 - room :]}", "" if submodule else "bold"),
+                Text(row.doing, "dim") if doing else "",
+                ProgressBar(1, row.done, width=20) if bar and row.done is not None else "",
                 "" if row.done is None else f"{row.done:.0%}",
                 size(row.moved) or waits,
-                Text(f"{size(row.rate)}/s", "dim") if self.width >= SHOWS_RATE and row.rate > 0 else "",
+                Text(f"{size(row.rate)}/s", "dim") if rate and row.rate > 0 else "",
             )
         return grid
 
@@ -167,6 +172,6 @@ def preload() -> None:
     screen = Screen(io.StringIO(), terminal=True, colour=True)
     screen.put("a/b", "receiving", 0.5, 1, 1.0)
     screen.say(("✓", "bold red"))
-    screen.check("fail", "name", "detail", 4)
+    screen.check("fail", "name", "detail", ("fix",), 4)
     screen.table({"a": ["✓"]}, "a", (), ("red",))
     screen.drop()

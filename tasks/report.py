@@ -146,10 +146,9 @@ class Report:
         for group, members in shown.items():
             self._say((f"\n{group}", "bold"))
             for name, check in members:
+                fix = clean(check.fix).splitlines() if check.status in BAD else []
                 with self._lock:
-                    self._screen().check(check.status, name, one_line(check.detail), width)
-                    if check.status in BAD:
-                        self._fix(check.fix, " " * 8)
+                    self._screen().check(check.status, name, one_line(check.detail), fix, width)
         if not self._hidden:
             note = " (warnings fail here)" if strict and any(check.status == "warn" for check in checks) else ""
             self._say((f"\n{len(checks)} checks: {counted(checks)}{note}", "bold"))
@@ -196,10 +195,6 @@ class Report:
             clock = "" if self._screen(error).is_terminal else time.strftime("%H:%M:%S ")
             self._say((f"{clock}{who}: ", "bold" if over else "dim"), (message, style), error=error)
 
-    def _fix(self, fix: str, indent: str, *, error: bool = False) -> None:
-        for line in clean(fix).splitlines():
-            self._say((indent, ""), (line, "cyan"), error=error, wrap=False)
-
     def _failures(self, failures: Sequence[tuple[str, SourcesError | None]]) -> None:
         for who, error in failures:
             if error is None:
@@ -212,7 +207,8 @@ class Report:
                 self._say((f"{one_line(who)}: ", "bold red"), (first, ""), error=True)
                 for line in rest.splitlines():
                     self._say((f"    {line}", "dim"), error=True)
-                self._fix(error.fix, "  ", error=True)
+                for line in clean(error.fix).splitlines():
+                    self._say((f"  {line}", "cyan"), error=True, wrap=False)
 
     def _table(self, rows: Sequence[tuple[Outcome, str]]) -> None:
         if self._hidden or not rows:

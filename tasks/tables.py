@@ -10,7 +10,7 @@ from .text import duration, one_line, size
 SHORT = 10  # characters of a commit id
 LONGEST = 32  # characters of a REF or a version
 PROSE = "what happened"
-DROPPABLE = ("moved", "commit", "time", "REF", "version")  # in this order, where a terminal is narrow
+DROPPABLE = ("moved", "time", "commit", "REF", "version")  # in this order, where a terminal is narrow
 
 
 def columns(rows: Sequence[tuple[Outcome, str]], arrow: str) -> dict[str, list[str]]:
@@ -36,7 +36,7 @@ def summarised(steps: Mapping[str, Sequence[Outcome]], checks: Sequence[Check]) 
         done = [row for _, row in own if row]
         failed = next((step for step, row in own if row and row.error), "")
         lines = [
-            f"{step}: {row.action or 'failed'}" if row else f"{step}: skipped after {failed}"
+            f"{step}: {row.action or 'failed'}" if row else f"{step}: skipped, {failed} failed"
             for step, row in own
             if row or failed
         ]
