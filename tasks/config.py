@@ -206,8 +206,8 @@ def check_url(url: str, what: str, allow_local: bool) -> str:
         refuse("transport helpers can run commands")
     if is_local(url):
         return url if allow_local else refuse("folders of this machine are not allowed here")
-    if any(letter.isspace() for letter in unquote(url)):
-        refuse("it holds white space")
+    if re.search(r"[\s\\]", unquote(url)):
+        refuse("it holds white space or a backslash")
     if "://" not in url:
         return url if _SCP.fullmatch(url) else refuse("neither a scheme, nor user@host:path, nor an absolute path")
     try:
@@ -232,7 +232,7 @@ def resolve_submodule_url(url: str, parent: str) -> str:
     what = f"The submodule's URL in a checkout of {redact(parent)}"
     if not re.match(r"\.\.?(/|$)", url):
         return check_url(url, what, allow_local=is_local(parent))
-    start = re.match(r"[\w+.-]+://[^/]*|[^/:]*:(?=[^/])|", parent, re.S)
+    start = re.match(r"[\w+.-]+://[^/]*|[^/:[]*(?:\[[^/\]]*\])?:(?!//)|", parent)
     prefix = start.group() if start else ""
     path = [part for part in parent[len(prefix) :].split("/") if part]
     for part in url.split("/"):

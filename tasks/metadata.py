@@ -26,7 +26,7 @@ else:
     import tomli as tomllib
 
 RUST = {"setuptools-rust", "maturin", "puccinialin"}
-LARGEST = 1_000_000  # bytes; the real files have a few thousand
+LARGEST = 100_000  # bytes; the real files have up to 15,000, and deep nesting in more could exhaust the parser's stack
 SETUP_KEYWORDS = {  # setuptools' spelling -> PEP 621's
     "name": "name",
     "version": "version",
@@ -71,7 +71,7 @@ def read_metadata(files: Mapping[str, bytes], folder: str) -> Metadata:
     extras = _get(said, "optional-dependencies", dict, toml)
     name = _get(said, "name", str, toml)
     if not name:
-        raise SourcesError(f"{toml}, setup.cfg and setup.py name no distribution.")
+        raise SourcesError(f"{toml}, {where}setup.cfg and {where}setup.py name no distribution.")
     return Metadata(
         distribution=name,
         version=_version([_get(said, "version", str, toml), *_text(files, f"{where}version.txt", "version.txt")]),
@@ -182,9 +182,9 @@ def _setup_py(content: bytes, name: str) -> tuple[dict[str, Any], set[str]]:
         elif isinstance(node, ast.Assign):
             constants |= {target.id: node.value for target in node.targets if isinstance(target, ast.Name)}
     found: dict[str, Any] = {}
-    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
-    for call in (call for call in calls if ast.unparse(call.func).rpartition(".")[2] == "setup"):
-        for keyword in call.keywords:
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        for keyword in call.keywords if called == "setup" else ():
             value = keyword.value
             value = constants.get(value.id, value) if isinstance(value, ast.Name) else value
             if keyword.arg in SETUP_KEYWORDS:

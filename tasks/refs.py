@@ -39,7 +39,7 @@ class Advertised:
         heads: dict[str, str] = {}
         tags: dict[str, str] = {}
         peeled: dict[str, str] = {}
-        for line in ls_remote_output.splitlines():
+        for line in filter(None, ls_remote_output.split("\n")):  # names may hold what splitlines() splits at
             oid, tab, name = line.partition("\t")
             if oid.startswith("ref: "):  # --symref
                 continue
