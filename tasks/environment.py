@@ -73,11 +73,12 @@ class Environment:
         broken = f"{len(found)} versions of it are installed side by side" if len(found) > 1 else ""
         try:
             metadata = found[0].metadata
-            version, requires = metadata["Version"], tuple(metadata.get_all("Requires-Dist") or ())
-        except Exception:  # what a missing METADATA raises differs from Python to Python
-            version, requires, broken = "", (), "its metadata is missing or damaged"
+            version, requires = metadata["Version"] or "", tuple(metadata.get_all("Requires-Dist") or ())
+        except Exception:  # what a missing METADATA raises, if it does, differs from Python to Python
+            version, requires = "", ()
+        broken = broken if version else "its metadata is missing or damaged"
         editable, location, note = _direct_url(found[0].read_text("direct_url.json"))
-        return Distribution(canonicalize_name(name), version or "", editable, location, requires, broken or note)
+        return Distribution(canonicalize_name(name), version, editable, location, requires, broken or note)
 
     def copies(self, name: str) -> int:
         """How many versions of it lie in the same folder: more than one after an installation was broken off."""
