@@ -67,7 +67,7 @@ class Screen(Console):
             self._show()
 
     def check(self, status: str, name: str, detail: str, fix: Sequence[str], width: int) -> None:
-        """Print a check with its name `width` columns wide, the detail beside it or, if need be, below; then the fix."""
+        """Print a check, the name `width` columns wide and the detail beside it or, if need be, below; then the fix."""
         mark = MARKS[status] if self.unicode and self.is_terminal else status
         head, beside = f"  {mark}  ", self.width - width >= 2 * PROSE
         if self.is_terminal and not beside:

@@ -96,8 +96,8 @@ class Report:
         with self._lock:
             if self._screen().is_terminal:
                 self._screen().put(who, doing, done, moved, rate)
-            elif time.monotonic() - self._spoken.setdefault(who, time.monotonic()) >= SPOKEN:
-                self._spoken[who] = time.monotonic()
+            elif (now := time.monotonic()) - self._spoken.setdefault(who, now) >= SPOKEN:
+                self._spoken[who] = now
                 figures = ("" if done is None else f"{done:.0%}", size(moved), f"{size(rate)}/s" if rate > 0 else "")
                 self._tell(who, ", ".join(filter(None, (doing, *figures))))
 
