@@ -1,93 +1,114 @@
-"""Invoke tasks that set up SGLang and FlashInfer from source: clone, update, install, verify, and setup for all four."""
+"""Invoke tasks that set up SGLang and FlashInfer from source: clone, update, install and verify, or all with setup."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from invoke import Collection, Context, Exit, task
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.tasks import task
 
 from .config import DEFAULTS
-from .errors import SourcesError
 
 if TYPE_CHECKING:
-    from .model import Outcome, Settings
-    from .report import Report
-    from .session import Session
+    from .model import Outcome
+    from .verification import Verification
 
-ROOT = Path(__file__).resolve().parent.parent
-REF = "a branch, a tag, a commit id, `latest` (the newest release)"
-
-
-class Failed(Exit):
-    """A task did not reach its aim. `code` is the exit status, `outcomes` what happened to each repository."""
-
-    def __init__(self, code: int, outcomes: Sequence[Outcome] = ()) -> None:
-        super().__init__(code=code)
-        self.outcomes = list(outcomes)
-
-
-@task(help={
-    "sglang_branch": f"What to check out of SGLang: {REF}. Default: the configured branch.",
-    "flashinfer_branch": f"What to check out of FlashInfer: {REF}, or `matching` (the release that SGLang requires).",
+_REF = "branch, tag, commit id, or `latest` for the newest release"
+_OPTIONS = {
+    "sglang_branch": f"What to check out of SGLang: {_REF}. Default: the configured branch.",
+    "flashinfer_branch": f"What to check out of FlashInfer: {_REF}, or `matching` for the release that SGLang requires.",
     "full": "Fetch whole histories and whole submodules.",
-})
+    "deps": "Install what the two packages require, too (the default).",
+    "reinstall": "Install again what is installed already.",
+    "python": "The interpreter of the environment to install into; default: the one that runs Invoke.",
+    "json": "Print one JSON object instead of a report.",
+    "strict": "Let warnings fail, too.",
+}
+
+
+def _help(*names: str) -> dict[str, str]:
+    return {name: _OPTIONS[name] for name in names}
+
+
+@task(help=_help("sglang_branch", "flashinfer_branch", "full"))
 def clone(c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False) -> list[Outcome]:
     """Clone the repositories that are missing; an existing checkout is left alone."""
-    from . import checkout
+    from .run import finish, run
 
-    with _session(c, sglang_branch, flashinfer_branch, full) as (session, report), report.step("clone"):
-        return _done("clone", checkout.each(session, checkout.clone), report)
+    with run(c, {"sglang": sglang_branch, "flashinfer": flashinfer_branch}, full=full) as this:
+        with this.report.step("clone"):
+            this.clone()
+        return finish(this, "clone")
 
 
-@task(help=clone.help)
+@task(help=_help("sglang_branch", "flashinfer_branch", "full"))
 def update(c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False) -> list[Outcome]:
     """Bring the checkouts to their REF as the remote has it now; nothing of yours is lost."""
-    from . import checkout
+    from .run import finish, run
 
-    with _session(c, sglang_branch, flashinfer_branch, full) as (session, report), report.step("update"):
-        return _done("update", checkout.each(session, checkout.update), report)
-
-
-def _settings(c: Context) -> Settings:
-    from .config import load
-
-    return load(c.config.get("sources", DEFAULTS), ROOT)
+    with run(c, {"sglang": sglang_branch, "flashinfer": flashinfer_branch}, full=full) as this:
+        with this.report.step("update"):
+            this.update()
+        return finish(this, "update")
 
 
-@contextmanager
-def _session(c: Context, sglang: str, flashinfer: str, full: bool) -> Iterator[tuple[Session, Report]]:
-    """The session of one task, alone in its folder. What a user can cause ends here, as one message and a status."""
-    from .git import check_version
-    from .lock import turn
-    from .refs import check_ref
-    from .report import Report
-    from .session import Session
+@task(help=_help("deps", "reinstall", "python"))
+def install(c: Context, deps: bool = True, reinstall: bool = False, python: str = "") -> list[Outcome]:
+    """Install both packages from their checkouts, editable, with what they require."""
+    from .run import finish, run
 
-    run: dict[str, Any] = c.config.get("run", {})
-    with Report(hide=run.get("hide"), echo=bool(run.get("echo"))) as report:
-        try:
-            settings = _settings(c)
-            refs = {name: check_ref(ref) for name, ref in (("sglang", sglang), ("flashinfer", flashinfer)) if ref}
-            check_version()
-            with turn(settings.directory, report):
-                yield Session(settings, report, refs, full), report
-        except SourcesError as error:
-            report.fail(error)
-            raise Failed(error.status) from None
+    with run(c, {}, python=python) as this:
+        with this.report.step("install"):
+            this.install(deps, reinstall)
+        return finish(this, "install")
 
 
-def _done(name: str, outcomes: list[Outcome], report: Report) -> list[Outcome]:
-    report.outcomes(name, outcomes)
-    failures = [outcome.error for outcome in outcomes if outcome.error]
-    if failures:
-        raise Failed(failures[0].status, outcomes)
-    return outcomes
+@task(help=_help("json", "strict", "python"))
+def verify(c: Context, json: bool = False, strict: bool = False, python: str = "") -> Verification:
+    """Check everything, offline, and change nothing; the exit status is 1 if a check fails."""
+    from .run import Failed, run
+
+    with run(c, {}, python=python, quiet=json, looking=True) as this:
+        found = this.verify(strict)
+        if json:
+            this.report.verification(found)
+        else:
+            this.report.checks(found.checks, strict)
+    if not found.ok:
+        raise Failed(1, verification=found)
+    return found
 
 
-namespace = Collection(clone, update)
+@task(help=_OPTIONS)
+def setup(
+    c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False,
+    deps: bool = True, reinstall: bool = False, json: bool = False, strict: bool = False, python: str = "",
+) -> Verification:  # fmt: skip
+    """Clone, update, install and verify, in that order: from nothing to a working set-up."""
+    from .run import Failed, run
+
+    refs = {"sglang": sglang_branch, "flashinfer": flashinfer_branch}
+    with run(c, refs, full=full, python=python, quiet=json) as this:
+        with this.report.step("clone"):
+            this.clone()
+        with this.report.step("update"):
+            this.update()
+        with this.report.step("install"):
+            this.install(deps, reinstall)
+        with this.report.step("verify"):
+            found = this.verify(strict)
+            if json:
+                this.report.verification(found)
+            else:
+                this.report.checks(found.checks, strict)
+        this.report.summary(this.steps, found.checks)
+    status = this.failure.status if this.failure else 1
+    if this.failure or not found.ok:
+        raise Failed(status, [each for step in this.steps.values() for each in step], found)
+    return found
+
+
+namespace = Collection(clone, update, install, verify, setup)
 namespace.configure({"sources": DEFAULTS})
-__all__ = ["Failed", "clone", "namespace", "update"]
-_ = cast
+__all__ = ["clone", "install", "namespace", "setup", "update", "verify"]

@@ -87,6 +87,15 @@ def clone(session: Session, repository: Repository) -> Outcome:
     return replace(_outcome(read_checkout(repository), "cloned", target.ref), moved=moved)
 
 
+def plan(session: Session, repository: Repository) -> Outcome:
+    """What `clone` or `update` would do; asks the remote and changes nothing. Raises what they raise."""
+    present = check_place(repository)
+    if present:
+        _show(session, read_checkout(repository))
+    target = session.target(repository)
+    return Outcome(repository.name, "would update" if present else "would clone", target.ref, target.commit)
+
+
 def update(session: Session, repository: Repository) -> Outcome:
     """Move the checkout to what its REF is on the remote now, or leave it as it is.
 

@@ -6,10 +6,9 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from .config import redact
 from .errors import DiskError, LocalWorkError, NetworkError, SourcesError
@@ -100,13 +99,14 @@ class _Progress(gitpython.RemoteProgress):
 
     def __init__(self, listener: Listener, who: str, doing: str) -> None:
         super().__init__()
-        self._tell = lambda done, moved, rate: listener.progress(who, doing, done, moved, rate)
+        self._listener, self._who, self._doing = listener, who, doing
 
     def update(self, op_code: int, cur_count: str | float, max_count: str | float | None = None, message: str = "") -> None:
         sizes = _MOVED.search(message)
-        moved, unit, rate, rate_unit = sizes.groups() if sizes else ("0", "bytes", None, None)
+        moved, unit, rate, rate_unit = sizes.groups("") if sizes else ("0", "bytes", "", "")
         done = float(cur_count) / float(max_count) if max_count else None
-        self._tell(done, int(float(moved) * _UNITS[unit]), float(rate) * _UNITS[rate_unit] if rate else 0.0)
+        self._listener.progress(self._who, self._doing, done, int(float(moved) * _UNITS[unit]),
+                                float(rate) * _UNITS[rate_unit] if rate else 0.0)  # fmt: skip
 
 
 def check_version() -> None:
@@ -140,7 +140,7 @@ def run(cwd: Path, *args: str, stdin: str = "", check: bool = True) -> str:
         )
     if status and check:
         raise explain(str(err), cwd.name, str(cwd))
-    return "" if status else cast(str, out)
+    return "" if status else out
 
 
 def stream(cwd: Path, *args: str, who: str, doing: str, listener: Listener, stdin: str = "", stall: float = 30) -> str:
@@ -154,9 +154,8 @@ def stream(cwd: Path, *args: str, who: str, doing: str, listener: Listener, stdi
         )
         _running.add(process)
         try:
-            keep = cast("Callable[[str], None]", progress.new_message_handler())
-            handle_process_output(process, lines.append, keep, decode_streams=False)
-            status = cast("gitpython.cmd.Git.AutoInterrupt", process).proc.wait()  # type: ignore[union-attr]
+            handle_process_output(process, lines.append, progress.new_message_handler(), decode_streams=False)
+            status = process.proc.wait()  # type: ignore[union-attr]
         finally:
             _running.discard(process)
     told = "\n".join([*progress.error_lines, *progress.other_lines])
@@ -240,8 +239,8 @@ def _environment() -> dict[str, str]:
     return {**_ENVIRONMENT, "GIT_SSH_COMMAND": ssh}
 
 
-def _input(text: str) -> IO[bytes]:
-    file = tempfile.TemporaryFile()
+def _input(text: str) -> BinaryIO:
+    file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the caller's to close
     file.write(text.encode("utf-8", "surrogateescape"))
     file.seek(0)
     return file

@@ -13,14 +13,19 @@ from .space import check_writable
 
 
 @contextmanager
-def turn(directory: Path, listener: Listener) -> Iterator[None]:
+def turn(directory: Path, listener: Listener, *, looking: bool = False) -> Iterator[None]:
     """Hold the lock of `directory`, made if need be; wait for the process that holds it, telling for which.
 
-    Raises DiskError where the folder cannot be written.
+    Who is only `looking` waits for one that works, and leaves no trace. Raises DiskError where the folder cannot be
+    written.
     """
     from filelock import FileLock, Timeout
 
-    check_writable(directory)
+    if looking and not os.access(directory / ".lock", os.W_OK):
+        yield
+        return
+    if not looking:
+        check_writable(directory)
     lock, holder = FileLock(directory / ".lock"), directory / ".lock-holder"
     try:
         lock.acquire(timeout=0)
@@ -29,8 +34,10 @@ def turn(directory: Path, listener: Listener) -> Iterator[None]:
         listener.event(directory.name, f"waiting for {who}")
         lock.acquire()
     try:
-        holder.write_text(f"process {os.getpid()} ({' '.join(['invoke', *sys.argv[1:]])[:80]})")
+        if not looking:
+            holder.write_text(f"process {os.getpid()} ({' '.join(['invoke', *sys.argv[1:]])[:80]})")
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        if not looking:
+            holder.unlink(missing_ok=True)
         lock.release()

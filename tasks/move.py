@@ -26,7 +26,7 @@ def move(brought: Brought, configured: str = "") -> None:
     before = read_record(remote.git_dir)
     write_record(remote.git_dir, replace(before, moving=target.commit))
     set_sparse(remote, brought.folders)
-    where = ("--detach", target.commit)
+    where: tuple[str, ...] = ("--detach", target.commit)
     if target.kind == "branch":
         where = ("-B", target.name, f"refs/remotes/origin/{target.name}")
         run(remote.path, "update-ref", f"refs/remotes/origin/{target.name}", target.commit)

@@ -20,6 +20,7 @@ from .environment import Distribution, Environment
 from .matching import FLASHINFER
 from .metadata import Metadata
 from .requirements import missing_requirements
+from .state import Checkout
 
 BUILD_FILES = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "version.txt")
 STAMP = "installed.json"
@@ -42,6 +43,22 @@ class Package:
     git_dir: Path
     extras: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, checkout: Checkout) -> Package:
+        """What is to be installed of a checkout. Raises SourcesError where its metadata cannot be read."""
+        layout, metadata = checkout.layout, checkout.metadata
+        return cls(
+            repository=checkout.repository.name,
+            folder=checkout.path / layout.folder,
+            metadata=metadata,
+            version=checkout.version,
+            module=layout.module or metadata.distribution.replace("-", "_"),
+            commit=checkout.head,
+            git_dir=checkout.git_dir,
+            extras=checkout.repository.extras,
+            companions=layout.companions,
+        )
 
     @property
     def name(self) -> str:

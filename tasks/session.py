@@ -12,7 +12,8 @@ from .config import redact
 from .errors import LocalWorkError, SourcesError, UsageError
 from .git import Network, transfer
 from .layouts import find_layout
-from .metadata import Metadata, matching, read_metadata
+from .matching import matching
+from .metadata import Metadata, read_metadata
 from .model import Listener, Repository, Settings
 from .refs import MATCHING, Advertised, Target, resolve
 

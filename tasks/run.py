@@ -1,0 +1,160 @@
+"""One run of a task: reads Invoke's configuration, takes the folder's turn, and turns trouble into one exit status."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+
+from . import checkout
+from .config import DEFAULTS, load
+from .environment import Environment, probe
+from .errors import DiskError, SourcesError
+from .git import check_version
+from .install import install, preload
+from .layouts import cost
+from .lock import turn
+from .model import Outcome
+from .package import Package
+from .refs import check_ref
+from .report import Report
+from .session import Session
+from .space import check_space
+from .state import read_checkout
+from .verification import Verification
+from .verify import verify
+
+ROOT = Path(__file__).resolve().parent.parent
+INTERRUPTED = 130  # as shells have it for SIGINT
+
+
+class Failed(Exit):
+    """A task did not reach its aim: `code` is the exit status, `outcomes` tells what happened to each repository and
+    `verification` what was found, where the task verified."""
+
+    def __init__(self, code: int, outcomes: Sequence[Outcome] = (), verification: Verification | None = None) -> None:
+        super().__init__(code=code)
+        self.outcomes = tuple(outcomes)
+        self.verification = verification
+
+
+@dataclass
+class Run:
+    """The steps of one run over the same session. `steps` keeps what each did; what failed in one is left out after."""
+
+    session: Session
+    report: Report
+    python: str
+    dry: bool
+    steps: dict[str, list[Outcome]] = field(default_factory=dict)
+
+    @property
+    def failure(self) -> SourcesError | None:
+        """The first failure in the order of work."""
+        return next((each.error for step in self.steps.values() for each in step if each.error), None)
+
+    def clone(self) -> list[Outcome]:
+        return self._step("clone", checkout.each(self._left(), checkout.plan if self.dry else checkout.clone))
+
+    def update(self) -> list[Outcome]:
+        return self._step("update", checkout.each(self._left(), checkout.plan if self.dry else checkout.update))
+
+    def install(self, deps: bool, reinstall: bool) -> list[Outcome]:
+        environment = probe(Path(self.python) if self.python else None)
+        failed: list[Outcome] = []
+        packages = []
+        for repository in self._left().settings.repositories:
+            try:
+                if repository.install:
+                    if not (repository.path / ".git").exists():
+                        raise SourcesError(f"{repository.name} is not cloned.", "invoke clone")
+                    packages.append(Package.of(read_checkout(repository)))
+            except SourcesError as error:
+                failed.append(Outcome(repository.name, "failed", error=error))
+        settings = self.session.settings
+        if self.dry:
+            done = [replace(each, action="would install") for each in map(_planned, packages)]
+        else:
+            self._check_room(environment, packages, deps)
+            preload()
+            self.report.preload()
+            done = install(packages, environment, installer=settings.installer, deps=deps, reinstall=reinstall,
+                           tools=_tools(), listener=self.report)  # fmt: skip
+        return self._step("install", [*failed, *done])
+
+    def verify(self, strict: bool) -> Verification:
+        environment = probe(Path(self.python) if self.python else None)
+        return verify(self.session.settings, environment, self.report, strict=strict)
+
+    def _left(self) -> Session:
+        """The session over the repositories that no step has failed for."""
+        failed = {each.repository for step in self.steps.values() for each in step if each.error}
+        settings = self.session.settings
+        left = tuple(each for each in settings.repositories if each.name not in failed)
+        return replace(self.session, settings=replace(settings, repositories=left))
+
+    def _step(self, name: str, outcomes: list[Outcome]) -> list[Outcome]:
+        self.steps[name] = outcomes
+        return outcomes
+
+    def _check_room(self, environment: Environment, packages: Sequence[Package], deps: bool) -> None:
+        new = [each for each in packages if deps and not environment.distribution(each.name)]
+        needed = sum(cost(each.repository).install for each in new)
+        if new and not environment.distribution("torch"):
+            check_space(environment.prefix, needed, "install", "the installer's cache: `uv cache clean` or `pip cache purge`")
+
+
+@contextmanager
+def run(c: Context, refs: Mapping[str, str], *, full: bool = False, python: str = "", quiet: bool = False,
+        looking: bool = False) -> Iterator[Run]:  # fmt: skip
+    """The run of one task, alone in its folder. Whatever a user can cause ends here as one message and a status.
+
+    `looking` runs change nothing; `quiet` ones print nothing but their result. Raises Failed.
+    """
+    invoke = c.config.get("run", {})
+    with Report(hide=invoke.get("hide"), echo=bool(invoke.get("echo")), json=quiet) as report:
+        try:
+            settings = load(c.config.get("sources", DEFAULTS), ROOT, str(ROOT / "invoke.yaml"))
+            asked = {name: check_ref(ref) for name, ref in refs.items() if ref}
+            check_version()
+            dry = bool(invoke.get("dry"))
+            with turn(settings.directory, report, looking=looking or dry):
+                yield Run(Session(settings, report, asked, full), report, python, dry)
+        except SourcesError as error:
+            report.fail(error)
+            raise Failed(error.status) from None
+        except OSError as error:
+            trouble = DiskError(f"{error.filename or settings.directory}: {error.strerror or error}")
+            report.fail(trouble)
+            raise Failed(trouble.status) from None
+        except KeyboardInterrupt:
+            report.fail(SourcesError("Interrupted.", "Run the same command again: it goes on where this one stopped."))
+            raise Failed(INTERRUPTED) from None
+
+
+def finish(run: Run, name: str) -> list[Outcome]:
+    """Print what the step `name` did. Raises Failed where it failed for a repository."""
+    outcomes = run.steps[name]
+    run.report.outcomes(name, outcomes)
+    if run.failure:
+        raise Failed(run.failure.status, outcomes)
+    return outcomes
+
+
+def _planned(package: Package) -> Outcome:
+    return Outcome(package.repository, "", commit=package.commit, version=package.version)
+
+
+def _tools() -> tuple[str, ...]:
+    """What this program itself requires, one requirement a line in requirements.txt beside this file."""
+    lines = (Path(__file__).parent / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    needed = [line.split("#")[0].strip() for line in lines]
+    return tuple(line for line in needed if line)
+
+
+_ = importlib.metadata

@@ -1,0 +1,223 @@
+"""Looks at everything that a set-up consists of, offline, and changes nothing. Each check is made on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from .config import redact
+from .environment import Environment, import_check
+from .errors import SourcesError
+from .fetch import Remote, read_tree
+from .git import Network
+from .matching import FLASHINFER
+from .model import Check, Listener, Repository, Settings
+from .move import head_of
+from .package import Package, names
+from .protect import changed_paths, check_place
+from .requirements import missing_requirements
+from .state import Checkout, read_checkout
+from .submodules import GITLINK
+from .trace import read_trace
+from .verification import PackageState, RepositoryState, Verification
+
+SHOWN = 3  # examples in a message
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One repository as it was found; `checkout` is None where there is none that can be read."""
+
+    repository: Repository
+    checkout: Checkout | None
+    state: RepositoryState
+    checks: tuple[Check, ...]
+
+
+def verify(settings: Settings, environment: Environment, listener: Listener, *, strict: bool) -> Verification:
+    """Check the repositories, what is installed of them in `environment`, and the trace data.
+
+    Nothing that is found raises; a check that could not be made is a skip. With `strict` a warning is not `ok`.
+    """
+    with ThreadPoolExecutor(2 * len(settings.repositories) + 1) as pool:
+        trace = pool.submit(read_trace, settings.trace)
+        seen = list(pool.map(partial(_look, settings, listener), settings.repositories))
+        packages = {each.repository.name: package for each in seen if (package := _package(each))}
+        imports = {name: pool.submit(import_check, environment, package.module, package.folder)
+                   for name, package in packages.items() if environment.distribution(package.name)}  # fmt: skip
+        installed = {each.repository.name: list(_check_package(each, packages, environment)) for each in seen}
+        checks: list[Check] = []
+        for each in seen:
+            name = each.repository.name
+            checks += [*each.checks, *installed[name]]
+            if name in imports:
+                ok, detail = imports[name].result()
+                checks.append(Check(f"{name}: imports", "pass" if ok else "fail", detail, "" if ok else _fix(installed[name])))
+            elif each.repository.install:
+                checks.append(Check(f"{name}: imports", "skip", "it is not installed"))
+        checks += trace.result().checks
+    bad = {"fail", "warn"} if strict else {"fail"}
+    return Verification(
+        ok=not any(check.status in bad for check in checks),
+        repositories={each.repository.name: each.state for each in seen},
+        packages={name: _state(package, environment) for name, package in packages.items()},
+        trace=trace.result(),
+        checks=tuple(checks),
+    )
+
+
+def _fix(others: Sequence[Check]) -> str:
+    """What mends an import: most often what mends the first thing that is wrong with the package."""
+    return next((check.fix for check in others if check.status in ("fail", "warn") and check.fix), "invoke install --reinstall")
+
+
+def _look(settings: Settings, listener: Listener, repository: Repository) -> _Seen:
+    name, checks = repository.name, list[Check]()
+    nothing = RepositoryState(repository.path, redact(repository.url), repository.branch, None, None, None, {})
+    try:
+        if not check_place(repository):
+            missing = Check(f"{name}: repository", "fail", f"nothing at {repository.path}", "invoke clone")
+            return _Seen(repository, None, nothing, (missing,))
+        checkout = read_checkout(repository)
+    except (SourcesError, OSError) as error:
+        fix = error.fix if isinstance(error, SourcesError) else ""
+        return _Seen(repository, None, nothing, (Check(f"{name}: repository", "fail", str(error).splitlines()[0], fix),))
+    remote = Remote(repository.path, checkout.git_dir, name, Network(1, settings.stall, listener))
+    checks = [Check(f"{name}: repository", "pass", str(repository.path)),
+              Check(f"{name}: remote", "pass", redact(repository.url))]  # fmt: skip
+    changed: list[str] | None = None
+    for what, look in (("ref", _ref), ("submodules", partial(_submodules, remote)), ("directories", _directories)):
+        checks += _guarded(f"{name}: {what}", look, checkout)
+    try:
+        changed = changed_paths(repository.path)
+        detail = "no tracked file is changed" if not changed else f"{len(changed)} changed: {', '.join(changed[:SHOWN])}"
+        fix = f"git -C {repository.path} status" if changed else ""
+        checks.append(Check(f"{name}: tree", "warn" if changed else "pass", detail, fix))
+    except SourcesError as error:
+        checks.append(Check(f"{name}: tree", "skip", error.what, error.fix))
+    state = RepositoryState(
+        repository.path, redact(repository.url), checkout.record.ref or checkout.branch or checkout.head,
+        checkout.head or None, _version(checkout), None if changed is None else bool(changed), _places(checkout),
+    )  # fmt: skip
+    return _Seen(repository, checkout, state, tuple(checks))
+
+
+def _guarded(name: str, look: Callable[[Checkout], Iterator[Check]], checkout: Checkout) -> list[Check]:
+    try:
+        return [Check(name if not check.name else f"{checkout.repository.name}: {check.name}", check.status, check.detail,
+                      check.fix) for check in look(checkout)]  # fmt: skip
+    except (SourcesError, OSError) as error:
+        fix = error.fix if isinstance(error, SourcesError) else ""
+        return [Check(name, "fail", str(error).splitlines()[0], fix)]
+
+
+def _ref(checkout: Checkout) -> Iterator[Check]:
+    record, at = checkout.record, f"{checkout.head[:10]} ({checkout.branch or 'detached'})"
+    asked = f"{record.ref} ({record.name})" if record.name not in ("", record.ref) else record.ref
+    if record.moving:
+        yield Check("", "fail", "an update was cut off", "invoke update")
+    elif not record.ref:
+        yield Check("", "warn", f"at {at}; this tool did not check it out", "invoke update")
+    elif record.configured != checkout.repository.branch:
+        yield Check("", "warn", f"{asked}; now {checkout.repository.branch} is configured", "invoke update")
+    elif checkout.head != record.commit or checkout.branch != (record.name if record.kind == "branch" else ""):
+        yield Check("", "fail", f"at {at}; {asked} was asked for, {record.commit[:10]}", "invoke update")
+    else:
+        yield Check("", "pass", f"{asked} at {checkout.head[:10]}")
+
+
+def _submodules(remote: Remote, checkout: Checkout) -> Iterator[Check]:
+    links = {path: entry.oid for path, entry in read_tree(remote, checkout.head).items() if entry.mode == GITLINK}
+    wrong = [path for path, oid in links.items() if head_of(checkout.path / path) != oid]
+    if wrong:
+        yield Check("", "fail", f"missing or at another commit: {', '.join(wrong)}", "invoke update")
+    elif links:
+        yield Check("", "pass", ", ".join(links))
+    else:
+        yield Check("", "skip", "it has none")
+
+
+def _directories(checkout: Checkout) -> Iterator[Check]:
+    found = checkout.layout.find_directories(lambda path: (checkout.path / path).is_dir())
+    for role, path in found.items():
+        restore = f"git -C {checkout.path} checkout HEAD -- {checkout.layout.directories[role][0]}"
+        yield Check(role, "pass" if path else "fail", str(path or f"missing in {checkout.path}"), "" if path else restore)
+
+
+def _places(checkout: Checkout) -> dict[str, Path]:
+    try:
+        found = checkout.layout.find_directories(lambda path: (checkout.path / path).is_dir())
+    except SourcesError:
+        return {}
+    return {role: checkout.path / path for role, path in found.items() if path}
+
+
+def _version(checkout: Checkout) -> str | None:
+    try:
+        return checkout.version or None
+    except SourcesError:
+        return None
+
+
+def _package(seen: _Seen) -> Package | None:
+    try:
+        return Package.of(seen.checkout) if seen.checkout and seen.repository.install else None
+    except SourcesError:
+        return None
+
+
+def _state(package: Package, environment: Environment) -> PackageState:
+    found = environment.distribution(package.name)
+    return PackageState(found.version, found.editable, found.location) if found else PackageState(None, False, None)
+
+
+def _check_package(seen: _Seen, packages: dict[str, Package], environment: Environment) -> Iterator[Check]:
+    name, fix = seen.repository.name, "invoke install"
+    if not seen.repository.install:
+        return
+    if not (package := packages.get(name)):
+        why = "its checkout cannot be read" if seen.checkout else "it is not cloned"
+        for what in ("installed", "version", "requirements"):
+            yield Check(f"{name}: {what}", "skip", why)
+        return
+    found = environment.distribution(package.name)
+    if not found:
+        yield Check(f"{name}: installed", "fail", f"{package.name} is not installed in {environment.prefix}", fix)
+        for what in ("version", "requirements"):
+            yield Check(f"{name}: {what}", "skip", "it is not installed")
+        return
+    here = found.editable and found.location and found.location.resolve() == package.folder.resolve()
+    source = f"editable from {found.location}" if found.editable else "not editable, a release from an index"
+    yield Check(f"{name}: installed", "pass" if here and not found.broken else "fail",
+                found.broken or (source if here else f"{source}; the checkout is {package.folder}"),
+                "" if here and not found.broken else fix)  # fmt: skip
+    same = package.fits(found.version)
+    yield Check(f"{name}: version", "pass" if same else "fail",
+                found.version if same else f"{found.version} is installed, the checkout is {package.version}",
+                "" if same else "invoke install --reinstall")  # fmt: skip
+    yield from _requirements(package, packages, environment)
+    for companion in package.companions:
+        other = environment.distribution(companion)
+        if other and not package.fits(other.version):
+            yield Check(f"{name}: {companion}", "fail", f"{other.version} beside {package.name} {package.version}", fix)
+        elif other:
+            yield Check(f"{name}: {companion}", "pass", other.version)
+
+
+def _requirements(package: Package, packages: dict[str, Package], environment: Environment) -> Iterator[Check]:
+    name, found = f"{package.repository}: requirements", environment.distribution(package.name)
+    assert found
+    missing = missing_requirements(environment, found, package.extras)
+    ours = names(list(packages.values()))
+    unmet = [f"{each.requirement} (installed: {each.installed or 'none'})" for each in missing]
+    between = [text for each, text in zip(missing, unmet, strict=True) if each.requirement.name in {*ours, *FLASHINFER}]
+    if between:
+        yield Check(name, "warn", f"wants {', '.join(between)}", "invoke setup --flashinfer-branch=matching")
+    elif unmet:
+        more = f" and {len(unmet) - SHOWN} more" if len(unmet) > SHOWN else ""
+        yield Check(name, "warn", f"not met: {', '.join(unmet[:SHOWN])}{more}", "invoke install")
+    else:
+        yield Check(name, "pass", "all met")
