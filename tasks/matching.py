@@ -8,10 +8,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from .config import redact
 from .errors import SourcesError, UsageError
 from .metadata import Metadata
 from .refs import nearest, newest
+from .urls import redact
 
 FLASHINFER = ("flashinfer", "flashinfer-python")
 FALLBACK_EXTRAS = ("srt", "all")  # where SGLang before 0.5.3 keeps its requirements

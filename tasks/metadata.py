@@ -17,8 +17,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from .config import redact
 from .errors import SourcesError
+from .urls import redact
 
 if sys.version_info >= (3, 11):
     import tomllib

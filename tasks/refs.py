@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from .config import redact
 from .errors import NetworkError, UsageError
+from .urls import redact
 
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet

@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
 from tasks.errors import SourcesError, UsageError
 from tasks.matching import flashinfer_requirement, matching
 from tasks.metadata import Metadata, read_metadata, read_toml, sparse_folders
+
+settings.register_profile("busy machine", deadline=None)
+settings.load_profile("busy machine")
 
 TAGS = [
     "v0.1.6",
@@ -117,7 +120,16 @@ def test_requirements_in_a_file_of_their_own() -> None:
 
 
 def test_an_old_configuration_file_is_read_too() -> None:
-    config = b"[metadata]\nname = third\nversion = attr: third.VERSION\n[options]\npython_requires = >=3.9\ninstall_requires =\n  a>1\n  b\n"
+    config = b"""
+[metadata]
+name = third
+version = attr: third.VERSION
+[options]
+python_requires = >=3.9
+install_requires =
+  a>1
+  b
+"""
     read = read_metadata({"setup.cfg": config, "setup.py": b"import setuptools\nsetuptools.setup()"}, "")
     assert (read.distribution, read.version, read.requires_python) == ("third", None, ">=3.9")
     assert [str(each) for each in read.requires] == ["a>1", "b"]

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
@@ -11,6 +11,9 @@ from packaging.version import Version
 from tasks import refs
 from tasks.errors import NetworkError, UsageError
 from tasks.refs import Advertised, Target, check_ref, resolve
+
+settings.register_profile("busy machine", deadline=None)
+settings.load_profile("busy machine")
 
 TAGS = [
     *("v0.1.6", "v0.2.0", "v0.2.0.post2", "v0.2.9rc2", "v0.4.0rc3", "v0.4.0", "v0.5.0rc2", "0.5.0rc2", "v0.6.7"),
