@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shlex
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from .actions import annotation, markdown
+from .actions import markdown
 from .errors import SourcesError
 from .model import Check, Outcome
+from .printer import Printer
 from .tables import DROPPABLE, PROSE, columns, counted, grouped, summarised
 from .text import clean, one_line, size
 
 if TYPE_CHECKING:
-    from .live import Screen
     from .verification import Verification
 
 SPOKEN = 10.0  # seconds between two lines about one transfer where nothing is drawn live
@@ -47,26 +45,17 @@ class Report:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self._environ = os.environ if environ is None else environ
-        self._results, self._errors = stream or sys.stdout, errors or sys.stderr
-        self._stream = self._errors if json else self._results
+        self._results, errors = stream or sys.stdout, errors or sys.stderr
+        self._printer = Printer(errors if json else self._results, errors, self._environ)
         self._hidden = hide in (True, "out", "stdout", "both")
         self._echo = echo
-        self._github = self._environ.get("GITHUB_ACTIONS") == "true"
-        self._lock = threading.RLock()
-        self._screens: dict[TextIO, Screen] = {}
         self._spoken: dict[str, float] = {}
-        self._annotated: set[str] = set()
-        for target in (self._results, self._errors):
-            if isinstance(target, io.TextIOWrapper):  # letters that the locale lacks do not stop a message
-                target.reconfigure(errors="backslashreplace")
 
     def __enter__(self) -> Report:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._lock:
-            for screen in self._screens.values():
-                screen.drop()
+        self._printer.end_live()
 
     def preload(self) -> None:
         """Import everything that drawing needs, before an installer may replace it."""
@@ -79,53 +68,53 @@ class Report:
     def event(self, who: str, message: str) -> None:
         """Show a line, and take away the live lines of `who`."""
         if not self._hidden:
-            self._tell(who, message)
+            self._printer.tell(who, message)
 
     def warn(self, who: str, message: str) -> None:
         """Show a line among the errors."""
-        if self._github:
-            self._annotate("warning", who, message)
+        if self._printer.github:
+            self._printer.annotate("warning", who, message)
         else:
-            self._tell(who, message, "yellow", error=True)
+            self._printer.tell(who, message, "yellow", error=True)
 
     def progress(self, who: str, doing: str, done: float | None, moved: int, rate: float) -> None:
         """Change a live line or, where nothing is drawn live, say a line every ten seconds."""
         if self._hidden:
             return
         who, doing, done = one_line(who), one_line(doing), None if done is None else min(max(done, 0.0), 1.0)
-        with self._lock:
-            if self._screen().is_terminal:
-                self._screen().put(who, doing, done, moved, rate)
+        with self._printer.lock:
+            if self._printer.screen().is_terminal:
+                self._printer.screen().put(who, doing, done, moved, rate)
             elif (now := time.monotonic()) - self._spoken.setdefault(who, now) >= SPOKEN:
                 self._spoken[who] = now
                 figures = ("" if done is None else f"{done:.0%}", size(moved), f"{size(rate)}/s" if rate > 0 else "")
-                self._tell(who, ", ".join(filter(None, (doing, *figures))))
+                self._printer.tell(who, ", ".join(filter(None, (doing, *figures))))
 
     def command(self, argv: Sequence[str], cwd: Path | None) -> None:
         """Show a command as a shell takes it, if commands are to be shown."""
         if self._echo:
             folder = f"cd {shlex.quote(clean(str(cwd)))} && " if cwd else ""
-            self._say((folder + shlex.join(clean(word) for word in argv), "bold"), wrap=False)
+            self._printer.say((folder + shlex.join(clean(word) for word in argv), "bold"), wrap=False)
 
     def output(self, who: str, line: str) -> None:
         """Show an installer's line; of one that it drew over itself, the last state."""
         text = line.rstrip("\r\n").rpartition("\r")[2]
         if not self._hidden and text.strip():
-            self._tell(who, text, "dim", over=False)
+            self._printer.tell(who, text, "dim", ends=False)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Put a heading over what is printed within; under GitHub Actions it folds."""
-        if self._github:
-            self._say((f"::group::{one_line(name)}", ""))
+        if self._printer.github:
+            self._printer.say((f"::group::{one_line(name)}", ""))
         elif not self._hidden:
-            self._say((one_line(name), "bold cyan"))
+            self._printer.say((one_line(name), "bold cyan"))
         try:
             yield
         finally:
-            self.__exit__()
-            if self._github:
-                self._say(("::endgroup::", ""))
+            self._printer.end_live()
+            if self._printer.github:
+                self._printer.say(("::endgroup::", ""))
 
     # What came of it
 
@@ -144,15 +133,15 @@ class Report:
         shown = grouped([check for check in checks if not self._hidden or check.status in BAD])
         width = min(WIDEST, max((len(name) for members in shown.values() for name, _ in members), default=0))
         for group, members in shown.items():
-            self._say((f"\n{group}", "bold"))
+            self._printer.say((f"\n{group}", "bold"))
             for name, check in members:
                 fix = clean(check.fix).splitlines() if check.status in BAD else []
-                with self._lock:
-                    self._screen().check(check.status, name, one_line(check.detail), fix, width)
+                with self._printer.lock:
+                    self._printer.screen().check(check.status, name, one_line(check.detail), fix, width)
         if not self._hidden:
             note = " (warnings fail here)" if strict and any(check.status == "warn" for check in checks) else ""
-            self._say((f"\n{len(checks)} checks: {counted(checks)}{note}", "bold"))
-        if self._github:
+            self._printer.say((f"\n{len(checks)} checks: {counted(checks)}{note}", "bold"))
+        if self._printer.github:
             self._publish(checks)
 
     def verification(self, verification: Verification) -> None:
@@ -170,66 +159,34 @@ class Report:
         """Print what happened and what mends it on standard error."""
         self._failures([("error", error)])
 
-    # How it is printed
-
-    def _screen(self, error: bool = False) -> Screen:
-        stream = self._errors if error else self._stream
-        if stream not in self._screens:
-            from .live import Screen
-
-            drawable = not self._github and self._environ.get("TERM") not in ("dumb", "unknown") and stream.isatty()
-            self._screens[stream] = Screen(stream, terminal=drawable, colour=not self._environ.get("NO_COLOR"))
-        return self._screens[stream]
-
-    def _say(self, *parts: tuple[str, str], error: bool = False, wrap: bool = True) -> None:
-        with self._lock:
-            if error:
-                self._screen().pause()  # two streams, one terminal
-            self._screen(error).say(*parts, wrap=wrap)
-
-    def _tell(self, who: str, message: str, style: str = "", *, error: bool = False, over: bool = True) -> None:
-        who, message = one_line(who), one_line(message)
-        with self._lock:
-            if over:
-                self._screen().drop(who)
-            clock = "" if self._screen(error).is_terminal else time.strftime("%H:%M:%S ")
-            self._say((f"{clock}{who}: ", "bold" if over else "dim"), (message, style), error=error)
-
     def _failures(self, failures: Sequence[tuple[str, SourcesError | None]]) -> None:
         for who, error in failures:
             if error is None:
                 continue
-            if self._github:
-                self._annotate("error", who, f"{error.what}\n{error.fix}")
+            if self._printer.github:
+                self._printer.annotate("error", who, f"{error.what}\n{error.fix}")
                 continue
             first, _, rest = clean(error.what).partition("\n")
-            with self._lock:
-                self._say((f"{one_line(who)}: ", "bold red"), (first, ""), error=True)
+            with self._printer.lock:
+                self._printer.say((f"{one_line(who)}: ", "bold red"), (first, ""), error=True)
                 for line in rest.splitlines():
-                    self._say((f"    {line}", "dim"), error=True)
+                    self._printer.say((f"    {line}", "dim"), error=True)
                 for line in clean(error.fix).splitlines():
-                    self._say((f"  {line}", "cyan"), error=True, wrap=False)
+                    self._printer.say((f"  {line}", "cyan"), error=True, wrap=False)
 
     def _table(self, rows: Sequence[tuple[Outcome, str]]) -> None:
         if self._hidden or not rows:
             return
-        with self._lock:
-            self._say(("", ""))
+        with self._printer.lock:
+            self._printer.say(("", ""))
             styles = ["red" if outcome.error else "" for outcome, _ in rows]
-            self._screen().table(columns(rows, self._screen().arrow), PROSE, DROPPABLE, styles)
-
-    def _annotate(self, level: str, title: str, message: str) -> None:
-        command = annotation(level, one_line(title), clean(message).strip())
-        with self._lock:
-            if command not in self._annotated:  # a summary repeats what its steps said
-                self._annotated.add(command)
-                self._say((command, ""), error=True)
+            self._printer.screen().table(columns(rows, self._printer.screen().arrow), PROSE, DROPPABLE, styles)
 
     def _publish(self, checks: Sequence[Check]) -> None:
         for check in checks:
             if check.status in BAD:
                 level = "error" if check.status == "fail" else "warning"
-                self._annotate(level, check.name, f"{check.detail}\n{check.fix}")
+                self._printer.annotate(level, check.name, f"{check.detail}\n{check.fix}")
         summary = self._environ.get("GITHUB_STEP_SUMMARY")
         try:
             if summary:

@@ -1,0 +1,70 @@
+"""Where lines go: a terminal, with live lines at its foot; a pipe, with the time; GitHub Actions, with annotations."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TextIO
+
+from .actions import annotation
+from .text import clean, one_line
+
+if TYPE_CHECKING:
+    from .live import Screen
+
+
+class Printer:
+    """The two outputs of one run, for many threads; `environ` says what they can show."""
+
+    def __init__(self, stream: TextIO, errors: TextIO, environ: Mapping[str, str]) -> None:
+        self.lock = threading.RLock()
+        self.github = environ.get("GITHUB_ACTIONS") == "true"
+        self._stream, self._errors = stream, errors
+        self._drawable = not self.github and environ.get("TERM") not in ("dumb", "unknown")
+        self._colour = not environ.get("NO_COLOR")
+        self._screens: dict[TextIO, Screen] = {}
+        self._annotated: set[str] = set()
+        for target in (stream, errors):
+            if isinstance(target, io.TextIOWrapper):  # letters that the locale lacks do not stop a message
+                target.reconfigure(errors="backslashreplace")
+
+    def screen(self, error: bool = False) -> Screen:
+        """Return what draws on one of the two streams; hold the lock while using it."""
+        stream = self._errors if error else self._stream
+        if stream not in self._screens:
+            from .live import Screen
+
+            self._screens[stream] = Screen(stream, terminal=self._drawable and stream.isatty(), colour=self._colour)
+        return self._screens[stream]
+
+    def end_live(self) -> None:
+        """Take all live lines away."""
+        with self.lock:
+            for screen in self._screens.values():
+                screen.drop()
+
+    def say(self, *parts: tuple[str, str], error: bool = False, wrap: bool = True) -> None:
+        """Print a line of texts with their styles; what is to be copied is not to be folded by `wrap`."""
+        with self.lock:
+            if error:
+                self.screen().pause()  # two streams, one terminal
+            self.screen(error).say(*parts, wrap=wrap)
+
+    def tell(self, who: str, message: str, style: str = "", *, error: bool = False, ends: bool = True) -> None:
+        """Print what happened to `who`, with the time where that is no terminal; it `ends` their live lines."""
+        who, message = one_line(who), one_line(message)
+        with self.lock:
+            if ends:
+                self.screen().drop(who)
+            clock = "" if self.screen(error).is_terminal else time.strftime("%H:%M:%S ")
+            self.say((f"{clock}{who}: ", "bold" if ends else "dim"), (message, style), error=error)
+
+    def annotate(self, level: str, title: str, message: str) -> None:
+        """Print an annotation, unless it has been before: a summary repeats what its steps said."""
+        command = annotation(level, one_line(title), clean(message).strip())
+        with self.lock:
+            if command not in self._annotated:
+                self._annotated.add(command)
+                self.say((command, ""), error=True)
