@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from .config import redact
 from .environment import Environment, import_check
 from .errors import SourcesError
 from .fetch import Remote, read_tree
 from .git import Network
-from .matching import FLASHINFER
 from .model import Check, Listener, Repository, Settings
 from .move import head_of
 from .package import Package, names
@@ -25,6 +26,7 @@ from .trace import read_trace
 from .verification import PackageState, RepositoryState, Verification
 
 SHOWN = 3  # examples in a message
+MATCH = "invoke setup --flashinfer-branch=matching"
 
 
 @dataclass(frozen=True)
@@ -180,13 +182,13 @@ def _check_package(seen: _Seen, packages: dict[str, Package], environment: Envir
         return
     if not (package := packages.get(name)):
         why = "its checkout cannot be read" if seen.checkout else "it is not cloned"
-        for what in ("installed", "version", "requirements"):
+        for what in ("installed", "version", "requirements", "pins"):
             yield Check(f"{name}: {what}", "skip", why)
         return
     found = environment.distribution(package.name)
     if not found:
         yield Check(f"{name}: installed", "fail", f"{package.name} is not installed in {environment.prefix}", fix)
-        for what in ("version", "requirements"):
+        for what in ("version", "requirements", "pins"):
             yield Check(f"{name}: {what}", "skip", "it is not installed")
         return
     here = found.editable and found.location and found.location.resolve() == package.folder.resolve()
@@ -208,16 +210,17 @@ def _check_package(seen: _Seen, packages: dict[str, Package], environment: Envir
 
 
 def _requirements(package: Package, packages: dict[str, Package], environment: Environment) -> Iterator[Check]:
-    name, found = f"{package.repository}: requirements", environment.distribution(package.name)
+    found = environment.distribution(package.name)
     assert found
-    missing = missing_requirements(environment, found, package.extras)
     ours = names(list(packages.values()))
-    unmet = [f"{each.requirement} (installed: {each.installed or 'none'})" for each in missing]
-    between = [text for each, text in zip(missing, unmet, strict=True) if each.requirement.name in {*ours, *FLASHINFER}]
-    if between:
-        yield Check(name, "warn", f"wants {', '.join(between)}", "invoke setup --flashinfer-branch=matching")
-    elif unmet:
-        more = f" and {len(unmet) - SHOWN} more" if len(unmet) > SHOWN else ""
-        yield Check(name, "warn", f"not met: {', '.join(unmet[:SHOWN])}{more}", "invoke install")
-    else:
-        yield Check(name, "pass", "all met")
+    unmet = missing_requirements(environment, found, package.extras)
+    for name, fix, some in (
+        ("requirements", "invoke install", [one for one in unmet if canonicalize_name(one.requirement.name) not in ours]),
+        ("pins", MATCH, [one for one in unmet if canonicalize_name(one.requirement.name) in ours]),
+    ):
+        told = [f"{one.requirement} (installed: {one.installed or 'none'})" for one in some]
+        more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+        if told:
+            yield Check(f"{package.repository}: {name}", "warn", f"not met: {', '.join(told[:SHOWN])}{more}", fix)
+        else:
+            yield Check(f"{package.repository}: {name}", "pass", "all met")
