@@ -20,10 +20,6 @@ from tests.upstream.host import GitHost
 from tests.upstream.store import Upstream
 
 ROOT = Path(__file__).resolve().parent.parent
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 @dataclass(frozen=True)
@@ -133,7 +129,8 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that shares the project's installed dependencies, and pip in `pip/`, with any environment."""
     folder = tmp_path_factory.mktemp("tools")
-    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    requirements = (ROOT / "tasks/requirements.txt").read_text().splitlines()
+    dependencies = [line.partition(" #")[0].strip() for line in requirements if not line.startswith("#")]
     for place, wanted in {folder: dependencies, folder / "pip": ["pip"]}.items():
         place.mkdir(exist_ok=True)
         for distribution in wheels.closure(wanted).values():
