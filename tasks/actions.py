@@ -23,10 +23,10 @@ def markdown(checks: Sequence[Check]) -> str:
     def cell(text: str) -> str:
         return re.sub(r"([\\`*_\[\]<>|~&$#])", r"\\\1", clean(text)).replace("\n", "<br>")
 
-    rows = [
-        f"| {check.status} | {cell(check.name)} | {cell(check.detail)} | <code>{cell(check.fix)}</code> |"
-        for check in checks
-    ]
+    def code(text: str) -> str:
+        return f"<code>{cell(text)}</code>" if text else ""
+
+    rows = [f"| {check.status} | {cell(check.name)} | {cell(check.detail)} | {code(check.fix)} |" for check in checks]
     return "\n".join([f"### verify: {counted(checks)}", "", "| | check | found | fix |", "|-|-|-|-|", *rows, "", ""])
 
 

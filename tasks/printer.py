@@ -25,7 +25,7 @@ class Printer:
         self._drawable = not self.github and environ.get("TERM") not in ("dumb", "unknown")
         self._colour = not environ.get("NO_COLOR")
         self._screens: dict[TextIO, Screen] = {}
-        self._annotated: set[str] = set()
+        self._annotated: set[tuple[str, str]] = set()
         for target in (stream, errors):
             if isinstance(target, io.TextIOWrapper):  # letters that the locale lacks do not stop a message
                 target.reconfigure(errors="backslashreplace")
@@ -63,8 +63,8 @@ class Printer:
 
     def annotate(self, level: str, title: str, message: str) -> None:
         """Print an annotation, unless it has been before: a summary repeats what its steps said."""
-        command = annotation(level, one_line(title), clean(message).strip())
+        title, message = one_line(title), clean(message).strip()
         with self.lock:
-            if command not in self._annotated:
-                self._annotated.add(command)
-                self.say((command, ""), error=True)
+            if (title.partition(": ")[0], message) not in self._annotated:
+                self._annotated.add((title.partition(": ")[0], message))
+                self.say((annotation(level, title, message), ""), error=True)

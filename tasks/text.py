@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .config import redact
+from .urls import redact
 
 _ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # control sequences: colours, cursor (ECMA-48)

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config import redact
 from .model import Check
+from .urls import redact
 
 if TYPE_CHECKING:
     from .trace import Trace

@@ -287,7 +287,9 @@ def test_github_gets_groups_annotations_and_a_table(tmp_path: Path) -> None:
     def tell(report: Report) -> None:
         with report.step("verify"):
             report.checks([*CHECKS, Check("a: b, c", "fail", "100 % | <b>\n2", "fix | it")], strict=False)
-            report.fail(InstallError("pip failed\nlast line", "mend it"))
+            for _ in range(2):  # in a step and in the summary
+                report.outcomes("clone", [FAILED])
+                report.summary({"clone": [FAILED]})
             report.fail(InstallError("pip failed\nlast line", "mend it"))
 
     summary = tmp_path / "summary.md"
@@ -298,6 +300,7 @@ def test_github_gets_groups_annotations_and_a_table(tmp_path: Path) -> None:
         "::warning title=sglang%3A tree unchanged::2 files changed%0Agit -C tmp/sglang stash",
         f"::error title=flashinfer%3A version::0.6.18 is installed, 0.6.7.post3 is checked out%0A{MEND}",
         "::error title=a%3A b%2C c::100 %25 | <b>%0A2%0Afix | it",
+        "::error title=sglang::https://example.org/sglang.git: connection reset%0ATry again: invoke clone",
         "::error title=error::pip failed%0Alast line%0Amend it",
     ]
     table = summary.read_text()
