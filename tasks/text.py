@@ -33,8 +33,11 @@ def one_line(text: str, *, limit: int = 2000) -> str:
 
 
 def size(count: float) -> str:
-    """Return bytes as MB or GB (powers of ten), or nothing for none."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB" if count > 0 else ""  # noqa: PLR2004
+    """Return bytes as kB, MB or GB (powers of ten), or nothing for none."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count / 1e3:.0f} kB" if count > 0 else ""
 
 
 def duration(seconds: float) -> str:
