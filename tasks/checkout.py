@@ -121,6 +121,7 @@ def _update(session: Session, repository: Repository, remote: Remote, here: Chec
         write_record(remote.git_dir, replace(here.record, ref=target.ref, configured=repository.branch))
         session.listener.event(repository.name, f"is up to date at {here.head[:10]}")
         return _outcome(here, "up to date", target.ref)
+    old = _outcome(here, "", "")
     _check_own_work(remote, target, here.head)
     _check_cost(session, repository)
     for left in remote.git_dir.glob("fetch-*"):  # of a process that was killed
@@ -136,7 +137,7 @@ def _update(session: Session, repository: Repository, remote: Remote, here: Chec
     moved = sum(part.moved for part in brought.everything())
     between = _between(remote, here.head, now.head)
     session.listener.event(repository.name, f"{here.head[:10]} → {now.head[:10]}{between}")
-    return replace(_outcome(now, "updated", target.ref), moved=moved, before=here.head, before_version=here.version)
+    return replace(_outcome(now, "updated", target.ref), moved=moved, before=old.commit, before_version=old.version)
 
 
 def _bringer(
