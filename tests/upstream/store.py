@@ -64,7 +64,17 @@ class Importer:
             git(repository, "init", "-q", "--bare", "--template=", "--initial-branch=main")
 
     def __enter__(self) -> Importer:
-        command = ["git", "-c", "fastimport.unpackLimit=1", "fast-import", "--quiet", "--force", "--done"]
+        command = [
+            "git",
+            "-c",
+            "fastimport.unpackLimit=1",
+            "-c",
+            "core.compression=1",
+            "fast-import",
+            "--quiet",
+            "--force",
+            "--done",
+        ]
         self.process = subprocess.Popen(
             command, cwd=self.repository, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=-1
         )

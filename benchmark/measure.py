@@ -1,0 +1,103 @@
+"""One contestant's turn: what it takes in seconds, bytes, requests and disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.upstream.host import GitHost
+from tests.upstream.store import Upstream
+
+from .contestants import Command, Contestant, project
+
+CLONE, NOTHING, COMMIT, WORKTREE = "cold clone", "nothing new", "one new commit", "second worktree"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one run took; `sent` and `disk` are in bytes, `disk` is what the checkouts then fill."""
+
+    contestant: str
+    what: str
+    seconds: float
+    sent: int
+    requests: int
+    disk: int
+
+
+def disk_usage(folder: Path) -> int:
+    """What `du` says: allocated bytes, a file with several links once."""
+    seen = {}
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            status = (Path(place) / name).lstat()
+            seen[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return sum(seen.values())
+
+
+class Course:
+    """The line that everybody runs on: one host, one folder for the checkouts, one environment."""
+
+    def __init__(self, host: GitHost, upstream: Upstream, folder: Path, environment: Mapping[str, str]) -> None:
+        self.host = host
+        self.upstream = upstream
+        self.folder = folder
+        self.environment = environment
+
+    def _time(self, contestant: Contestant, what: str, commands: Sequence[Command], folder: Path) -> Measurement:
+        environment = {**self.environment, **contestant.environment}
+        os.sync()
+        self.host.reset()
+        start = time.perf_counter()
+        running = []
+        for command in commands:
+            running.append(
+                subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            )
+            if not contestant.together:
+                running[-1].communicate()
+        for process in running:
+            output, _ = process.communicate() if contestant.together else (b"", b"")
+            if process.returncode:
+                raise RuntimeError(f"{contestant.name}: {process.args!r} failed: {output.decode()[-2000:]}")
+        seconds = time.perf_counter() - start
+        disk = disk_usage(folder / contestant.checkouts)
+        return Measurement(contestant.name, what, seconds, self.host.bytes_sent, len(self.host.requests), disk)
+
+    def turn(self, contestant: Contestant) -> list[Measurement]:
+        """Clone, update with nothing new, update after one new commit; nothing of it is left afterwards."""
+        folder = self._fresh(contestant)
+        found = [self._time(contestant, CLONE, contestant.clone, folder)]
+        found.append(self._time(contestant, NOTHING, contestant.update, folder))
+        old = self.upstream.commit("flashinfer")
+        try:
+            self.upstream.add_commit("flashinfer", files={"README.md": "# One new commit\n"})
+            found.append(self._time(contestant, COMMIT, contestant.update, folder))
+        finally:
+            self.upstream.set_ref("flashinfer", "refs/heads/main", old)
+        shutil.rmtree(folder)
+        return found
+
+    def second_worktree(self) -> list[Measurement]:
+        """What a clone takes when this user has cloned before, into another folder."""
+        cache = self.folder / "cache"
+        shutil.rmtree(cache, ignore_errors=True)
+        contestant = project("this project", cache)
+        for _ in range(2):
+            folder = self._fresh(contestant)
+            found = self._time(contestant, WORKTREE, contestant.clone, folder)
+            shutil.rmtree(folder)
+        shutil.rmtree(cache)
+        return [found]
+
+    def _fresh(self, contestant: Contestant) -> Path:
+        folder = self.folder / "turn"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        contestant.prepare(folder)
+        return folder
