@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _REF = "branch, tag, commit id, or `latest` for the newest release"
 _OPTIONS = {
     "sglang_branch": f"What to check out of SGLang: {_REF}. Default: the configured branch.",
-    "flashinfer_branch": f"What to check out of FlashInfer: {_REF}, or `matching` for the release that SGLang requires.",
+    "flashinfer_branch": f"What to check out of FlashInfer: {_REF}, or `matching` for the one that SGLang requires.",
     "full": "Fetch whole histories and whole submodules.",
     "deps": "Install what the two packages require, too (the default).",
     "reinstall": "Install again what is installed already.",

@@ -99,7 +99,7 @@ class Bringer:
             others += [pool.submit(rest, remote, target)] if missing else []
         for other in others:
             other.result()
-        histories = {tag: oid for tag, oid in {**tags, target.name or "HEAD": target.object}.items()} if full else {}
+        histories = {**tags, target.name or "HEAD": target.object} if full else {}
         cache.give(remote.git_dir, "" if full else target.commit, histories.items())
         inner = tuple(part.result() for part in parts)
         return Brought(remote, target, tree, None, inner, moved_bytes(remote.git_dir) - before)
@@ -128,7 +128,8 @@ class Bringer:
             inner, _ = read_submodules(remote.path, tree, submodule.url, remote.who, whole=self.full)
         below = tuple(self._submodule(remote, each, depth + 1) for each in inner)
         brought = Brought(remote, target, tree, submodule.folders, below, moved_bytes(remote.git_dir) - before)
-        cache.give(remote.git_dir, "" if self.full else submodule.commit, [("HEAD", submodule.commit)] if self.full else [])
+        tip, histories = ("", [("HEAD", submodule.commit)]) if self.full else (submodule.commit, [])
+        cache.give(remote.git_dir, tip, histories)
         self.arrived(brought)
         return brought
 

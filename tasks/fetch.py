@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .errors import NetworkError
 from .git import Network, RefusedError, run, transfer
-from .objects import add_shallow, link_packs, read_shallow
+from .objects import add_shallow, link_packs, read_shallow, write_atomic
 from .refs import Target
 
 _QUIET = ("--no-tags", "--no-write-fetch-head")
@@ -47,13 +47,13 @@ class Remote:
 def initialise(path: Path, url: str, git_dir: Path | None = None) -> None:
     """Make an empty repository at `path` (with `git_dir` elsewhere for a submodule) whose remote `origin` is `url`."""
     path.mkdir(parents=True, exist_ok=True)
-    elsewhere = (f"--separate-git-dir={git_dir}",) if git_dir else ()
-    run(path, "init", "--quiet", "--template=", *elsewhere)
+    elsewhere = (f"--git-dir={git_dir}", f"--work-tree={path}") if git_dir else ()
+    run(path, *elsewhere, "init", "--quiet", "--template=")
     git_dir = git_dir or path / ".git"
     (git_dir / "info").mkdir(exist_ok=True)
     quoted = url.replace("\\", "\\\\").replace('"', '\\"')
-    with (git_dir / "config").open("a") as config:
-        config.write(f'[remote "origin"]\n\turl = "{quoted}"\n')
+    config = git_dir / "config"
+    write_atomic(config, f'{config.read_text()}[remote "origin"]\n\turl = "{quoted}"\n')
 
 
 def present(git_dir: Path, oids: Iterable[str]) -> set[str]:
@@ -90,6 +90,16 @@ def missing_objects(remote: Remote, commit: str, *flags: str) -> set[str]:
     """The trees and blobs of the commit that are not here."""
     listed = ("rev-list", "--objects", "--missing=print", "--no-object-names", "--no-walk", *flags, commit)
     return {line[1:] for line in run(remote.path, *listed).splitlines() if line.startswith("?")}
+
+
+def close_history(remote: Remote, commit: str) -> None:
+    """Mark the commit as having no parents here if they are missing; git itself does so after the pack has come, and may
+    have been killed between."""
+    if commit not in read_shallow(remote.git_dir):
+        header = run(remote.path, "cat-file", "commit", commit).partition("\n\n")[0]
+        parents = {line.removeprefix("parent ") for line in header.splitlines() if line.startswith("parent ")}
+        if parents - present(remote.git_dir, parents):
+            add_shallow(remote.git_dir, [commit])
 
 
 def fetch_blobs(remote: Remote, oids: Iterable[str], doing: str) -> None:
@@ -132,11 +142,11 @@ def fetch_history(remote: Remote, target: Target, wanted: Iterable[str], cached:
         for number in range(len(cached)):
             run(place.path, "update-ref", "-d", f"refs/cached/{number}", check=False)
     if slim:
-        (remote.git_dir / "shallow").unlink()
         for key in ("promisor", "partialclonefilter"):
             run(remote.path, "config", "--unset-all", f"remote.origin.{key}", check=False)
         for promise in (remote.git_dir / "objects" / "pack").glob("*.promisor"):
             promise.unlink()
+        (remote.git_dir / "shallow").unlink()  # last: without it, all is taken to be here
 
 
 def _fetch_one(remote: Remote, target: Target, flags: tuple[str, ...], options: tuple[str, ...], doing: str) -> None:
@@ -145,7 +155,8 @@ def _fetch_one(remote: Remote, target: Target, flags: tuple[str, ...], options: 
         return
     except RefusedError:
         remote.network.listener.event(remote.who, "the remote serves no commit by its id; asking by name")
-    name = {"branch": f"refs/heads/{target.name}", "tag": f"refs/tags/{target.name}", "commit": "refs/heads/*"}[target.kind]
+    names = {"branch": f"refs/heads/{target.name}", "tag": f"refs/tags/{target.name}", "commit": "refs/heads/*"}
+    name = names[target.kind]
     depth = () if target.kind == "commit" else flags
     try:
         remote.fetch(*depth, "origin", f"+{name}:refs/named/*" if "*" in name else f"+{name}:refs/named/one",

@@ -26,7 +26,7 @@ class Repository:
 
 @dataclass(frozen=True)
 class Settings:
-    """The configuration tree `sources`, read and checked. `stall` is in seconds; `cache` is None where there is none."""
+    """The configuration tree `sources`, read and checked. `stall` is in seconds, `cache` None where there is none."""
 
     root: Path
     directory: Path

@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,17 +50,20 @@ def add_shallow(git_dir: Path, commits: Iterable[str]) -> None:
 def write_atomic(file: Path, text: str) -> None:
     """Replace the content of `file` so that it is the old or the new one whenever the machine stops."""
     draft = file.with_name(f"{file.name}.{os.getpid()}.new")
-    with draft.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(file)
+    try:
+        with draft.open("w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class Cached:
-    """What the cache knows of one remote: `shallow` commits, `tips` among them that were checked out, last one last,
-    and `full`, the refs whose whole history it holds (ref name to object id)."""
+    """What the cache knows of one remote: `shallow` commits, `tips` among them that were checked out, the last one
+    last, and `full`, the refs whose whole history it holds (ref name to object id)."""
 
     shallow: tuple[str, ...] = ()
     tips: tuple[str, ...] = ()
@@ -84,8 +88,8 @@ class Cache:
         return cached
 
     def give(self, git_dir: Path, tip: str = "", full: Iterable[tuple[str, str]] = ()) -> None:
-        """Keep the packs of `git_dir`, whose commit `tip` is checked out, or whose refs `full` have their whole history.
-        A cache that cannot be written is as good as none."""
+        """Keep the packs of `git_dir`, whose commit `tip` is checked out, or whose refs `full` have their whole
+        history. A cache that cannot be written is as good as none."""
         from filelock import FileLock
 
         if not self._folder:
@@ -93,6 +97,8 @@ class Cache:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self._folder / "lock"):
+                for left in self._folder.rglob("*.new"):  # of a process that was killed
+                    left.unlink()
                 link_packs(git_dir / "objects", self._folder / "objects")
                 old = self._read()
                 new = Cached(
@@ -104,6 +110,15 @@ class Cache:
                     write_atomic(self._folder / "known.json", json.dumps(vars(new)))
         except OSError:
             return
+
+    @contextmanager
+    def keeping(self, git_dir: Path) -> Iterator[None]:
+        """Keep what has come into `git_dir` where the rest does not come."""
+        try:
+            yield
+        except BaseException:
+            self.give(git_dir)
+            raise
 
     def _read(self) -> Cached:
         assert self._folder
@@ -121,5 +136,8 @@ def _link(file: Path, place: Path) -> None:
         pass
     except OSError:  # another file system, or one without links
         draft = place.with_name(f"{place.name}.{os.getpid()}.new")
-        shutil.copyfile(file, draft)
-        draft.replace(place)
+        try:
+            shutil.copyfile(file, draft)
+            draft.replace(place)
+        finally:
+            draft.unlink(missing_ok=True)

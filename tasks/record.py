@@ -13,8 +13,8 @@ _FILE = "sources.json"
 
 @dataclass(frozen=True)
 class Record:
-    """`ref` was asked for when `configured` was the configured branch, and was the `kind` (branch, tag, commit) `name` at
-    `commit`. `moving` is the commit that a move has begun to, empty when none is under way."""
+    """`ref` was asked for when `configured` was the configured branch, and was the `kind` (branch, tag, commit) `name`
+    at `commit`. `moving` is the commit that a move has begun to, empty when none is under way."""
 
     ref: str = ""
     configured: str = ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -106,7 +105,7 @@ class Run:
         new = [each for each in packages if deps and not environment.distribution(each.name)]
         needed = sum(cost(each.repository).install for each in new)
         if new and not environment.distribution("torch"):
-            check_space(environment.prefix, needed, "install", "the installer's cache: `uv cache clean` or `pip cache purge`")
+            check_space(environment.prefix, needed, "install", "`uv cache clean` or `pip cache purge` empties a cache")
 
 
 @contextmanager
@@ -156,5 +155,3 @@ def _tools() -> tuple[str, ...]:
     needed = [line.split("#")[0].strip() for line in lines]
     return tuple(line for line in needed if line)
 
-
-_ = importlib.metadata

@@ -46,7 +46,8 @@ class Session:
         if first:
             try:
                 question = ("ls-remote", "--heads", "--tags", "--", repository.url)
-                told = transfer(self.settings.root, *question, who=repository.name, doing="asking", network=self.network)
+                root = self.settings.root
+                told = transfer(root, *question, who=repository.name, doing="asking", network=self.network)
                 future.set_result(Advertised.parse(told))
             except BaseException as error:
                 future.set_exception(error)
@@ -87,7 +88,7 @@ class Session:
     def _matching(self, advertised: Advertised, repository: Repository) -> str:
         sglang = next((each for each in self.settings.repositories if each.name == "sglang"), None)
         if sglang is None:
-            raise UsageError("`matching` needs SGLang, which is not configured.", "Name a release: --flashinfer-branch=latest")
+            raise UsageError("`matching` needs SGLang, which is not configured.", "--flashinfer-branch=latest")
         with self._lock:
             future = self._metadata.setdefault("sglang", Future())
         try:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .git import run
 from .layouts import Layout, find_layout
@@ -13,6 +14,9 @@ from .metadata import Metadata, read_metadata
 from .model import Repository
 from .record import Record, read_record
 from .refs import highest, release
+
+if TYPE_CHECKING:
+    from packaging.version import Version
 
 
 @dataclass(frozen=True)
@@ -55,23 +59,20 @@ class Checkout:
 
     @property
     def version(self) -> str:
-        """The release at this commit where the version comes from the tags (setuptools-scm), else the highest tag, as
-        SGLang's build has it; otherwise what the files say. Empty where none of them tells."""
+        """What the files say; where they leave it to the tags (setuptools-scm), the release at this commit, else the
+        highest, as SGLang's build has it. Empty where neither tells."""
         if not self.layout.installable:
-            here = [str(found) for tag, (_, commit) in self.tags.items() if commit == self.head and (found := release(tag))]
-            return max(here, default="")
-        if self.metadata.version:
-            return self.metadata.version
-        return str(self.scm_version or "")
+            return str(self._release or "")
+        return self.metadata.version or str(self._release or highest(self.tags) or "")
 
     @property
-    def scm_version(self) -> str:
-        here = [found for tag, (_, commit) in self.tags.items() if commit == self.head and (found := release(tag))]
-        return str(max(here, default=None) or highest(self.tags) or "")
+    def _release(self) -> Version | None:
+        here = (release(tag) for tag, (_, commit) in self.tags.items() if commit == self.head)
+        return max((version for version in here if version), default=None)
 
 
 def read_checkout(repository: Repository) -> Checkout:
-    """The state of the checkout at the repository's path, which has to be one. Raises GitError where git cannot tell."""
+    """The state of the checkout at the repository's path, which has to be one. Raises GitError if git cannot tell."""
     form = "%(refname)%00%(objectname)%00%(*objectname)"
     told = run(repository.path, "for-each-ref", f"--format={form}", "refs/heads", "refs/tags")
     refs = {name: (oid, peeled or oid) for name, oid, peeled in (line.split("\0") for line in told.splitlines())}

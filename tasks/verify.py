@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from .model import Check, Listener, Repository, Settings
 from .move import head_of
 from .package import Package, names
 from .protect import changed_paths, check_place
-from .requirements import missing_requirements
+from .requirements import Missing, missing_requirements
 from .state import Checkout, read_checkout
 from .submodules import GITLINK
 from .trace import read_trace
@@ -57,7 +58,8 @@ def verify(settings: Settings, environment: Environment, listener: Listener, *, 
             checks += [*each.checks, *installed[name]]
             if name in imports:
                 ok, detail = imports[name].result()
-                checks.append(Check(f"{name}: imports", "pass" if ok else "fail", detail, "" if ok else _fix(installed[name])))
+                fix = "" if ok else _fix(installed[name])
+                checks.append(Check(f"{name}: imports", "pass" if ok else "fail", detail, fix))
             elif each.repository.install:
                 checks.append(Check(f"{name}: imports", "skip", "it is not installed"))
         checks += trace.result().checks
@@ -73,7 +75,8 @@ def verify(settings: Settings, environment: Environment, listener: Listener, *, 
 
 def _fix(others: Sequence[Check]) -> str:
     """What mends an import: most often what mends the first thing that is wrong with the package."""
-    return next((check.fix for check in others if check.status in ("fail", "warn") and check.fix), "invoke install --reinstall")
+    bad = (check.fix for check in others if check.status in ("fail", "warn") and check.fix)
+    return next(bad, "invoke install --reinstall")
 
 
 def _look(settings: Settings, listener: Listener, repository: Repository) -> _Seen:
@@ -85,8 +88,7 @@ def _look(settings: Settings, listener: Listener, repository: Repository) -> _Se
             return _Seen(repository, None, nothing, (missing,))
         checkout = read_checkout(repository)
     except (SourcesError, OSError) as error:
-        fix = error.fix if isinstance(error, SourcesError) else ""
-        return _Seen(repository, None, nothing, (Check(f"{name}: repository", "fail", str(error).splitlines()[0], fix),))
+        return _Seen(repository, None, nothing, (_failed(f"{name}: repository", error),))
     remote = Remote(repository.path, checkout.git_dir, name, Network(1, settings.stall, listener))
     checks = [Check(f"{name}: repository", "pass", str(repository.path)),
               Check(f"{name}: remote", "pass", redact(repository.url))]  # fmt: skip
@@ -95,8 +97,9 @@ def _look(settings: Settings, listener: Listener, repository: Repository) -> _Se
         checks += _guarded(f"{name}: {what}", look, checkout)
     try:
         changed = changed_paths(repository.path)
-        detail = "no tracked file is changed" if not changed else f"{len(changed)} changed: {', '.join(changed[:SHOWN])}"
-        fix = f"git -C {repository.path} status" if changed else ""
+        some = f"{len(changed)} changed: {', '.join(changed[:SHOWN])}"
+        detail = some if changed else "no tracked file is changed"
+        fix = shlex.join(["git", "-C", str(repository.path), "status"]) if changed else ""
         checks.append(Check(f"{name}: tree", "warn" if changed else "pass", detail, fix))
     except SourcesError as error:
         checks.append(Check(f"{name}: tree", "skip", error.what, error.fix))
@@ -109,11 +112,16 @@ def _look(settings: Settings, listener: Listener, repository: Repository) -> _Se
 
 def _guarded(name: str, look: Callable[[Checkout], Iterator[Check]], checkout: Checkout) -> list[Check]:
     try:
-        return [Check(name if not check.name else f"{checkout.repository.name}: {check.name}", check.status, check.detail,
-                      check.fix) for check in look(checkout)]  # fmt: skip
+        prefix = checkout.repository.name
+        return [replace(each, name=f"{prefix}: {each.name}" if each.name else name) for each in look(checkout)]
     except (SourcesError, OSError) as error:
-        fix = error.fix if isinstance(error, SourcesError) else ""
-        return [Check(name, "fail", str(error).splitlines()[0], fix)]
+        return [_failed(name, error)]
+
+
+def _failed(name: str, error: SourcesError | OSError) -> Check:
+    if isinstance(error, SourcesError):
+        return Check(name, "fail", error.what, error.fix)
+    return Check(name, "fail", str(error))
 
 
 def _ref(checkout: Checkout) -> Iterator[Check]:
@@ -145,8 +153,12 @@ def _submodules(remote: Remote, checkout: Checkout) -> Iterator[Check]:
 def _directories(checkout: Checkout) -> Iterator[Check]:
     found = checkout.layout.find_directories(lambda path: (checkout.path / path).is_dir())
     for role, path in found.items():
-        restore = f"git -C {checkout.path} checkout HEAD -- {checkout.layout.directories[role][0]}"
-        yield Check(role, "pass" if path else "fail", str(path or f"missing in {checkout.path}"), "" if path else restore)
+        if path:
+            yield Check(role, "pass", path)
+        else:
+            place = checkout.layout.directories[role][0]
+            restore = shlex.join(["git", "-C", str(checkout.path), "checkout", "HEAD", "--", place])
+            yield Check(role, "fail", f"{checkout.path / place} is missing", restore)
 
 
 def _places(checkout: Checkout) -> dict[str, Path]:
@@ -215,8 +227,8 @@ def _requirements(package: Package, packages: dict[str, Package], environment: E
     ours = names(list(packages.values()))
     unmet = missing_requirements(environment, found, package.extras)
     for name, fix, some in (
-        ("requirements", "invoke install", [one for one in unmet if canonicalize_name(one.requirement.name) not in ours]),
-        ("pins", MATCH, [one for one in unmet if canonicalize_name(one.requirement.name) in ours]),
+        ("requirements", "invoke install", [one for one in unmet if _name(one) not in ours]),
+        ("pins", MATCH, [one for one in unmet if _name(one) in ours]),
     ):
         told = [f"{one.requirement} (installed: {one.installed or 'none'})" for one in some]
         more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
@@ -224,3 +236,7 @@ def _requirements(package: Package, packages: dict[str, Package], environment: E
             yield Check(f"{package.repository}: {name}", "warn", f"not met: {', '.join(told[:SHOWN])}{more}", fix)
         else:
             yield Check(f"{package.repository}: {name}", "pass", "all met")
+
+
+def _name(missing: Missing) -> str:
+    return canonicalize_name(missing.requirement.name)
