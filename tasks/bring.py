@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .errors import SourcesError, UsageError
+from .errors import LocalWorkError, SourcesError, UsageError
 from .fetch import (
     Entry,
     Remote,
+    close_history,
     fetch_blobs,
     fetch_history,
     fetch_tags,
     fetch_trees,
     fetch_whole,
     initialise,
+    keep_promises,
     missing_objects,
     missing_trees,
     present,
@@ -26,7 +28,7 @@ from .fetch import (
 from .git import UnknownObjectError, run
 from .objects import Cache, Cached, moved_bytes
 from .refs import Advertised, Target, release
-from .submodules import GITLINK, Submodule, read_submodules, wanted
+from .submodules import GITLINK, Submodule, linked_git_dir, read_submodules, wanted
 
 METADATA = (".gitmodules", *(f"{folder}{name}" for folder in ("", "python/") for name in (
     "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "version.txt")))  # fmt: skip
@@ -69,9 +71,17 @@ class Bringer:
         """Bring the repository itself. `haves` are commits that it has checked out before. Raises NetworkError,
         DiskError, UsageError for a commit that the remote does not have, SourcesError for what .gitmodules declares."""
         cache = Cache(self.cache, url)
+        with cache.keeping(remote.git_dir):
+            return self._bring(remote, target, url, advertised, haves, cache)
+
+    def _bring(
+        self, remote: Remote, target: Target, url: str, advertised: Advertised, haves: Iterable[str], cache: Cache
+    ) -> Brought:
         tags = {tag: oid for tag, oid in advertised.tags.items() if release(tag)}
         full = self.full
         cached = cache.take(remote.git_dir, full=full)
+        if not full:
+            keep_promises(remote)
         before = moved_bytes(remote.git_dir)
         try:
             if full:
@@ -80,6 +90,8 @@ class Bringer:
                 fetch_trees(remote, target, present(remote.git_dir, [*haves, *cached.tips]), blobs=False)
         except UnknownObjectError as error:
             raise UsageError(f"{error.what}", "Name a commit that the remote has, or a branch or tag.") from None
+        if not full:
+            close_history(remote, target.commit)
         tree = read_tree(remote, target.commit)
         self.check(tree)
         missing = set() if full else missing_objects(remote, target.commit)
@@ -105,27 +117,25 @@ class Bringer:
         return Brought(remote, target, tree, None, inner, moved_bytes(remote.git_dir) - before)
 
     def _submodule(self, parent: Remote, submodule: Submodule, depth: int) -> Brought:
-        remote = Remote(
-            parent.path / submodule.path,
-            parent.git_dir / "modules" / submodule.name,
-            f"{parent.who}/{submodule.path}",
-            parent.network,
-        )
+        who, path = f"{parent.who}/{submodule.path}", parent.path / submodule.path
+        remote = Remote(path, submodule_git_dir(parent, submodule), who, parent.network)
+        store = replace(remote, path=remote.git_dir)  # its files come with the move
         if depth > DEEPEST:
-            raise SourcesError(f"{remote.who}: submodules are nested more than {DEEPEST} deep.")
-        prepare_submodule(remote, submodule, parent)
+            raise SourcesError(f"{who}: submodules are nested more than {DEEPEST} deep.")
+        prepare_submodule(store, submodule.url)
         target = Target(submodule.commit, "commit", "", submodule.commit, submodule.commit)
         cache = Cache(self.cache, submodule.url)
         cached = cache.take(remote.git_dir, full=self.full)
         before = moved_bytes(remote.git_dir)
-        if self.full:
-            fetch_history(remote, target, (), dict(cached.full))
-        else:
-            self._slim_submodule(remote, target, submodule, cached)
-        tree = read_tree(remote, submodule.commit)
+        with cache.keeping(remote.git_dir):
+            if self.full:
+                fetch_history(store, target, (), dict(cached.full))
+            else:
+                self._slim_submodule(store, target, submodule, cached)
+        tree = read_tree(store, submodule.commit)
         inner: list[Submodule] = []
         if submodule.folders is None:
-            inner, _ = read_submodules(remote.path, tree, submodule.url, remote.who, whole=self.full)
+            inner, _ = read_submodules(store.path, tree, submodule.url, remote.who, whole=self.full)
         below = tuple(self._submodule(remote, each, depth + 1) for each in inner)
         brought = Brought(remote, target, tree, submodule.folders, below, moved_bytes(remote.git_dir) - before)
         tip, histories = ("", [("HEAD", submodule.commit)]) if self.full else (submodule.commit, [])
@@ -134,27 +144,45 @@ class Bringer:
         return brought
 
     def _slim_submodule(self, remote: Remote, target: Target, submodule: Submodule, cached: Cached) -> None:
+        keep_promises(remote)
         head = run(remote.path, "rev-parse", "--quiet", "--verify", "HEAD", check=False)
         if missing_trees(remote, target.commit):
             haves = present(remote.git_dir, [*cached.tips, head])
             fetch_trees(remote, target, haves, blobs=submodule.folders is None and not haves)
+        close_history(remote, target.commit)
         if missing := missing_objects(remote, target.commit):
             tree = read_tree(remote, target.commit)
             needed = {entry.oid for path, entry in tree.items() if wanted(path, submodule.folders)}
             fetch_blobs(remote, missing & needed, "fetching files")
 
 
-def prepare_submodule(remote: Remote, submodule: Submodule, parent: Remote) -> None:
-    """Make the submodule's repository where git-submodule(1) would, or point an existing one at its present URL."""
-    if not (remote.git_dir / "HEAD").exists():
-        remote.git_dir.parent.mkdir(parents=True, exist_ok=True)
-        initialise(remote.path, submodule.url, remote.git_dir)
-    elif run(remote.git_dir, "config", f"--file={remote.git_dir}/config", "remote.origin.url") != submodule.url:
-        run(remote.git_dir, "config", f"--file={remote.git_dir}/config", "remote.origin.url", submodule.url)
-    link = f"gitdir: {os.path.relpath(remote.git_dir, remote.path)}\n"
-    file = remote.path / ".git"
-    remote.path.mkdir(parents=True, exist_ok=True)
-    if not file.exists() or file.read_text() != link:
-        file.write_text(link)
-        worktree = os.path.relpath(remote.path, remote.git_dir)
-        run(remote.git_dir, "config", f"--file={remote.git_dir}/config", "core.worktree", worktree)
+def submodule_git_dir(parent: Remote, submodule: Submodule) -> Path:
+    """Where the submodule's repository is, or will be: that of the files at its path, else where git-submodule(1) puts it.
+
+    Raises LocalWorkError where the files at its path belong to a repository elsewhere, SourcesError for a repository in
+    another one.
+    """
+    modules = parent.git_dir / "modules"
+    if linked := linked_git_dir(parent.path / submodule.path):
+        if linked.is_relative_to(modules) and (linked / "HEAD").is_file():
+            return linked
+        absorb = shlex.join(["git", "-C", str(parent.path), "submodule", "absorbgitdirs", "--", submodule.path])
+        raise LocalWorkError(f"{parent.who}/{submodule.path}: its repository is {linked}, not in {modules}.", absorb)
+    place = modules / submodule.name
+    if any((folder / "HEAD").is_file() for folder in place.parents if folder.is_relative_to(modules)):
+        raise SourcesError(f"{parent.who}: submodule {submodule.name!a} would lie inside the repository of another one.",
+                           "Nothing of it was fetched.")  # fmt: skip
+    return place
+
+
+def prepare_submodule(store: Remote, url: str) -> None:
+    """Make the submodule's repository, or point an existing one at its present URL."""
+    if not (store.git_dir / "HEAD").exists():
+        initialise(store.git_dir, url, bare=True)
+        return
+    file = f"--file={store.git_dir}/config"
+    worktree = run(store.git_dir.parent, "config", file, "core.worktree", check=False)
+    if worktree and not (store.git_dir / worktree).is_dir():  # git would go there first
+        run(store.git_dir.parent, "config", file, "--unset-all", "core.worktree")
+    if run(store.git_dir, "config", file, "remote.origin.url", check=False) != url:
+        run(store.git_dir, "config", file, "remote.origin.url", url)

@@ -14,7 +14,7 @@ from pathlib import Path
 from .bring import Bringer, Brought
 from .errors import DiskError, LocalWorkError, SourcesError
 from .fetch import Entry, Remote, initialise, read_tree
-from .git import cancel, run
+from .git import begin, cancel, run
 from .layouts import cost
 from .model import Outcome, Repository
 from .move import check_unfinished, head_of, is_current, move
@@ -45,6 +45,7 @@ def each(session: Session, task: Task) -> list[Outcome]:
             session.give_up(repository.name, SourcesError(f"{repository.name} could not be read."))
         return replace(outcome, seconds=time.monotonic() - started)
 
+    begin()
     session.begin()
     with ThreadPoolExecutor(max(1, len(session.settings.repositories))) as pool:
         futures = [pool.submit(guarded, repository) for repository in session.settings.repositories]

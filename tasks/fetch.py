@@ -44,16 +44,25 @@ class Remote:
         return transfer(self.path, *command, who=self.who, doing=doing, network=self.network, stdin=stdin)
 
 
-def initialise(path: Path, url: str, git_dir: Path | None = None) -> None:
-    """Make an empty repository at `path` (with `git_dir` elsewhere for a submodule) whose remote `origin` is `url`."""
+def initialise(path: Path, url: str, *, bare: bool = False) -> None:
+    """Make an empty repository at `path` whose remote `origin` is `url`; a `bare` one is `path` itself, without files yet."""
     path.mkdir(parents=True, exist_ok=True)
-    elsewhere = (f"--git-dir={git_dir}", f"--work-tree={path}") if git_dir else ()
-    run(path, *elsewhere, "init", "--quiet", "--template=")
-    git_dir = git_dir or path / ".git"
+    run(path, "init", "--quiet", "--template=", *(("--bare",) if bare else ()))
+    git_dir = path if bare else path / ".git"
     (git_dir / "info").mkdir(exist_ok=True)
     quoted = url.replace("\\", "\\\\").replace('"', '\\"')
-    config = git_dir / "config"
-    write_atomic(config, f'{config.read_text()}[remote "origin"]\n\turl = "{quoted}"\n')
+    with (git_dir / "config").open("a", encoding="utf-8", errors="surrogateescape") as config:
+        config.write(f'[remote "origin"]\n\turl = "{quoted}"\n')
+    if bare:
+        run(path, "config", "core.bare", "false")
+
+
+def keep_promises(remote: Remote) -> None:
+    """Let git ask the remote for what packs of a partial clone left out, where they came out of the cache."""
+    if any(remote.git_dir.glob("objects/pack/*.promisor")):
+        for key, value in (("promisor", "true"), ("partialclonefilter", "blob:none")):
+            if not run(remote.path, "config", f"remote.origin.{key}", check=False):
+                run(remote.path, "config", f"remote.origin.{key}", value)
 
 
 def present(git_dir: Path, oids: Iterable[str]) -> set[str]:

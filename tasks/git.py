@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from .config import redact
 from .errors import DiskError, LocalWorkError, NetworkError, SourcesError
 from .model import Listener
+from .processes import answered, end
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a missing git is told by `check_version`, not by an ImportError
 
@@ -61,7 +62,7 @@ _MOVED = re.compile(r"([\d.]+) (bytes|KiB|MiB|GiB)(?: \| ([\d.]+) (bytes|KiB|MiB
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 _cancelled = threading.Event()
-_running: set[gitpython.Git.AutoInterrupt] = set()
+_running: set[int] = set()
 
 
 class GitError(SourcesError):
@@ -122,11 +123,16 @@ def check_version() -> None:
         raise SourcesError(f"git {'.'.join(map(str, version))} is too old.", f"Install git {wanted} or newer.")
 
 
+def begin() -> None:
+    """Let git run again after a `cancel`."""
+    _cancelled.clear()
+
+
 def cancel() -> None:
-    """End all running git processes and all waits for a next try (Ctrl-C)."""
+    """End all running git processes and all waits for a next try, and let no more begin (Ctrl-C)."""
     _cancelled.set()
-    for process in list(_running):
-        process.terminate()
+    for pid in list(_running):
+        end(pid)
 
 
 def run(cwd: Path, *args: str, stdin: str = "", check: bool = True) -> str:
@@ -134,6 +140,7 @@ def run(cwd: Path, *args: str, stdin: str = "", check: bool = True) -> str:
 
     Raises GitError with git's own words, DiskError or LocalWorkError; with `check` off a failure returns ''.
     """
+    _check_cancelled()
     with _input(stdin) as istream:
         status, out, err = gitpython.Git(cwd).execute(
             _argv(args), istream=istream, with_extended_output=True, with_exceptions=False, env=_environment()
@@ -148,20 +155,26 @@ def stream(cwd: Path, *args: str, who: str, doing: str, listener: Listener, stdi
     argv = _argv((*args[:1], "--progress", *args[1:]) if args[0] in ("fetch", "checkout") else args, stall)
     listener.command([redact(word) for word in ("git", *args)], cwd)
     progress, lines = _Progress(listener, who, doing), list[str]()
+    _check_cancelled()
     with _input(stdin) as istream:
         process = gitpython.Git(cwd).execute(
             argv, istream=istream, as_process=True, universal_newlines=True, env=_environment()
         )
-        _running.add(process)
+        pid = process.proc.pid  # type: ignore[union-attr]
+        _running.add(pid)
+        if _cancelled.is_set():
+            end(pid)
         try:
-            handle_process_output(process, lines.append, progress.new_message_handler(), decode_streams=False)
-            status = process.proc.wait()  # type: ignore[union-attr]
+            with answered(pid, stall) as given_up:
+                handle_process_output(process, lines.append, progress.new_message_handler(), decode_streams=False)
+                status = process.proc.wait()  # type: ignore[union-attr]
         finally:
-            _running.discard(process)
+            _running.discard(pid)
     told = "\n".join([*progress.error_lines, *progress.other_lines])
     if status:
-        if _cancelled.is_set():
-            raise KeyboardInterrupt
+        _check_cancelled()
+        if given_up.is_set():
+            told = f"fatal: connection timed out, no answer for {stall:g} s"
         raise explain(told, who, endpoint=_endpoint(args, cwd))
     return "".join(lines) + told
 
@@ -222,6 +235,11 @@ def explain(told: str, who: str, endpoint: str) -> SourcesError:
     if _PASSING.search(told):
         return PassingError(where)
     return GitError(where)
+
+
+def _check_cancelled() -> None:
+    if _cancelled.is_set():
+        raise KeyboardInterrupt
 
 
 def _endpoint(args: tuple[str, ...], cwd: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .model import Listener
@@ -30,12 +30,15 @@ def turn(directory: Path, listener: Listener, *, looking: bool = False) -> Itera
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        who = holder.read_text() if holder.exists() else "another process"
+        who = "another process"
+        with suppress(OSError):  # it may be done by now
+            who = holder.read_text() or who
         listener.event(directory.name, f"waiting for {who}")
         lock.acquire()
     try:
         if not looking:
-            holder.write_text(f"process {os.getpid()} ({' '.join(['invoke', *sys.argv[1:]])[:80]})")
+            with suppress(OSError):  # a full disk is told by the work itself
+                holder.write_text(f"process {os.getpid()} ({' '.join(['invoke', *sys.argv[1:]])[:80]})")
         yield
     finally:
         if not looking:

@@ -24,6 +24,9 @@ def move(brought: Brought, configured: str = "") -> None:
     """
     remote, target = brought.remote, brought.target
     before = read_record(remote.git_dir)
+    if before.moving and before.moving != target.commit:  # its files would be left over as untracked ones
+        run(remote.path, "checkout", "--quiet", "--force", "--detach", before.moving)
+        before = replace(before, commit=before.moving, moving="")
     write_record(remote.git_dir, replace(before, moving=target.commit))
     set_sparse(remote, brought.folders)
     where: tuple[str, ...] = ("--detach", target.commit)
@@ -31,8 +34,6 @@ def move(brought: Brought, configured: str = "") -> None:
         where = ("-B", target.name, f"refs/remotes/origin/{target.name}")
         run(remote.path, "update-ref", f"refs/remotes/origin/{target.name}", target.commit)
         track_branch(remote, target.name)
-    if before.moving and before.moving != target.commit:  # its files would be left over as untracked ones
-        run(remote.path, "checkout", "--quiet", "--force", "--detach", before.moving)
     force = ("--force",) if before.moving == target.commit else ("--no-overwrite-ignore",)
     stream(remote.path, "checkout", *force, *where, "--",
            who=remote.who, doing="checking out", listener=remote.network.listener)  # fmt: skip
