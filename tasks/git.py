@@ -143,7 +143,7 @@ def run(cwd: Path, *args: str, stdin: str = "", check: bool = True) -> str:
     _check_cancelled()
     with _input(stdin) as istream:
         status, out, err = gitpython.Git(cwd).execute(
-            _argv(args), istream=istream, with_extended_output=True, with_exceptions=False, env=_environment()
+            _argv(args), istream=istream, with_extended_output=True, with_exceptions=False, env=_environment(cwd)
         )
     if status and check:
         raise explain(str(err), cwd.name, str(cwd))
@@ -158,7 +158,7 @@ def stream(cwd: Path, *args: str, who: str, doing: str, listener: Listener, stdi
     _check_cancelled()
     with _input(stdin) as istream:
         process = gitpython.Git(cwd).execute(
-            argv, istream=istream, as_process=True, universal_newlines=True, env=_environment()
+            argv, istream=istream, as_process=True, universal_newlines=True, env=_environment(cwd)
         )
         pid = process.proc.pid  # type: ignore[union-attr]
         _running.add(pid)
@@ -252,9 +252,10 @@ def _argv(args: tuple[str, ...], stall: float = 30) -> list[str]:
     return ["git", *(word for key, value in options.items() for word in ("-c", f"{key}={value}")), *args]
 
 
-def _environment() -> dict[str, str]:
+def _environment(cwd: Path) -> dict[str, str]:
+    above = {str(cwd.absolute().parent), str(cwd.resolve().parent)}  # where `cwd` is no repository, none above is meant
     ssh = os.environ.get("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oConnectTimeout=30 -oServerAliveInterval=15")
-    return {**_ENVIRONMENT, "GIT_SSH_COMMAND": ssh}
+    return {**_ENVIRONMENT, "GIT_CEILING_DIRECTORIES": os.pathsep.join(above), "GIT_SSH_COMMAND": ssh}
 
 
 def _input(text: str) -> BinaryIO:
