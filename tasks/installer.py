@@ -40,7 +40,7 @@ REASONS = (  # the first that fits counts; what its groups matched is put in
         "the compiler {} failed or is missing",
     ),
     (r"(?i)permission denied: '([^']+)'", "{} may not be written to"),
-    (r"\n\s*(\w+Error: .+)", "the build raised {}"),
+    (r"(?s:.*)\n\s*(\w+(?:Error|Exception): .+)", "the build raised {}"),  # the last one
 )
 
 

@@ -46,7 +46,7 @@ def unprivileged() -> Callable[[str], str]:
             pytest.skip("this root cannot give up its rights")
         done = subprocess.run(
             [sys.executable, "-c", code],
-            preexec_fn=drop, cwd=ROOT, env={**os.environ, "PYTHONPATH": ""}, stdout=subprocess.PIPE, text=True, check=True,
+            preexec_fn=drop, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True,
         )  # fmt: skip
         return done.stdout
 
@@ -55,7 +55,7 @@ def unprivileged() -> Callable[[str], str]:
 
 @pytest.fixture
 def managed(tmp_path: Path) -> Path:
-    """The interpreter of a Python that is not a virtual environment, and is managed by an operating system (PEP 668)."""
+    """The interpreter of a Python that is no virtual environment, and is the operating system's to manage (PEP 668)."""
     name = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     base, copy = Path(sys.base_prefix), tmp_path / "usr"
     (copy / "bin").mkdir(parents=True)

@@ -138,7 +138,7 @@ def test_requirements_are_held_against_what_is_installed(environment: Environmen
     put(
         environment, "sglang", "1",
         (
-            "met>=1.4", "old>=2", "absent", "odd>1", "elsewhere; sys_platform == 'never'", "local==1; python_version<'3'",
+            "met>=1.4", "old>=2", "absent", "odd>1", "elsewhere; sys_platform == 'never'", "past; python_version < '3'",
             "in-extra; extra == 'srt'", "sglang[srt]; extra == 'all'",
         ),
     )  # fmt: skip
@@ -204,7 +204,9 @@ def test_a_failed_import_is_told_in_a_line(environment: Environment, text: str, 
 
 def test_imports_can_be_checked_side_by_side(environment: Environment, tmp_path: Path) -> None:
     """Each waits for the other to have started."""
-    wait = "import pathlib, time\n(pathlib.Path({mine!r})).touch()\nwhile not pathlib.Path({other!r}).exists():\n    time.sleep(0.01)\n"
+    wait = (
+        "import time, pathlib as p\np.Path({mine!r}).touch()\nwhile not p.Path({other!r}).exists(): time.sleep(0.01)\n"
+    )
     mine, other = str(tmp_path / "a"), str(tmp_path / "b")
     write_module(environment.purelib, "one", wait.format(mine=mine, other=other))
     write_module(environment.purelib, "two", wait.format(mine=other, other=mine))
