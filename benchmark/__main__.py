@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 from dataclasses import asdict
@@ -33,7 +34,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--latency", type=float, default=0.03, help="seconds before each answer (default: 0.03)")
     parser.add_argument("--rounds", type=int, default=5, help="turns for everybody (default: 5)")
     parser.add_argument("--scale", type=float, default=1.0, help="size of the generated repositories (default: 1)")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only those whose name holds TEXT")
+    parser.add_argument("--only", default="", metavar="REGEXP", help="only those whose name matches")
+    parser.add_argument("--growth", action="store_true", help="measure 2 to 20 configured repositories, too")
     parser.add_argument("--no-peers", action="store_true", help="leave out what has to be installed: west, vcs2l")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     return parser.parse_args()
@@ -78,20 +80,21 @@ def main() -> int:
         environ = environment(results / "home", results / "peers", host.url)
         os.environ["PATH"] = environ["PATH"]  # `prepare` runs west
         course = Course(host, upstream, results / "work", environ)
-        those = [one for one in contestants.everybody(peers) if options.only in one.name]
+        those = [one for one in contestants.everybody(peers) if re.search(options.only, one.name)]
         for turn in range(options.rounds):
             for each in those[turn % len(those) :] + those[: turn % len(those)]:
                 print(f"round {turn + 1}: {each.name}", file=sys.stderr)
                 found += course.turn(each)
-            if those[0].name == "this project":
+            if those[0].name == contestants.PROJECT:
                 found += course.second_worktree()
+                found += course.growth((2, 5, 10, 20)) if options.growth else []
         versions = contestants.versions(environ)
     line = (
         f"{options.rate / 1e6:g} MB/s, {options.latency * 1000:g} ms, {options.rounds} rounds, {os.cpu_count()} cores"
     )
     title = f"{line}; " + ", ".join(f"{name} {version}" for name, version in versions.items())
-    order = {one.name: number for number, one in enumerate(contestants.everybody())}
-    found.sort(key=lambda one: order[one.contestant])
+    order = [one.name for one in contestants.everybody()]
+    found.sort(key=lambda one: order.index(one.contestant) if one.contestant in order else 0)
     (results / "benchmark.md").write_text(table.markdown(found, title))
     (results / "benchmark.svg").write_text(table.svg(found, title))
     report = {"title": title, "machine": platform.platform(), "runs": [asdict(one) for one in found]}

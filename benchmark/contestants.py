@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ URLS = {
     "sglang": "https://github.com/sgl-project/sglang.git",
     "flashinfer": "https://github.com/flashinfer-ai/flashinfer.git",
 }
+PROJECT = "this project"
 Command = tuple[str, ...]
 
 
@@ -63,12 +65,17 @@ def _vcs2l() -> Contestant:
     return Contestant("vcs2l, shallow", [clone], [("vcs", "pull", "--workers", "4")], prepare)
 
 
-def project(name: str, cache: Path | None) -> Contestant:
-    """This project; `cache` is the folder of shared objects, None for none."""
+def project(name: str = PROJECT, cache: Path | None = None, extra: Sequence[str] = (), branch: str = "") -> Contestant:
+    """This project; `cache` is the folder of shared objects, `extra` the urls of more repositories at `branch`."""
 
     def prepare(folder: Path) -> None:
         shutil.copy2(ROOT / "tasks.py", folder)
         shutil.copytree(ROOT / "tasks", folder / "tasks")
+        if extra:
+            entries = {
+                f"extra{number}": {"url": url, "branch": branch, "install": False} for number, url in enumerate(extra)
+            }
+            (folder / "invoke.json").write_text(json.dumps({"sources": {"repositories": entries}}))
 
     environment = {"INVOKE_SOURCES_CACHE": str(cache or "")}
     invoke = (sys.executable, "-m", "invoke")
@@ -79,7 +86,7 @@ def everybody(peers: bool = True) -> list[Contestant]:
     """This project first, then git, then (with `peers`) the programs that have to be installed."""
     shallow = ("--recurse-submodules", "--depth=1", "--shallow-submodules")
     return [
-        project("this project", None),
+        project(),
         _git("git clone, submodules", "--recurse-submodules"),
         _git("git clone, no submodules"),
         _git("git clone, shallow", *shallow),
@@ -102,7 +109,8 @@ def install_peers(folder: Path) -> bool:
             "west",
             "vcs2l",
         ]
-        if subprocess.run(command, check=False).returncode:
+        if (run := subprocess.run(command, capture_output=True, text=True, check=False)).returncode:
+            print(f"west and vcs2l are left out: {run.stderr.strip()[-500:]}", file=sys.stderr)
             return False
         (folder / "done").touch()
     return True

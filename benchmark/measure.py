@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.upstream.host import GitHost
-from tests.upstream.store import Upstream
+from tests.upstream.store import Upstream, git
 
-from .contestants import Command, Contestant, project
+from .contestants import URLS, Command, Contestant, project
 
 CLONE, NOTHING, COMMIT, WORKTREE = "cold clone", "nothing new", "one new commit", "second worktree"
+GROWTH = "cold clone of more repositories"
 
 
 @dataclass(frozen=True)
@@ -54,20 +55,34 @@ class Course:
         os.sync()
         self.host.reset()
         start = time.perf_counter()
-        running = []
+        running: list[tuple[subprocess.Popen[bytes], Command]] = []
         for command in commands:
-            running.append(
-                subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
             )
+            running.append((process, command))
             if not contestant.together:
-                running[-1].communicate()
-        for process in running:
-            output, _ = process.communicate() if contestant.together else (b"", b"")
-            if process.returncode:
-                raise RuntimeError(f"{contestant.name}: {process.args!r} failed: {output.decode()[-2000:]}")
+                self._end(process, command)
+        for process, command in running if contestant.together else ():
+            self._end(process, command)
         seconds = time.perf_counter() - start
+        for repository in URLS:
+            checkout = folder / contestant.checkouts / repository
+            if git(checkout, "rev-parse", "HEAD") != self.upstream.commit(repository):
+                raise RuntimeError(f"{contestant.name}: {repository} is not at its branch's tip after {what}")
         disk = disk_usage(folder / contestant.checkouts)
         return Measurement(contestant.name, what, seconds, self.host.bytes_sent, len(self.host.requests), disk)
+
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes], command: Command) -> None:
+        output, _ = process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{output.decode(errors='replace')[-2000:]}")
 
     def turn(self, contestant: Contestant) -> list[Measurement]:
         """Clone, update with nothing new, update after one new commit; nothing of it is left afterwards."""
@@ -87,13 +102,30 @@ class Course:
         """What a clone takes when this user has cloned before, into another folder."""
         cache = self.folder / "cache"
         shutil.rmtree(cache, ignore_errors=True)
-        contestant = project("this project", cache)
+        contestant = project(cache=cache)
         for _ in range(2):
             folder = self._fresh(contestant)
             found = self._time(contestant, WORKTREE, contestant.clone, folder)
             shutil.rmtree(folder)
         shutil.rmtree(cache)
         return [found]
+
+    def growth(self, counts: Sequence[int]) -> list[Measurement]:
+        """What a clone of so many repositories takes; those beyond the two are copies of a small one."""
+        small = self.upstream.path("spdlog")
+        branch = git(small, "symbolic-ref", "--short", "HEAD")
+        names = [f"growth/extra{number}" for number in range(max(counts) - len(URLS))]
+        for name in names:
+            if not self.upstream.path(name).exists():
+                shutil.copytree(small, self.upstream.path(name), copy_function=os.link)
+        found = []
+        for count in counts:
+            urls = [f"https://github.com/{name}.git" for name in names[: count - len(URLS)]]
+            contestant = project(f"{count} repositories", None, urls, branch)
+            folder = self._fresh(contestant)
+            found.append(self._time(contestant, GROWTH, contestant.clone, folder))
+            shutil.rmtree(folder)
+        return found
 
     def _fresh(self, contestant: Contestant) -> Path:
         folder = self.folder / "turn"

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from html import escape
 from statistics import median
 
-from .measure import CLONE, COMMIT, NOTHING, WORKTREE, Measurement
+from .contestants import PROJECT
+from .measure import CLONE, COMMIT, GROWTH, NOTHING, WORKTREE, Measurement
 
-WHATS = (CLONE, WORKTREE, NOTHING, COMMIT)
+WHATS = (CLONE, WORKTREE, NOTHING, COMMIT, GROWTH)
 MEGA = 1e6
 
 
@@ -42,7 +43,7 @@ def markdown(found: Sequence[Measurement], title: str) -> str:
 def svg(found: Sequence[Measurement], title: str) -> str:
     """Bars of the median seconds, a line from the least to the most, and the megabytes beside it."""
     rows = [(what, name, runs) for what in WHATS for name, runs in _grouped(found, what).items()]
-    longest = max(run.seconds for run in found)
+    longest = {what: max(run.seconds for run in found if run.what == what) for what in {run.what for run in found}}
     left, width, height, y = 260, 560, 22, 50
     parts = [f'<text x="10" y="22" font-size="14">{escape(title)}</text>']
     shown = ""
@@ -51,14 +52,14 @@ def svg(found: Sequence[Measurement], title: str) -> str:
             y, shown = y + height, what
             parts.append(f'<text x="10" y="{y - 6}" font-weight="bold">{escape(what)}, seconds</text>')
         low, middle, high = (
-            left + width * value / longest
+            left + width * value / longest[what]
             for value in (
                 min(run.seconds for run in runs),
                 median(run.seconds for run in runs),
                 max(run.seconds for run in runs),
             )
         )
-        colour = "#2a7" if name == "this project" else "#89a"
+        colour = "#2a7" if name == PROJECT or what == GROWTH else "#89a"
         label = f"{median(run.seconds for run in runs):.2f} s, {_size(median(run.sent for run in runs))}"
         parts += [
             f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{escape(name)}</text>',
