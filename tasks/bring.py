@@ -164,8 +164,8 @@ def submodule_git_dir(parent: Remote, submodule: Submodule) -> Path:
     """
     modules = parent.git_dir / "modules"
     if linked := linked_git_dir(parent.path / submodule.path):
-        if linked.is_relative_to(modules) and (linked / "HEAD").is_file():
-            return linked
+        if linked.is_relative_to(modules.resolve()) and (linked / "HEAD").is_file():
+            return modules / linked.relative_to(modules.resolve())
         absorb = shlex.join(["git", "-C", str(parent.path), "submodule", "absorbgitdirs", "--", submodule.path])
         raise LocalWorkError(f"{parent.who}/{submodule.path}: its repository is {linked}, not in {modules}.", absorb)
     place = modules / submodule.name

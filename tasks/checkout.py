@@ -19,13 +19,13 @@ from .layouts import cost
 from .model import Outcome, Repository
 from .move import check_unfinished, head_of, is_current, move
 from .objects import read_shallow
-from .protect import check_changes, check_commits, check_place, check_room, clear_stale_locks
+from .protect import check_changes, check_commits, check_place, check_room, clear_stale_locks, vacated
 from .record import read_record, write_record
 from .refs import Advertised, Target, release
 from .session import Session
 from .space import check_space, in_words
 from .state import Checkout, read_checkout
-from .submodules import GITLINK
+from .submodules import GITLINK, declared
 
 Task = Callable[[Session, Repository], Outcome]
 
@@ -128,12 +128,15 @@ def _update(session: Session, repository: Repository, remote: Remote, here: Chec
     for left in remote.git_dir.glob("fetch-*"):  # of a process that was killed
         _remove(left)
     before = read_tree(remote, here.head)
+    if here.record.moving:
+        before = {**read_tree(remote, here.record.moving), **before}  # some of its files may be here
     bringer = _bringer(session, repository, check=lambda tree: check_room(remote, before, tree), arrived=lambda _: None)
     brought = bringer.bring(remote, target, repository.url, advertised, [here.head])
     for submodule in list(brought.everything())[1:]:
         _check_submodule(submodule)
+    room = vacated(remote, before, brought.tree)
     _set_refs(remote, target, advertised)
-    move(brought, repository.branch)
+    move(brought, repository.branch, room)
     now = read_checkout(repository)
     moved = sum(part.moved for part in brought.everything())
     between = _between(remote, here.head, now.head)
@@ -165,7 +168,8 @@ def _is_current(session: Session, here: Checkout, target: Target, advertised: Ad
     if not placed or not tags or here.record.moving or (session.full and not _is_full(here.path)):
         return False
     remote = Remote(here.path, here.git_dir, here.repository.name, session.network)
-    links = {path: entry.oid for path, entry in read_tree(remote, here.head).items() if entry.mode == GITLINK}
+    tree = read_tree(remote, here.head)
+    links = {path: tree[path].oid for path in declared(here.path, tree) if path in tree and tree[path].mode == GITLINK}
     return all(head_of(here.path / path) == oid for path, oid in links.items())
 
 
@@ -183,16 +187,20 @@ def _check_own_work(remote: Remote, target: Target, head: str) -> None:
 def _check_submodule(brought: Brought) -> None:
     """Raise LocalWorkError where moving this submodule would lose something."""
     remote, record = brought.remote, read_record(brought.remote.git_dir)
-    head = head_of(remote.path)
-    if not head or is_current(brought):
+    if is_current(brought):
         return
+    head = head_of(remote.path)
+    if not head:  # its files are gone, its commits are not
+        return check_commits(replace(remote, path=remote.git_dir), "", [record.commit, record.moving])
+    before = read_tree(remote, head)
     if record.moving:
         check_unfinished(remote, record.moving, brought.folders)
+        before = {**read_tree(remote, record.moving), **before}
     else:
         clear_stale_locks(remote)
         check_changes(remote)
     check_commits(remote, "", [record.commit, record.moving])
-    check_room(remote, read_tree(remote, head), brought.tree)
+    check_room(remote, before, brought.tree)
 
 
 def _set_refs(remote: Remote, target: Target, advertised: Advertised) -> None:

@@ -143,7 +143,7 @@ def run(cwd: Path, *args: str, stdin: str = "", check: bool = True) -> str:
     _check_cancelled()
     with _input(stdin) as istream:
         status, out, err = gitpython.Git(cwd).execute(
-            _argv(args), istream=istream, with_extended_output=True, with_exceptions=False, env=_environment(cwd)
+            _argv(cwd, args), istream=istream, with_extended_output=True, with_exceptions=False, env=_environment(cwd)
         )
     if status and check:
         raise explain(str(err), cwd.name, str(cwd))
@@ -152,7 +152,7 @@ def run(cwd: Path, *args: str, stdin: str = "", check: bool = True) -> str:
 
 def stream(cwd: Path, *args: str, who: str, doing: str, listener: Listener, stdin: str = "", stall: float = 30) -> str:
     """Run a git command whose progress is told to `listener`; returns standard output. Raises as `run` and `explain`."""
-    argv = _argv((*args[:1], "--progress", *args[1:]) if args[0] in ("fetch", "checkout") else args, stall)
+    argv = _argv(cwd, (*args[:1], "--progress", *args[1:]) if args[0] in ("fetch", "checkout") else args, stall)
     listener.command([redact(word) for word in ("git", *args)], cwd)
     progress, lines = _Progress(listener, who, doing), list[str]()
     _check_cancelled()
@@ -247,9 +247,10 @@ def _endpoint(args: tuple[str, ...], cwd: Path) -> str:
     return redact(url or str(cwd))
 
 
-def _argv(args: tuple[str, ...], stall: float = 30) -> list[str]:
+def _argv(cwd: Path, args: tuple[str, ...], stall: float = 30) -> list[str]:
     options = {**_OPTIONS, "http.lowSpeedTime": f"{max(1, round(stall))}"}
-    return ["git", *(word for key, value in options.items() for word in ("-c", f"{key}={value}")), *args]
+    place = ("-C", str(cwd.absolute()))  # GitPython works in the current folder where `cwd` is missing
+    return ["git", *place, *(word for key, value in options.items() for word in ("-c", f"{key}={value}")), *args]
 
 
 def _environment(cwd: Path) -> dict[str, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +18,12 @@ from .record import Record, read_record, write_record
 from .submodules import GITLINK, wanted
 
 
-def move(brought: Brought, configured: str = "") -> None:
+def move(brought: Brought, configured: str = "", vacated: Iterable[str] = ()) -> None:
     """Check out what was brought, with its submodules: a branch, reset to the remote's, or a commit on a detached HEAD.
 
     The caller has made sure that nothing of the user's is in the way, and `check_unfinished` that a move that was cut
-    off left nothing but its own. Changes tracked files, HEAD and the branch.
+    off left nothing but its own. Changes tracked files, HEAD and the branch. The folders `vacated`, of submodules that
+    make room for files, go with all that is in them.
     """
     remote, target = brought.remote, brought.target
     before = read_record(remote.git_dir)
@@ -28,6 +31,9 @@ def move(brought: Brought, configured: str = "") -> None:
         run(remote.path, "checkout", "--quiet", "--force", "--detach", before.moving)
         before = replace(before, commit=before.moving, moving="")
     write_record(remote.git_dir, replace(before, moving=target.commit))
+    for folder in vacated:
+        shutil.rmtree(remote.path / folder, ignore_errors=True)
+    link_worktree(remote)
     set_sparse(remote, brought.folders)
     where: tuple[str, ...] = ("--detach", target.commit)
     if target.kind == "branch":
@@ -41,7 +47,8 @@ def move(brought: Brought, configured: str = "") -> None:
         with ThreadPoolExecutor(len(brought.submodules)) as pool:
             for done in [pool.submit(move, submodule) for submodule in brought.submodules]:
                 done.result()
-        run(remote.path, "submodule", "--quiet", "init")
+        places = [str(each.remote.path.relative_to(remote.path)) for each in brought.submodules]
+        run(remote.path, "submodule", "--quiet", "init", "--", *places)
     write_record(remote.git_dir, Record(target.ref, configured, target.kind, target.name, target.commit))
 
 
@@ -51,6 +58,16 @@ def track_branch(remote: Remote, branch: str) -> None:
     following = run(remote.path, "config", "--get-all", "remote.origin.fetch", check=False).splitlines()
     if not {refspec, "+refs/heads/*:refs/remotes/origin/*"} & set(following):
         run(remote.path, "config", "--add", "remote.origin.fetch", refspec)
+
+
+def link_worktree(remote: Remote) -> None:
+    """Join a submodule's folder to its repository (gitrepository-layout(5), gitfile); nothing where they are joined."""
+    if remote.git_dir == remote.path / ".git" or (remote.path / ".git").exists():
+        return
+    remote.path.mkdir(parents=True, exist_ok=True)
+    (remote.git_dir / "index").unlink(missing_ok=True)  # of files that are gone
+    run(remote.git_dir, "config", "core.worktree", os.path.relpath(remote.path, remote.git_dir))
+    (remote.path / ".git").write_bytes(os.fsencode(f"gitdir: {os.path.relpath(remote.git_dir, remote.path)}\n"))
 
 
 def set_sparse(remote: Remote, folders: tuple[str, ...] | None) -> None:

@@ -13,7 +13,7 @@ from .fetch import Entry, Remote
 from .git import run
 from .model import Repository
 from .objects import read_shallow
-from .submodules import GITLINK
+from .submodules import GITLINK, linked_git_dir
 
 _UNDER_WAY = {
     "rebase-merge": "rebase",
@@ -72,23 +72,52 @@ def changed_paths(path: Path) -> list[str]:
 
 def check_room(remote: Remote, before: Mapping[str, Entry], after: Mapping[str, Entry]) -> None:
     """Raise LocalWorkError where a file that no commit has lies where the new commit puts one."""
-    in_the_way = []
+    folders = {str(parent) for path in before for parent in PurePosixPath(path).parents}
+    in_the_way = set()
     for path in after.keys() - before.keys():
-        place = remote.path / path
-        if after[path].mode == GITLINK:
-            taken = os.path.lexists(place) and not (place.is_dir() and ((place / ".git").exists() or not any(place.iterdir())))
-        else:
-            taken = os.path.lexists(place) or any(
-                (remote.path / parent).is_symlink() or (remote.path / parent).is_file()
-                for parent in PurePosixPath(path).parents[:-1]
-                if str(parent) not in before
-            )
-        if taken:
-            in_the_way.append(path)
+        *_, place = places = [str(each) for each in (*reversed(PurePosixPath(path).parents[:-1]), PurePosixPath(path))]
+        if any(parent in before for parent in places):
+            continue  # git replaces what is tracked, `vacated` tells of submodules
+        taken = next((p for p in places if p not in folders and _taken(remote, p, whole=p == place)), "")
+        if place in folders:
+            taken = next(iter(_untracked(remote, place, before)), "")
+        in_the_way |= {taken} - {""}
     if in_the_way:
         first = remote.path / min(in_the_way)
         raise LocalWorkError(f"{remote.who}: {len(in_the_way)} untracked where the new commit has files: {first}.",
                              _command("mv", str(first), f"{first}.mine"))  # fmt: skip
+
+
+def vacated(remote: Remote, before: Mapping[str, Entry], after: Mapping[str, Entry]) -> list[str]:
+    """The submodules whose folders the new commit needs for files. Raises LocalWorkError where one holds files of the
+    user's, ignored ones counted."""
+    needed = {str(p) for path, e in after.items() if e.mode != GITLINK for p in (path, *PurePosixPath(path).parents)}
+    found = [path for path, entry in before.items() if entry.mode == GITLINK and path in needed]
+    for path in found:
+        place = remote.path / path
+        options = ("--porcelain", "-z", "--ignored", "--untracked-files=all", "--ignore-submodules=none")
+        if linked_git_dir(place) and (mine := run(place, "status", *options)):
+            first = mine.split("\0")[0][3:]
+            raise LocalWorkError(f"{remote.who}: {place} makes room for files, and holds {first} of yours.",
+                                 _command("mv", str(place / first), f"{place}.mine"))  # fmt: skip
+    return found
+
+
+def _taken(remote: Remote, path: str, *, whole: bool) -> bool:
+    """Whether a file or link lies at `path`; with `whole` also a folder, but for an empty one or a former submodule's."""
+    place = remote.path / path
+    if place.is_symlink() or not place.is_dir():
+        return os.path.lexists(place)
+    linked = linked_git_dir(place)
+    ours = linked is not None and linked.is_relative_to((remote.git_dir / "modules").resolve())
+    return whole and not ours and any(place.iterdir())
+
+
+def _untracked(remote: Remote, folder: str, before: Mapping[str, Entry]) -> list[str]:
+    """The files in a tracked folder that no commit has."""
+    files = [file.relative_to(remote.path).as_posix() for file in (remote.path / folder).rglob("*")
+             if file.is_symlink() or not file.is_dir()]  # fmt: skip
+    return sorted(file for file in files if file not in before)
 
 
 def check_commits(remote: Remote, branch: str, known: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,35 +38,27 @@ def read_submodules(
     SourcesError for an entry that would lead out of the checkout or to a transport that is not allowed.
     """
     links = {path: entry.oid for path, entry in tree.items() if entry.mode == GITLINK}
-    declared = _declared(repository, tree) if links else {}
+    entries = declared(repository, tree) if links else {}
     pyproject = {}
     if links and not whole and "pyproject.toml" in tree and tree["pyproject.toml"].mode != SYMLINK:
         pyproject = read_toml(run(repository, "cat-file", "blob", tree["pyproject.toml"].oid).encode(), "pyproject.toml")
     found = []
-    for path, (name, link) in sorted(declared.items()):
+    for path, (name, link) in sorted(entries.items()):
         if path not in links:
             continue
-        _check_place(name, path, tree, [other for other, _ in declared.values()], who)
+        _check_place(name, path, tree, [other for other, _ in entries.values()], who)
         try:
             address = resolve_submodule_url(link, url)
         except UsageError as error:
             raise SourcesError(f"{who}: .gitmodules, submodule {name!a}: {error.what}", "Nothing of it was fetched.") from None
         folders = None if whole else sparse_folders(pyproject, path)
         found.append(Submodule(name, path, address, links[path], folders))
-    complaints = [f"{path} is a submodule without an entry in .gitmodules" for path in sorted(links.keys() - declared.keys())]
+    complaints = [f"{path} is a submodule without an entry in .gitmodules" for path in sorted(links.keys() - entries.keys())]
     return found, complaints
 
 
-def wanted(path: str, folders: tuple[str, ...] | None) -> bool:
-    """Whether a cone-mode sparse checkout of `folders` holds the file `path` (git-sparse-checkout(1))."""
-    if folders is None:
-        return True
-    parents = {str(parent) for folder in folders for parent in PurePosixPath(folder).parents}
-    return str(PurePosixPath(path).parent) in parents or any(path.startswith(f"{folder}/") for folder in folders)
-
-
-def _declared(repository: Path, tree: Mapping[str, Entry]) -> dict[str, tuple[str, str]]:
-    """Path -> (name, url) as .gitmodules has them."""
+def declared(repository: Path, tree: Mapping[str, Entry]) -> dict[str, tuple[str, str]]:
+    """Path -> (name, url) as the .gitmodules in this tree has them."""
     entry = tree.get(".gitmodules")
     if entry is None or entry.mode == SYMLINK:
         return {}
@@ -79,10 +72,28 @@ def _declared(repository: Path, tree: Mapping[str, Entry]) -> dict[str, tuple[st
     return {each["path"]: (name, each["url"]) for name, each in modules.items() if {"path", "url"} <= each.keys()}
 
 
+def linked_git_dir(place: Path) -> Path | None:
+    """The git directory that the folder `place` says it belongs to (gitrepository-layout(5), gitfile); None for none."""
+    file = place / ".git"
+    if not os.path.lexists(file):
+        return None
+    told = os.fsdecode(file.read_bytes()) if file.is_file() and not file.is_symlink() else ""
+    return (place / told.removeprefix("gitdir:").strip()).resolve() if told.startswith("gitdir:") else file
+
+
+def wanted(path: str, folders: tuple[str, ...] | None) -> bool:
+    """Whether a cone-mode sparse checkout of `folders` holds the file `path` (git-sparse-checkout(1))."""
+    if folders is None:
+        return True
+    parents = {str(parent) for folder in folders for parent in PurePosixPath(folder).parents}
+    return str(PurePosixPath(path).parent) in parents or any(path.startswith(f"{folder}/") for folder in folders)
+
+
 def _check_place(name: str, path: str, tree: Mapping[str, Entry], names: list[str], who: str) -> None:
     parts = PurePosixPath(path).parts
     outside = path.startswith(("/", "-")) or ".." in parts or any(re.fullmatch(r"\.git|git~\d+", p, re.I) for p in parts)
-    through = [str(p) for p in PurePosixPath(path).parents if str(p) in tree and tree[str(p)].mode == SYMLINK]
+    links = {place.casefold() for place, entry in tree.items() if entry.mode == SYMLINK}  # as file systems do that ignore case
+    through = any(str(parent).casefold() in links for parent in PurePosixPath(path).parents)
     bad_name = not _NAME.fullmatch(name) or not name.isprintable() or any(n.startswith(f"{name}/") for n in names)
     if outside or through or bad_name or not path.isprintable():
         said = redact(f"submodule {name!a} at {path!a}")

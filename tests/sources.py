@@ -1,0 +1,172 @@
+"""Fixtures for tests of `clone` and `update`: the tasks called as functions, and a fingerprint of every file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from invoke import Config, Context, Exit
+
+import tasks
+from tasks.config import DEFAULTS
+from tests.conftest import Result
+from tests.upstream.store import PATHS
+
+HEX = r"[0-9a-f]{40}"
+
+
+@dataclass
+class Sources:
+    """A folder of checkouts that this process works on with the tasks themselves. `repositories` and `settings` are the
+    configuration; tests may change them."""
+
+    path: Path
+    capture: pytest.CaptureFixture[str]
+    repositories: dict[str, dict[str, Any]]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, task: str, *, check: int | None = 0, full: bool = False, **refs: str) -> Result:
+        """Run `clone` or `update`; `sglang="main"` and the like name REFs; `check` is the exit status it must have."""
+        tree = {"directory": str(self.path), "attempts": "2", **self.settings, "repositories": self.repositories}
+        context = Context(Config(overrides={"sources": tree, "run": {"echo": True}}, lazy=True))
+        options = {f"{name}_branch": ref for name, ref in refs.items()}
+        self.capture.readouterr()
+        try:
+            getattr(tasks, task)(context, full=full, **options)
+            status = 0
+        except Exit as exit:
+            status = exit.code or 0
+        result = Result(status, *self.capture.readouterr())
+        assert check in (None, status), f"exit status {status}\n{result.out}\n{result.err}"
+        return result
+
+    def git(self, repository: str, *arguments: str, check: bool = True) -> str:
+        """What git prints in a checkout, such as `sglang` or `flashinfer/3rdparty/cutlass`, for an ordinary user."""
+        who = {f"GIT_{role}_{what}": f"{what}@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        run = subprocess.run(
+            ["git", "-c", "protocol.file.allow=never", *arguments], cwd=self.path / repository, env={**os.environ, **who},
+            capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert not check or run.returncode == 0, run.stderr + run.stdout
+        return run.stdout.removesuffix("\n")
+
+    def head(self, repository: str) -> str:
+        """The commit that is checked out."""
+        return self.git(repository, "rev-parse", "HEAD")
+
+    def commit(self, repository: str, name: str = "mine.txt", text: str = "mine\n") -> str:
+        """Commit a file as the user would. Returns the commit id."""
+        (self.path / repository / name).write_text(text)
+        self.git(repository, "add", "--", name)
+        self.git(repository, "commit", "-q", "-m", f"My {name}")
+        return self.head(repository)
+
+    def fix(self, result: Result) -> str:
+        """Run the command that the last error names, as the user would in a shell. Returns the command."""
+        (command,) = re.findall(r"^  ((?:git|mv|invoke) .*)$", result.err, re.M)
+        if not command.startswith("invoke"):
+            run = subprocess.run(["sh", "-c", command], cwd=self.path, capture_output=True, text=True, check=False)
+            assert run.returncode == 0, f"{command}\n{run.stdout}{run.stderr}"
+        return str(command)
+
+    def mend(self, task: str = "update", rounds: int = 4, **refs: str) -> list[str]:
+        """Run the task and the commands that it names until it succeeds. Returns those commands."""
+        commands: list[str] = []
+        for _ in range(rounds):
+            result = self(task, check=None, **refs)
+            if result.status == 0:
+                return commands
+            assert result.status == 5, result.err
+            commands.append(self.fix(result))
+        raise AssertionError(f"still in the way after {commands}\n{self(task, check=None, **refs).err}")
+
+
+@pytest.fixture
+def surroundings(github: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process have the environment of a user of whom nothing is known."""
+    for name in set(os.environ) - set(github):
+        if name.startswith(("GIT_", "INVOKE_", "XDG_", "GITHUB_", "LC_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    for name, value in github.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def sources(surroundings: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Sources:
+    """Both repositories, as configured by default, in a folder of their own."""
+    repositories = {name: dict(entry) for name, entry in DEFAULTS["repositories"].items()}
+    return Sources(tmp_path / "tmp", capsys, repositories)
+
+
+@pytest.fixture
+def flashinfer(sources: Sources) -> Sources:
+    """FlashInfer alone."""
+    del sources.repositories["sglang"]
+    return sources
+
+
+@pytest.fixture
+def sglang(sources: Sources) -> Sources:
+    """SGLang alone: no submodules, the quickest."""
+    del sources.repositories["flashinfer"]
+    return sources
+
+
+def url(name: str) -> str:
+    """The address of one of the small upstreams."""
+    return f"https://github.com/{PATHS.get(name, name)}.git"
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        yield from (Path(parent, name) for name in names)
+        yield from (Path(parent, name) for name in folders)
+
+
+def fingerprint(folder: Path, leave_out: str = r"^\.lock", times: bool = True) -> dict[str, str]:
+    """Every file below `folder` by its path: what it is, its rights, its content and, with `times`, when it was written.
+
+    Left out are paths that match `leave_out` (a regular expression). Folders count as being there.
+    """
+    found = {}
+    for file in _files(folder):
+        path, status = str(file.relative_to(folder)), file.lstat()
+        if re.search(leave_out, path):
+            continue
+        content = ""
+        if file.is_symlink():
+            content = str(file.readlink())
+        elif file.is_file():
+            content = hashlib.sha256(file.read_bytes()).hexdigest()
+        written = str(status.st_mtime_ns) if times and not file.is_dir() else ""
+        found[path] = f"{status.st_mode:o} {content} {written}"
+    return found
+
+
+def work(folder: Path) -> dict[str, str]:
+    """A fingerprint of all that is a user's: every file but the objects that have come, and what says which those are."""
+    return fingerprint(folder, r"(^|/)\.lock|\.git/(modules/.*)?(objects(/|$)|shallow$)|\.git/sources\.json$")
+
+
+def commits(folder: Path) -> set[str]:
+    """Every commit that any ref, HEAD or stash of the repository leads to."""
+    env = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    listed = subprocess.run(
+        ["git", "rev-list", "--all", "HEAD", "--reflog" if (folder / ".git/refs/stash").exists() else "--all"],
+        cwd=folder, env=env, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return set(listed.stdout.split())
+
+
+def quoted(words: Iterable[object]) -> str:
+    """The words as a shell takes them."""
+    return shlex.join(map(str, words))
