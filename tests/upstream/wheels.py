@@ -66,7 +66,7 @@ def repack(folder: Path, distribution: importlib.metadata.Distribution) -> Path:
 
 
 def closure(requirements: Sequence[str]) -> dict[str, importlib.metadata.Distribution]:
-    """The installed distributions that meet the requirements and theirs; LookupError where one is missing."""
+    """The installed distributions that meet the requirements and theirs; LookupError or ImportError where one is missing."""
     found: dict[str, importlib.metadata.Distribution] = {}
     queue = [Requirement(text) for text in requirements]
     while queue:
@@ -101,7 +101,7 @@ def build(folder: Path) -> bool:
     try:
         for distribution in closure(BUILD).values():
             repack(folder, distribution)
-    except LookupError:  # PackageNotFoundError is one
+    except (ImportError, LookupError):  # PackageNotFoundError is an ImportError
         command = [
             sys.executable,
             "-m",
