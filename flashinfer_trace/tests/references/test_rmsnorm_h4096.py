@@ -4,12 +4,12 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from trace_data import assert_close, inputs_of, load, workloads  # noqa: E402
 
-DEFINITION = load("rmsnorm_h4096")
-WORKLOADS = workloads("rmsnorm_h4096")
+NAME = "rmsnorm_h4096"
+DEFINITION = load(NAME)
 
-# bfloat16 keeps 8 significant bits: rounding to nearest errs by at most 2^-9 of the value. Both sides compute in 32 bits
-# or better (errors near 1e-6) and round once; where the exact result lies near the middle of two bfloat16 values they
-# may round to different ones, which lie at most 2^-7 of the value apart.
+# bfloat16 keeps 8 significant bits: rounding to nearest errs by at most 2^-9 of the value. Both sides compute in
+# float32 or better (errors near 1e-6) and round once; where the exact result lies near the middle of two bfloat16
+# values they may round to different ones, which lie at most 2^-7 of the value apart.
 BFLOAT16 = {"rtol": 2**-7, "atol": 1e-6}
 
 
@@ -20,7 +20,7 @@ def independent(hidden_states, weight, eps):
     return x / torch.sqrt(length**2 / x.shape[-1] + eps) * weight.double()
 
 
-@pytest.mark.parametrize("workload", WORKLOADS)
+@pytest.mark.parametrize("workload", workloads(NAME, batch_size=1024))
 def test_reference_agrees_with_float64(workload):
     inputs = inputs_of(DEFINITION, workload, "cpu")
     output = DEFINITION.run(**inputs)
@@ -46,7 +46,7 @@ def test_eps_keeps_a_row_of_zeros_at_zero():
     assert torch.equal(DEFINITION.run(zeros, torch.ones(4096, dtype=torch.bfloat16), 1e-5), zeros)
 
 
-@pytest.mark.parametrize("workload", WORKLOADS)
+@pytest.mark.parametrize("workload", workloads(NAME))
 def test_kernel_agrees_with_reference(flashinfer, workload):
     inputs = inputs_of(DEFINITION, workload, "cuda")
     output = flashinfer.norm.rmsnorm(inputs["hidden_states"], inputs["weight"], eps=inputs["eps"])
