@@ -75,6 +75,8 @@ def main() -> int:
         if not options.upstream:
             repositories.build(folder / "repositories")
             environment = repositories.build_wheels(folder / "wheels")
+            # The user's own cache of objects stays clean of these.
+            environment["INVOKE_SOURCES_CACHE"] = os.environ.get("INVOKE_SOURCES_CACHE", "")
         root = (options.upstream or folder / "repositories").resolve()
         with GitHost(root, rate=options.rate, latency=options.latency) as host:
             config = write_configuration(folder / "gitconfig", host.url, user_configuration())

@@ -66,7 +66,7 @@ def repack(folder: Path, distribution: importlib.metadata.Distribution) -> Path:
 
 
 def closure(requirements: Sequence[str]) -> dict[str, importlib.metadata.Distribution]:
-    """The installed distributions that meet the requirements and theirs; LookupError or ImportError where one is missing."""
+    """The installed distributions that meet the requirements and theirs; LookupError or ImportError without one."""
     found: dict[str, importlib.metadata.Distribution] = {}
     queue = [Requirement(text) for text in requirements]
     while queue:
