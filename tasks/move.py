@@ -45,7 +45,7 @@ def move(brought: Brought, configured: str = "", vacated: Iterable[str] = ()) ->
            who=remote.who, doing="checking out", listener=remote.network.listener)  # fmt: skip
     if brought.submodules:
         with ThreadPoolExecutor(len(brought.submodules)) as pool:
-            for done in [pool.submit(move, submodule) for submodule in brought.submodules]:
+            for done in [pool.submit(move, each) for each in brought.submodules if not is_current(each)]:
                 done.result()
         places = [str(each.remote.path.relative_to(remote.path)) for each in brought.submodules]
         run(remote.path, "submodule", "--quiet", "init", "--", *places)
