@@ -147,12 +147,14 @@ class _Work:
         environment, listener = self.tool.environment, self.tool.listener
         modules = {name: package.module for package in ready for name in (package.name, *package.aliases)}
         for info in {*environment.purelib.glob("*.dist-info"), *environment.platlib.glob("*.dist-info")}:
+            module = modules.get(canonicalize_name(info.name.partition("-")[0]))
+            if module:
+                (info / "direct_url.json").unlink(missing_ok=True)  # a damaged one would stop uv
             by = info / "INSTALLER"
             ours = not by.exists() or by.read_text(errors="replace").strip() in ("", "pip", "uv")
             whole = all((info / name).is_file() and (info / name).stat().st_size for name in ("METADATA", "RECORD"))
             if environment.virtual and ours and not whole:  # pip would see nothing there, or refuse to replace it
                 listener.warn(ALL, f"removed {info.name}: the rest of an installation that was broken off")
-                module = modules.get(canonicalize_name(info.name.partition("-")[0]))
                 shutil.rmtree(info)
                 if module:  # would be imported in place of the checkout
                     shutil.rmtree(info.parent / module, ignore_errors=True)

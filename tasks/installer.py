@@ -25,6 +25,7 @@ OLDEST_PIP = "21.3"  # the first that installs a pyproject.toml package editable
 FULL = r"No space left on device|os error 28\b"
 REASONS = (  # the first that fits counts; what its groups matched is put in
     (r"CUDA_HOME environment variable is not set", "the build needs the CUDA toolkit (nvcc)"),
+    (r"Because (\S+) was not found in", "no release of {} is to be had from the package index"),
     (
         r"conflict is caused by:\n((?:.+\n)+)|No solution found when resolving.*\n((?:.+\n)+)",
         "these requirements cannot be met together: {}",
@@ -140,7 +141,7 @@ def _explain(who: str, status: int, tail: Sequence[str], command: str) -> Instal
         if found := re.search(pattern, text):
             matched = next(filter(None, found.groups()), "")
             reason = sentence.format(
-                "; ".join(re.sub(r"[\s│╰▶─]+", " ", line).strip() for line in matched.splitlines())
+                "; ".join(re.sub(r"[\s│╰▶─]+", " ", line).strip(" .") for line in matched.splitlines())
             )
             break
     return InstallError(f"{who}: {reason}.{last}", command)
