@@ -177,12 +177,14 @@ def submodule_git_dir(parent: Remote, submodule: Submodule) -> Path:
 
 def prepare_submodule(store: Remote, url: str) -> None:
     """Make the submodule's repository, or point an existing one at its present URL."""
-    if not (store.git_dir / "HEAD").exists():
+    file = f"--file={store.git_dir}/config"
+    store.git_dir.mkdir(parents=True, exist_ok=True)
+    known = run(store.git_dir.parent, "config", file, "remote.origin.url", check=False)
+    if not known:
         initialise(store.git_dir, url, bare=True)
         return
-    file = f"--file={store.git_dir}/config"
     worktree = run(store.git_dir.parent, "config", file, "core.worktree", check=False)
     if worktree and not (store.git_dir / worktree).is_dir():  # git would go there first
         run(store.git_dir.parent, "config", file, "--unset-all", "core.worktree")
-    if run(store.git_dir, "config", file, "remote.origin.url", check=False) != url:
+    if known != url:
         run(store.git_dir, "config", file, "remote.origin.url", url)

@@ -18,12 +18,12 @@ from .git import begin, cancel, run
 from .layouts import cost
 from .model import Outcome, Repository
 from .move import check_unfinished, head_of, is_current, move
-from .objects import read_shallow
-from .protect import check_changes, check_commits, check_place, check_room, clear_stale_locks, vacated
+from .objects import Cache, read_shallow
+from .protect import check_changes, check_commits, check_place, check_room, clear_left_overs, vacated
 from .record import read_record, write_record
 from .refs import Advertised, Target, release
 from .session import Session
-from .space import check_space, in_words
+from .space import DiskFullError, check_space, in_words, removable
 from .state import Checkout, read_checkout
 from .submodules import GITLINK, declared
 
@@ -39,6 +39,8 @@ def each(session: Session, task: Task) -> list[Outcome]:
             outcome = task(session, repository)
         except (SourcesError, OSError) as caught:
             error = caught if isinstance(caught, SourcesError) else _disk_error(repository, caught)
+            if isinstance(error, DiskFullError):
+                error = error.counted(session.settings.directory, _needed(session, repository), removable(session.settings))
             action = "left alone" if isinstance(error, LocalWorkError) else "failed"
             outcome = Outcome(repository.name, action, session.ref(repository), error=error)
         finally:
@@ -71,7 +73,9 @@ def clone(session: Session, repository: Repository) -> Outcome:
     target = session.target(repository)
     _check_cost(session, repository)
     staging = session.settings.directory / f".{repository.name}.partial"
-    _remove(staging)
+    if staging.exists():  # of a run that was killed; what it brought is good
+        Cache(session.settings.cache, repository.url).give(staging / ".git")
+        _remove(staging)
     try:
         initialise(staging, repository.url)
         remote = Remote(staging, staging / ".git", repository.name, session.network)
@@ -106,7 +110,7 @@ def update(session: Session, repository: Repository) -> Outcome:
     if not check_place(repository):
         raise SourcesError(f"{repository.name} is not cloned.", "invoke clone")
     remote = Remote(repository.path, repository.path / ".git", repository.name, session.network)
-    clear_stale_locks(remote)
+    clear_left_overs(remote)
     here = read_checkout(repository)
     try:
         return _update(session, repository, remote, here)
@@ -125,8 +129,6 @@ def _update(session: Session, repository: Repository, remote: Remote, here: Chec
     old = _outcome(here, "", "")
     _check_own_work(remote, target, here.head)
     _check_cost(session, repository)
-    for left in remote.git_dir.glob("fetch-*"):  # of a process that was killed
-        _remove(left)
     before = read_tree(remote, here.head)
     if here.record.moving:
         before = {**read_tree(remote, here.record.moving), **before}  # some of its files may be here
@@ -197,7 +199,6 @@ def _check_submodule(brought: Brought) -> None:
         check_unfinished(remote, record.moving, brought.folders)
         before = {**read_tree(remote, record.moving), **before}
     else:
-        clear_stale_locks(remote)
         check_changes(remote)
     check_commits(remote, "", [record.commit, record.moving])
     check_room(remote, before, brought.tree)
@@ -223,12 +224,16 @@ def _between(remote: Remote, old: str, new: str) -> str:
 
 
 def _check_cost(session: Session, repository: Repository) -> None:
-    costs, directory = cost(repository.name), session.settings.directory
+    costs = cost(repository.name)
     if session.full and not _is_full(repository.path):
         moved, disk = in_words(costs.full_moved), in_words(costs.full_disk)
         session.listener.event(repository.name, f"the whole history moves about {moved} and takes {disk}")
-    needed = costs.full_disk if session.full else costs.slim_disk
-    check_space(directory, needed, repository.name, f"the cache {session.settings.cache}" if session.settings.cache else "")
+    check_space(session.settings.directory, _needed(session, repository), repository.name, removable(session.settings))
+
+
+def _needed(session: Session, repository: Repository) -> int:
+    costs = cost(repository.name)
+    return costs.full_disk if session.full else costs.slim_disk
 
 
 def _outcome(here: Checkout, action: str, ref: str) -> Outcome:
@@ -241,8 +246,9 @@ def _outcome(here: Checkout, action: str, ref: str) -> Outcome:
 
 def _disk_error(repository: Repository, error: OSError) -> SourcesError:
     what = f"{repository.name}: {error.strerror or error} ({error.filename or repository.path})."
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return DiskError(what, "Free some space and run the same command again." if full else "See who may write there.")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(what)
+    return DiskError(what, "See who may write there.")
 
 
 def _remove(folder: Path) -> None:

@@ -51,10 +51,8 @@ def initialise(path: Path, url: str, *, bare: bool = False) -> None:
     git_dir = path if bare else path / ".git"
     (git_dir / "info").mkdir(exist_ok=True)
     quoted = url.replace("\\", "\\\\").replace('"', '\\"')
-    with (git_dir / "config").open("a", encoding="utf-8", errors="surrogateescape") as config:
-        config.write(f'[remote "origin"]\n\turl = "{quoted}"\n')
-    if bare:
-        run(path, "config", "core.bare", "false")
+    config = (git_dir / "config").read_text().replace("bare = true", "bare = false")
+    write_atomic(git_dir / "config", f'{config}[remote "origin"]\n\turl = "{quoted}"\n')
 
 
 def keep_promises(remote: Remote) -> None:

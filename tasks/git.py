@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from .config import redact
-from .errors import DiskError, LocalWorkError, NetworkError, SourcesError
+from .errors import LocalWorkError, NetworkError, SourcesError
 from .model import Listener
 from .processes import answered, end
+from .space import DiskFullError
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a missing git is told by `check_version`, not by an ImportError
 
@@ -216,7 +217,7 @@ def explain(told: str, who: str, endpoint: str) -> SourcesError:
     said = "; ".join(dict.fromkeys(re.sub(r"^((fatal|error|remote): *)+", "", line).strip() for line in telling[-4:]))
     where = f"{who}: {endpoint}: {said.rstrip('.')}."
     if _NO_SPACE.search(told):
-        return DiskError(where, "Free some space there and run the same command again.")
+        return DiskFullError(where)
     if "dubious ownership" in told:
         return LocalWorkError(f"{who}: {endpoint} belongs to another user.",
                               f"git config --global --add safe.directory '{endpoint}'")  # fmt: skip

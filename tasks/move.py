@@ -14,6 +14,7 @@ from .bring import Brought
 from .errors import LocalWorkError
 from .fetch import Entry, Remote, read_tree
 from .git import run, stream
+from .objects import write_atomic
 from .record import Record, read_record, write_record
 from .submodules import GITLINK, wanted
 
@@ -28,6 +29,7 @@ def move(brought: Brought, configured: str = "", vacated: Iterable[str] = ()) ->
     remote, target = brought.remote, brought.target
     before = read_record(remote.git_dir)
     if before.moving and before.moving != target.commit:  # its files would be left over as untracked ones
+        link_worktree(remote)
         run(remote.path, "checkout", "--quiet", "--force", "--detach", before.moving)
         before = replace(before, commit=before.moving, moving="")
     write_record(remote.git_dir, replace(before, moving=target.commit))
@@ -67,7 +69,7 @@ def link_worktree(remote: Remote) -> None:
     remote.path.mkdir(parents=True, exist_ok=True)
     (remote.git_dir / "index").unlink(missing_ok=True)  # of files that are gone
     run(remote.git_dir, "config", "core.worktree", os.path.relpath(remote.path, remote.git_dir))
-    (remote.path / ".git").write_bytes(os.fsencode(f"gitdir: {os.path.relpath(remote.git_dir, remote.path)}\n"))
+    write_atomic(remote.path / ".git", f"gitdir: {os.path.relpath(remote.git_dir, remote.path)}\n")
 
 
 def set_sparse(remote: Remote, folders: tuple[str, ...] | None) -> None:

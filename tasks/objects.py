@@ -51,7 +51,7 @@ def write_atomic(file: Path, text: str) -> None:
     """Replace the content of `file` so that it is the old or the new one whenever the machine stops."""
     draft = file.with_name(f"{file.name}.{os.getpid()}.new")
     try:
-        with draft.open("w") as stream:
+        with draft.open("w", encoding="utf-8", errors="surrogateescape") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -23,7 +24,8 @@ _UNDER_WAY = {
     "REVERT_HEAD": "revert",
     "BISECT_LOG": "bisect",
 }
-_LOCKS = ("index.lock", "HEAD.lock", "shallow.lock", "config.lock", "packed-refs.lock", "refs/**/*.lock")
+_LEFT = ("index.lock", "HEAD.lock", "shallow.lock", "config.lock", "packed-refs.lock", "refs/**/*.lock", "*.new",
+         "objects/pack/tmp_*", "objects/pack/*.new", "fetch-*")  # fmt: skip
 
 
 def check_place(repository: Repository) -> bool:
@@ -142,10 +144,14 @@ def check_commits(remote: Remote, branch: str, known: Iterable[str]) -> None:
                              _command("git", "-C", str(remote.path), "branch", "my-work", lost[0][:12]))  # fmt: skip
 
 
-def clear_stale_locks(remote: Remote) -> None:
-    """Remove the lock files that a dead git left; LocalWorkError where a living one works in the checkout."""
-    locks = [lock for pattern in _LOCKS for lock in remote.git_dir.glob(pattern)]
-    if not locks:
+def clear_left_overs(remote: Remote) -> None:
+    """Remove what a killed process left in the repository and its submodules' (locks, half packs, drafts).
+
+    Raises LocalWorkError where a living git works in the checkout.
+    """
+    inner = [head.parent for head in (remote.git_dir / "modules").rglob("HEAD") if (head.parent / "objects").is_dir()]
+    left = [each for git_dir in (remote.git_dir, *inner) for pattern in _LEFT for each in git_dir.glob(pattern)]
+    if not left:
         return
     import psutil
 
@@ -156,9 +162,12 @@ def clear_stale_locks(remote: Remote) -> None:
                                      "Wait until it is done, then run the same command again.")  # fmt: skip
         except psutil.Error:
             continue
-    for lock in locks:
-        lock.unlink(missing_ok=True)
-    remote.network.listener.event(remote.who, f"removed {len(locks)} lock files that a dead git had left")
+    for each in left:
+        if each.is_dir():
+            shutil.rmtree(each)
+        else:
+            each.unlink(missing_ok=True)
+    remote.network.listener.event(remote.who, f"removed {len(left)} files that a killed process had left")
 
 
 def _exists(remote: Remote, ref: str) -> bool:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from .errors import DiskError
+from .model import Settings
 
 
 def check_space(folder: Path, needed: int, what: str, removable: str) -> None:
@@ -14,13 +15,34 @@ def check_space(folder: Path, needed: int, what: str, removable: str) -> None:
 
     `what` needs the room; `removable` names what could be deleted to make some.
     """
+    if _free(folder) < needed:
+        raise DiskFullError(f"{what}: too little space.").counted(folder, needed, removable)
+
+
+def removable(settings: Settings) -> str:
+    """What of ours could be deleted."""
+    if not settings.cache or not settings.cache.is_dir():
+        return ""
+    size = sum(file.stat().st_blocks * 512 for file in settings.cache.rglob("*") if file.is_file())
+    return f"the cache {settings.cache} holds {in_words(size)}, and nothing is lost with it"
+
+
+class DiskFullError(DiskError):
+    """No space is left for something."""
+
+    def __init__(self, what: str, fix: str = "Free some space and run the same command again.") -> None:
+        super().__init__(what, fix)
+
+    def counted(self, folder: Path, needed: int, removable: str) -> DiskFullError:
+        """The same, saying how much of `needed` bytes is free in `folder`, and what is `removable` to make room."""
+        what = f"{self.what} {in_words(needed)} are needed in {folder}, {in_words(_free(folder))} are free there."
+        hint = f" ({removable})" if removable else ""
+        return DiskFullError(what, f"Make room{hint} or set another folder, then run the same command again.")
+
+
+def _free(folder: Path) -> int:
     place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(place).free
-    if free < needed:
-        raise DiskError(
-            f"{what}: {in_words(needed)} are needed in {folder}, {in_words(free)} are free there.",
-            f"Make room ({removable}), or set another folder.",
-        )
+    return shutil.disk_usage(place).free
 
 
 def check_writable(folder: Path) -> None:
