@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -579,3 +580,44 @@ def test_ctrl_c_ends_the_installer_and_the_next_run_completes(
         install([package], environment, listener=Impatient())
     assert errors(install([package], environment, listener=heard)) == []
     assert_installed(environment, package)
+
+
+RUNNER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from tasks.environment import probe
+from tasks.install import install
+from tasks.metadata import read_metadata
+from tasks.package import Package
+
+def package(folder):
+    metadata = read_metadata({"pyproject.toml": (folder / "pyproject.toml").read_bytes()}, "")
+    name = metadata.distribution
+    module = name.removesuffix("-python")
+    return Package(name, folder, metadata, metadata.version, module, "1" * 40, folder / ".git")
+
+say = lambda *told: print(*told, flush=True)
+listener = type("Loud", (), dict.fromkeys(["event", "warn", "command", "output"], staticmethod(say)))()
+install([package(Path(folder)) for folder in sys.argv[3:]], probe(Path(sys.argv[2])), listener=listener)
+"""
+
+
+@pytest.mark.parametrize("lines", [2, 5, 8])
+def test_killed_at_any_moment_the_next_run_completes(
+    environment: Environment, make_package: Callable[..., Package], heard: Heard, lines: int
+) -> None:
+    """The whole process group gets SIGKILL after so many lines have been heard."""
+    put(environment, "flashinfer-python==0.3.0")
+    both = make_package("sglang", "1.0", ["torch"]), make_package("flashinfer-python", "0.6.18")
+    folders = [str(package.folder) for package in both]
+    command = [sys.executable, "-c", RUNNER, str(Path(__file__).parent.parent), str(environment.python), *folders]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    for _ in range(lines):
+        process.stdout.readline()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert errors(install(both, environment, listener=heard)) == []
+    assert_installed(environment, *both)
+    assert version_of(environment, "torch") == "2.9.1"
