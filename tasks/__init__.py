@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from invoke.collection import Collection
 from invoke.context import Context
@@ -11,27 +12,46 @@ from invoke.tasks import task
 from .config import DEFAULTS
 
 if TYPE_CHECKING:
-    from .model import Outcome
+    from .model import Check, Outcome
+    from .run import Failed
     from .verification import Verification
 
-_REF = "branch, tag, commit id, or `latest` for the newest release"
+F = TypeVar("F", bound=Callable[..., object])
 _OPTIONS = {
-    "sglang_branch": f"What to check out of SGLang: {_REF}. Default: the configured branch.",
-    "flashinfer_branch": f"What to check out of FlashInfer: {_REF}, or `matching` for the one that SGLang requires.",
-    "full": "Fetch whole histories and whole submodules.",
-    "deps": "Install what the two packages require, too (the default).",
+    "sglang_branch": "The REF of SGLang to check out; without it, the configured branch.",
+    "flashinfer_branch": "The REF of FlashInfer to check out; without it, the configured branch.",
+    "full": "Fetch whole histories and whole submodules, now or later; it says first what that costs.",
+    "deps": "Install what the two packages require, too. This is the default.",
     "reinstall": "Install again what is installed already.",
-    "python": "The interpreter of the environment to install into; default: the one that runs Invoke.",
-    "json": "Print one JSON object instead of a report.",
+    "python": "The interpreter of the environment to install into or to check; without it, the one that runs Invoke.",
+    "json": "Print one JSON object on standard output, and nothing else there.",
     "strict": "Let warnings fail, too.",
 }
+_WHICH = ("sglang_branch", "flashinfer_branch", "full")
+_REFS = """
+REF is one of
+  main                         a branch
+  v0.5.10.post1                a tag
+  1a2b3c4d5e                   a commit id, whole, or short if a branch or tag is at it
+  latest                       the newest release; pre-releases and nightlies do not count
+  matching                     for FlashInfer: the release that the checked-out SGLang requires
+  refs/heads/x, refs/tags/x    a branch or tag with the name of another, or of one of the two words
+"""  # one line for each form
 
 
-def _help(*names: str) -> dict[str, str]:
-    return {name: _OPTIONS[name] for name in names}
+def _task(*options: str, examples: Sequence[str]) -> Callable[[F], F]:
+    """Invoke's decorator, for these options; the function keeps its type."""
+
+    def decorate(body: F) -> F:
+        shown = "\n".join(f"  {line}" for line in examples)
+        body.__doc__ = f"{body.__doc__}\n{_REFS if 'sglang_branch' in options else ''}\nExamples:\n{shown}"
+        made: F = task(help={name: _OPTIONS[name] for name in options}, auto_shortflags=False)(body)
+        return made
+
+    return decorate
 
 
-@task(help=_help("sglang_branch", "flashinfer_branch", "full"))
+@_task(*_WHICH, examples=["invoke clone", "invoke clone --sglang-branch=latest --flashinfer-branch=matching"])
 def clone(c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False) -> list[Outcome]:
     """Clone the repositories that are missing; an existing checkout is left alone."""
     from .run import finish, run
@@ -42,7 +62,7 @@ def clone(c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full
         return finish(this, "clone")
 
 
-@task(help=_help("sglang_branch", "flashinfer_branch", "full"))
+@_task(*_WHICH, examples=["invoke update", "invoke update --flashinfer-branch=v0.6.7.post3", "invoke update --full"])
 def update(c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False) -> list[Outcome]:
     """Bring the checkouts to their REF as the remote has it now; nothing of yours is lost."""
     from .run import finish, run
@@ -53,7 +73,7 @@ def update(c: Context, sglang_branch: str = "", flashinfer_branch: str = "", ful
         return finish(this, "update")
 
 
-@task(help=_help("deps", "reinstall", "python"))
+@_task("deps", "reinstall", "python", examples=["invoke install", "invoke install --python ../other/bin/python"])
 def install(c: Context, deps: bool = True, reinstall: bool = False, python: str = "") -> list[Outcome]:
     """Install both packages from their checkouts, editable, with what they require."""
     from .run import finish, run
@@ -64,7 +84,7 @@ def install(c: Context, deps: bool = True, reinstall: bool = False, python: str 
         return finish(this, "install")
 
 
-@task(help=_help("json", "strict", "python"))
+@_task("json", "strict", "python", examples=["invoke verify", "invoke verify --strict", "invoke verify --json"])
 def verify(c: Context, json: bool = False, strict: bool = False, python: str = "") -> Verification:
     """Check everything, offline, and change nothing; the exit status is 1 if a check fails."""
     from .run import Failed, run
@@ -80,7 +100,7 @@ def verify(c: Context, json: bool = False, strict: bool = False, python: str = "
     return found
 
 
-@task(help=_OPTIONS)
+@_task(*_OPTIONS, examples=["invoke setup", "invoke setup --flashinfer-branch=matching", "invoke setup --no-deps"])
 def setup(
     c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False,
     deps: bool = True, reinstall: bool = False, json: bool = False, strict: bool = False, python: str = "",
@@ -111,4 +131,14 @@ def setup(
 
 namespace = Collection(clone, update, install, verify, setup)
 namespace.configure({"sources": DEFAULTS})
-__all__ = ["clone", "install", "namespace", "setup", "update", "verify"]
+_LATER = {"Check": "model", "Failed": "run", "Outcome": "model", "Verification": "verification"}
+__all__ = ["Check", "Failed", "Outcome", "Verification", "clone", "install", "namespace", "setup", "update", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    """The values that the tasks return and raise, imported when they are asked for (PEP 562)."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_LATER[name]}", __name__), name)
