@@ -1,0 +1,1 @@
+"""Kills at random moments, and what must hold after each."""
