@@ -92,13 +92,38 @@ def clone(session: Session, repository: Repository) -> Outcome:
     return replace(_outcome(read_checkout(repository), "cloned", target.ref), moved=moved)
 
 
-def plan(session: Session, repository: Repository) -> Outcome:
-    """What `clone` or `update` would do; asks the remote and changes nothing. Raises what they raise."""
-    present = check_place(repository)
-    if present:
-        _show(session, read_checkout(repository))
+def plan_clone(session: Session, repository: Repository) -> Outcome:
+    """What `clone` would do; asks the remote and changes nothing. Raises what it raises."""
+    if check_place(repository):
+        here = read_checkout(repository)
+        _show(session, here)
+        return _outcome(here, "present", here.record.ref)
+    return _plan(session, repository, "would clone")
+
+
+def plan_update(session: Session, repository: Repository) -> Outcome:
+    """What `update` would do; asks the remote and changes nothing. Raises what it raises, but for what new objects tell."""
+    if not check_place(repository):
+        raise SourcesError(f"{repository.name} is not cloned.", "invoke clone")
+    here = read_checkout(repository)
+    _show(session, here)
+    planned = _plan(session, repository, "would update")
+    if not planned.commit:
+        return planned
     target = session.target(repository)
-    return Outcome(repository.name, "would update" if present else "would clone", target.ref, target.commit)
+    if _is_current(session, here, target, session.advertised(repository)):
+        return _outcome(here, "up to date", target.ref)
+    _check_own_work(Remote(here.path, here.git_dir, repository.name, session.network), target, here.head)
+    session.listener.event(repository.name, f"{here.head[:10]} → {target.commit[:10]}")
+    return planned
+
+
+def _plan(session: Session, repository: Repository, action: str) -> Outcome:
+    try:
+        target = session.target(repository)
+    except LocalWorkError:  # what `matching` is cannot be known before SGLang is cloned
+        return Outcome(repository.name, action, session.ref(repository))
+    return Outcome(repository.name, action, target.ref, target.commit)
 
 
 def update(session: Session, repository: Repository) -> Outcome:

@@ -6,20 +6,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from invoke.config import AmbiguousMergeError, Config, DataProxy
 from invoke.context import Context
 from invoke.exceptions import Exit
 
 from . import checkout
 from .config import DEFAULTS, load
 from .environment import Environment, probe
-from .errors import DiskError, SourcesError
+from .errors import DiskError, SourcesError, UsageError
 from .git import check_version
 from .install import install, preload
 from .layouts import cost
 from .lock import turn
 from .model import Outcome
-from .package import Package
+from .package import Package, names
 from .refs import check_ref
 from .report import Report
 from .session import Session
@@ -58,16 +60,21 @@ class Run:
         return next((each.error for step in self.steps.values() for each in step if each.error), None)
 
     def clone(self) -> list[Outcome]:
-        return self._step("clone", checkout.each(self._left(), checkout.plan if self.dry else checkout.clone))
+        return self._step("clone", checkout.each(self._left(), checkout.plan_clone if self.dry else checkout.clone))
 
     def update(self) -> list[Outcome]:
-        return self._step("update", checkout.each(self._left(), checkout.plan if self.dry else checkout.update))
+        session = self._left("would clone")
+        return self._step("update", checkout.each(session, checkout.plan_update if self.dry else checkout.update))
 
     def install(self, deps: bool, reinstall: bool) -> list[Outcome]:
         environment = probe(Path(self.python) if self.python else None)
-        failed: list[Outcome] = []
+        planned = {
+            row.repository: row for step in self.steps.values() for row in step if row.action.startswith("would")
+        }
+        installed = {each.name for each in self.session.settings.repositories if each.install}
+        failed = [replace(row, action="would install") for name, row in planned.items() if name in installed]
         packages = []
-        for repository in self._left().settings.repositories:
+        for repository in self._left("would clone", "would update").settings.repositories:
             try:
                 if repository.install:
                     if not (repository.path / ".git").exists():
@@ -77,7 +84,8 @@ class Run:
                 failed.append(Outcome(repository.name, "failed", error=error))
         settings = self.session.settings
         if self.dry:
-            done = [replace(each, action="would install") for each in map(_planned, packages)]
+            ours = names(packages)
+            done = [_planned(each, not reinstall and each.is_current(environment, deps, ours)) for each in packages]
         else:
             self._check_room(environment, packages, deps)
             preload()
@@ -90,9 +98,10 @@ class Run:
         environment = probe(Path(self.python) if self.python else None)
         return verify(self.session.settings, environment, self.report, strict=strict)
 
-    def _left(self) -> Session:
-        """The session over the repositories that no step has failed for."""
-        failed = {each.repository for step in self.steps.values() for each in step if each.error}
+    def _left(self, *without: str) -> Session:
+        """The session over the repositories that no step has failed for or done one of the actions `without` to."""
+        rows = [row for step in self.steps.values() for row in step]
+        failed = {row.repository for row in rows if row.error or row.action in without}
         settings = self.session.settings
         left = tuple(each for each in settings.repositories if each.name not in failed)
         return replace(self.session, settings=replace(settings, repositories=left))
@@ -118,7 +127,7 @@ def run(c: Context, refs: Mapping[str, str], *, full: bool = False, python: str 
     invoke = c.config.get("run", {})
     with Report(hide=invoke.get("hide"), echo=bool(invoke.get("echo")), json=quiet) as report:
         try:
-            settings = load(c.config.get("sources", DEFAULTS), ROOT, str(ROOT / "invoke.yaml"))
+            settings = load(_tree(c.config), ROOT, str(ROOT / "invoke.yaml"))
             asked = {name: check_ref(ref) for name, ref in refs.items() if ref}
             check_version()
             dry = bool(invoke.get("dry"))
@@ -136,6 +145,19 @@ def run(c: Context, refs: Mapping[str, str], *, full: bool = False, python: str 
             raise Failed(INTERRUPTED) from None
 
 
+def _tree(config: Config) -> Any:
+    """The tree `sources`; below it the defaults, where Invoke has not put them (with `Context()` of a script)."""
+    given = config.get("sources", {})
+    if isinstance(given, DataProxy) and {*DEFAULTS} <= {*given}:
+        return given
+    whole = config.clone()
+    try:
+        whole.load_defaults({**type(config).global_defaults(), "sources": DEFAULTS})
+    except AmbiguousMergeError as error:
+        raise UsageError(f"The configuration `sources` cannot be read: {error}") from None
+    return whole["sources"]
+
+
 def finish(run: Run, name: str) -> list[Outcome]:
     """Print what the step `name` did. Raises Failed where it failed for a repository."""
     outcomes = run.steps[name]
@@ -145,8 +167,9 @@ def finish(run: Run, name: str) -> list[Outcome]:
     return outcomes
 
 
-def _planned(package: Package) -> Outcome:
-    return Outcome(package.repository, "", commit=package.commit, version=package.version)
+def _planned(package: Package, current: bool) -> Outcome:
+    action = "already installed" if current else "would install"
+    return Outcome(package.repository, action, commit=package.commit, version=package.version)
 
 
 def _tools() -> tuple[str, ...]:
@@ -154,4 +177,3 @@ def _tools() -> tuple[str, ...]:
     lines = (Path(__file__).parent / "requirements.txt").read_text(encoding="utf-8").splitlines()
     needed = [line.split("#")[0].strip() for line in lines]
     return tuple(line for line in needed if line)
-
