@@ -102,7 +102,7 @@ def plan_clone(session: Session, repository: Repository) -> Outcome:
 
 
 def plan_update(session: Session, repository: Repository) -> Outcome:
-    """What `update` would do; asks the remote and changes nothing. Raises what it raises, but for what new objects tell."""
+    """What `update` would do; asks the remote and changes nothing. Raises what it raises, as far as can be told."""
     if not check_place(repository):
         raise SourcesError(f"{repository.name} is not cloned.", "invoke clone")
     here = read_checkout(repository)
