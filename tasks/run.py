@@ -87,11 +87,14 @@ class Run:
             ours = names(packages)
             done = [_planned(each, not reinstall and each.is_current(environment, deps, ours)) for each in packages]
         else:
-            self._check_room(environment, packages, deps)
             preload()
             self.report.preload()
-            done = install(packages, environment, installer=settings.installer, deps=deps, reinstall=reinstall,
-                           tools=_tools(), listener=self.report)  # fmt: skip
+            try:
+                self._check_room(environment, packages, deps)
+                done = install(packages, environment, installer=settings.installer, deps=deps, reinstall=reinstall,
+                               tools=_tools(), listener=self.report)  # fmt: skip
+            except SourcesError as error:  # the environment takes none of them
+                done = [replace(_planned(each, False), action="failed", error=error) for each in packages]
         return self._step("install", [*failed, *done])
 
     def verify(self, strict: bool) -> Verification:
