@@ -14,7 +14,7 @@ from .config import redact
 from .errors import LocalWorkError, NetworkError, SourcesError
 from .model import Listener
 from .processes import answered, end
-from .space import DiskFullError
+from .space import DiskFullError, is_full
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a missing git is told by `check_version`, not by an ImportError
 
@@ -56,7 +56,7 @@ _PASSING = re.compile(
 )
 _REFUSED = re.compile(r"unadvertised object|dumb http transport does not support|does not support shallow", re.I)
 _UNKNOWN_HOST = re.compile(r"could not resolve host", re.I)
-_NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.I)
+_NO_SPACE = re.compile(r"no space left on device|out of diskspace|disk quota exceeded", re.I)
 _HTTP_STATUS = re.compile(r"(?:returned error:|HTTP(?: code =)?) (\d{3})")
 _RETRY_AFTER = re.compile(r"retry[- ]after:? (\d+)", re.I)
 _MOVED = re.compile(r"([\d.]+) (bytes|KiB|MiB|GiB)(?: \| ([\d.]+) (bytes|KiB|MiB|GiB)/s)?")
@@ -147,7 +147,7 @@ def run(cwd: Path, *args: str, stdin: str = "", check: bool = True) -> str:
             _argv(cwd, args), istream=istream, with_extended_output=True, with_exceptions=False, env=_environment(cwd)
         )
     if status and check:
-        raise explain(str(err), cwd.name, str(cwd))
+        raise _failure(str(err), cwd.name, str(cwd), cwd)
     return "" if status else out
 
 
@@ -176,7 +176,7 @@ def stream(cwd: Path, *args: str, who: str, doing: str, listener: Listener, stdi
         _check_cancelled()
         if given_up.is_set():
             told = f"fatal: connection timed out, no answer for {stall:g} s"
-        raise explain(told, who, endpoint=_endpoint(args, cwd))
+        raise _failure(told, who, _endpoint(args, cwd), cwd)
     return "".join(lines) + told
 
 
@@ -241,6 +241,13 @@ def explain(told: str, who: str, endpoint: str) -> SourcesError:
 def _check_cancelled() -> None:
     if _cancelled.is_set():
         raise KeyboardInterrupt
+
+
+def _failure(told: str, who: str, endpoint: str, cwd: Path) -> SourcesError:
+    error = explain(told, who, endpoint)
+    if type(error) is GitError and is_full(cwd):  # not all of git's messages say so
+        return DiskFullError(error.what)
+    return error
 
 
 def _endpoint(args: tuple[str, ...], cwd: Path) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 from .errors import DiskError
 from .model import Settings
 
+NEXT_TO_NOTHING = 1_000_000  # bytes
+
 
 def check_space(folder: Path, needed: int, what: str, removable: str) -> None:
     """Raise DiskError where the file system that `folder` is (or will be) on has less than `needed` bytes free.
@@ -38,6 +40,11 @@ class DiskFullError(DiskError):
         what = f"{self.what} {in_words(needed)} are needed in {folder}, {in_words(_free(folder))} are free there."
         hint = f" ({removable})" if removable else ""
         return DiskFullError(what, f"Make room{hint} or set another folder, then run the same command again.")
+
+
+def is_full(folder: Path) -> bool:
+    """Whether next to nothing is free on the file system that `folder` is on."""
+    return _free(folder) < NEXT_TO_NOTHING
 
 
 def _free(folder: Path) -> int:

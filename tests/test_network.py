@@ -161,7 +161,7 @@ def test_the_wait_that_a_remote_asks_for_is_kept_where_git_shows_it(told: str, w
     [
         "fatal: the remote end hung up unexpectedly",
         "error: RPC failed; curl 92 HTTP/2 stream 5 was not closed cleanly: CANCEL (err 8)",
-        "fatal: unable to access 'https://x/': gnutls_handshake() failed: The TLS connection was non-properly terminated.",
+        "fatal: unable to access 'https://x/': gnutls_handshake() failed: The connection was terminated.",
         "ssh: connect to host x port 22: Connection timed out\nfatal: Could not read from remote repository.",
         "fatal: unable to access 'https://x/': Failed to connect to x port 443 after 3 ms: Network is unreachable",
         "fetch-pack: unexpected disconnect while reading sideband packet\nfatal: early EOF\nfatal: index-pack failed",

@@ -32,7 +32,8 @@ def main() -> int:
         said = {each.get("name"): each.get("value", "") for each in case.iter("property")}
         broken = case.find("failure") is not None or case.find("error") is not None
         too_late = "too late" in (said.get("killed") or "")
-        kinds[f"{said.get('scenario')}: {'FAILED' if broken else 'ended before the kill' if too_late else 'survived'}"] += 1
+        ending = "FAILED" if broken else "ended before the kill" if too_late else "survived"
+        kinds[f"{said.get('scenario')}: {ending}"] += 1
     for kind, count in sorted(kinds.items()):
         print(f"{count:5} {kind}")
     return int(status)

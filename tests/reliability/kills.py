@@ -23,7 +23,7 @@ NAMES = ("sglang", "flashinfer")
 
 @dataclass(frozen=True)
 class Scenario:
-    """`before` is cloned (None: nothing), then `command` is killed; `ends` are the revisions that must be there then."""
+    """`before` is cloned (None: nothing), then `command` is killed; `ends` are the revisions that must be there."""
 
     before: tuple[str, str] | None
     command: tuple[str, ...]
@@ -127,7 +127,7 @@ def _killed(world: World, scenario: Scenario, random_: random.Random) -> str:
     way = random_.choice(["bytes", "time", "file"])
     now = threading.Event()
     files = ("sources.json", "index.lock", "shallow.lock", "config.lock", "tmp_pack_", ".partial", "packed-refs",
-             ".git", "HEAD.lock", "egg-info", "sparse-checkout", "main.lock", "fetch-", "FETCH_HEAD", "dist-info")  # fmt: skip
+             ".git", "HEAD.lock", "egg-info", "sparse-checkout", "main.lock", "fetch-", "dist-info")  # fmt: skip
     if way == "bytes":
         nth, after = random_.randrange(1, 30), random_.choice([0, 10, 200, 2000])
         host.fault("hook", "", nth=nth, after=after, call=now.set)
