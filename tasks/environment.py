@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import importlib.metadata
 import json
 import os
@@ -72,10 +73,11 @@ class Environment:
             return None
         broken = f"{len(found)} versions of it are installed side by side" if len(found) > 1 else ""
         try:
-            metadata = found[0].metadata
-            version, requires = metadata["Version"] or "", tuple(metadata.get_all("Requires-Dist") or ())
-        except Exception:  # what a missing METADATA raises, if it does, differs from Python to Python
-            version, requires = "", ()
+            text = next(filter(None, map(found[0].read_text, ("METADATA", "PKG-INFO", ""))), "")
+        except (OSError, ValueError):
+            text = ""
+        headers = email.message_from_string(text.partition("\n\n")[0])  # what follows can be long, and is not needed
+        version, requires = headers.get("Version", ""), tuple(headers.get_all("Requires-Dist", ()))
         broken = broken if version else "its metadata is missing or damaged"
         editable, location, note = _direct_url(found[0].read_text("direct_url.json"))
         return Distribution(canonicalize_name(name), version, editable, location, requires, broken or note)

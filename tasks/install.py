@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import shlex
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -21,10 +19,10 @@ from .errors import InstallError, SourcesError
 from .installer import Installer, editable, find_installer
 from .model import Listener, Outcome
 from .package import Package, names
+from .preflight import BESIDE_TORCH, check_environment, check_package
 from .requirements import admits, applying
 
 LATER = ("filelock", "jsonschema", "packaging.direct_url", "packaging.markers", "platformdirs", "psutil", "tempfile")
-TOOLS = ("torch", "setuptools", "wheel")  # what a build without isolation takes from the environment
 ALL = "install"  # who speaks where several packages are installed at once
 
 
@@ -51,10 +49,10 @@ def install(
     stale = [package for package in packages if reinstall or not package.is_current(environment, deps, ours)]
     errors: dict[str, SourcesError] = {}
     if stale:
-        _check_environment(environment)
+        check_environment(environment)
         for package in stale:
             try:
-                _check(package, packages, environment, deps)
+                check_package(package, packages, environment, deps)
             except SourcesError as error:
                 errors[package.name] = error
         if ready := [package for package in stale if package.name not in errors]:
@@ -68,39 +66,6 @@ def install(
         seconds = time.monotonic() - began if package in stale else 0.0
         outcomes.append(outcome(version=package.version, before_version=old.version if old else "", seconds=seconds))
     return outcomes
-
-
-def _check_environment(environment: Environment) -> None:
-    fix = "Make an environment with `python3 -m venv .venv` and run Invoke in it, or name it: --python .venv/bin/python"
-    if environment.externally_managed is not None:
-        raise InstallError(f"{environment.prefix} is for the operating system to manage, not for pip (PEP 668).", fix)
-    if not environment.writable:
-        raise InstallError(f"{environment.prefix} may not be written to.", fix)
-
-
-def _check(package: Package, packages: Sequence[Package], environment: Environment, deps: bool) -> None:
-    """Raise InstallError where the package cannot be built in this environment."""
-    who, needed = f"{package.repository} {package.version}".strip(), package.metadata.requires_python
-    if not SpecifierSet(needed).contains(environment.version, prereleases=True):
-        raise InstallError(
-            f"{who} requires Python {needed}; {environment.python} is {environment.version}.",
-            "Name the interpreter of another environment with --python PATH.",
-        )
-    if package.metadata.needs_rust and not shutil.which("cargo"):
-        raise InstallError(
-            f"{who} needs Rust to be built, and there is no `cargo` on the PATH.",
-            "Install Rust, with rustup or your system's packages, so that `cargo --version` answers.",
-        )
-    if package.metadata.needs_torch_to_build:
-        requires = {each.name: each.declared for each in packages}
-        asked = {each.name: each.extras for each in packages}
-        coming = {_name(one) for one in applying(requires, asked, environment.markers)} | set(TOOLS[1:])
-        lacking = [name for name in TOOLS if not environment.distribution(name) and not (deps and name in coming)]
-        if lacking:
-            raise InstallError(
-                f"{who} is built with what the environment has, and {environment.prefix} has no {', '.join(lacking)}.",
-                shlex.join([str(environment.python), "-m", "pip", "install", *lacking]),
-            )
 
 
 @dataclass(frozen=True)
@@ -202,8 +167,13 @@ class _Work:
         if not self.deps or all(package.name in self.errors for package in self.packages):
             return
         ours = names(self.packages)
-        lines = [str(one) for one in self._requirements(late) if _name(one) not in ours]
-        lines += [*(TOOLS[1:] if late else ()), *(self.tools if self.tool.environment.current else ())]
+        requirements = self._requirements(late)
+        lines = [str(one) for one in requirements if _name(one) not in ours]
+        # A companion with an exact pin on the checkout's version exists, so that it may come along with the others.
+        pins = [one for one in requirements if any(each.operator == "==" for each in one.specifier)]
+        lines += [f"{_name(one)}=={package.version}" for package in self.packages for one in pins
+                  if _name(one) in package.companions and admits(one, package.version)]  # fmt: skip
+        lines += [*(BESIDE_TORCH if late else ()), *(self.tools if self.tool.environment.current else ())]
         file = self.packages[0].git_dir / "requirements.txt"  # it stays, for the command to be repeated by hand
         file.write_text("\n".join(dict.fromkeys(lines)) + "\n", encoding="utf-8")
         try:

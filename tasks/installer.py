@@ -17,6 +17,7 @@ from pathlib import Path
 from .environment import Environment
 from .errors import DiskError, InstallError
 from .model import Listener
+from .urls import redact
 
 SHOWN = 15  # last lines of a failed installer's output
 KEPT = 400  # last lines that the reason is looked for in
@@ -30,11 +31,11 @@ REASONS = (  # the first that fits counts; what its groups matched is put in
         r"conflict is caused by:\n((?:.+\n)+)|No solution found when resolving.*\n((?:.+\n)+)",
         "these requirements cannot be met together: {}",
     ),
-    (r"No matching distribution found for (.+)", "no release of {} is to be had from the package index"),
     (
         r"Failed to fetch|error sending request|dns error|NewConnectionError|ConnectTimeoutError|Read timed out",
         "the package index could not be reached",
     ),
+    (r"No matching distribution found for (.+)", "no release of {} is to be had from the package index"),
     (r"(?i)can't find rust compiler|cargo.*not (?:found|installed)", "the build needs Rust (cargo)"),
     (
         r"command '(\S+)' failed|No such file or directory: '([^']*(?:cc|\+\+|clang|ninja|cmake|nvcc))'",
@@ -118,7 +119,7 @@ def run(who: str, argv: Sequence[str], variables: Mapping[str, str], listener: L
         assert process.stdout is not None
         try:
             for line in process.stdout:
-                tail.append(line.rstrip())
+                tail.append(redact(line.rstrip()))
                 listener.output(who, tail[-1])
         except BaseException:
             process.send_signal(signal.SIGINT)  # and let it clear up

@@ -27,6 +27,7 @@ from tasks.package import Package
 from tasks.requirements import missing_requirements
 from tests.conftest import Environment as VirtualEnvironment
 from tests.surroundings import managed, started, unprivileged
+from tests.upstream.host import refused_url
 from tests.upstream.store import Upstream
 from tests.upstream.wheels import write_wheel
 
@@ -483,6 +484,20 @@ def test_a_requirement_that_is_not_to_be_had_is_named(
     again = subprocess.run(["sh", "-c", outcomes[0].error.fix], capture_output=True, text=True, check=False)
     assert "no-such-thing" in again.stdout + again.stderr
     assert [one.action for one in install(both, environment, deps=False, listener=heard)] == ["reinstalled"] * 2
+
+
+def test_an_index_that_cannot_be_reached_is_told_as_such(
+    environment: Environment, make_package: Callable[..., Package], heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PIP_NO_INDEX", "UV_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    with refused_url() as url:
+        for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"):
+            monkeypatch.setenv(name, f"{url}/simple")
+        (message,) = errors(install([make_package("sglang", "1.0", ["nothing"])], environment, listener=heard))
+    assert "index could not be reached" in message.splitlines()[0]
 
 
 def test_requirements_that_contradict_each_other_are_both_named(
