@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from invoke import Config, Context, Exit
+from invoke.config import Config
+from invoke.context import Context
+from invoke.exceptions import Exit
 
 import tasks
 from tasks.config import DEFAULTS
@@ -35,7 +37,8 @@ class Sources:
 
     def __call__(self, task: str, *, check: int | None = 0, full: bool = False, **refs: str) -> Result:
         """Run `clone` or `update`; `sglang="main"` and the like name REFs; `check` is the exit status it must have."""
-        tree = {"directory": str(self.path), "attempts": "2", **self.settings, "repositories": self.repositories}
+        given = {"directory": str(self.path), "attempts": "2", "repositories": self.repositories}
+        tree = {**DEFAULTS, **given, **self.settings}  # whole, so nothing is added
         context = Context(Config(overrides={"sources": tree, "run": {"echo": True}}, lazy=True))
         options = {f"{name}_branch": ref for name, ref in refs.items()}
         self.capture.readouterr()
@@ -81,12 +84,12 @@ class Sources:
         """Run the task and the commands that it names until it succeeds. Returns those commands."""
         commands: list[str] = []
         for _ in range(rounds):
-            result = self(task, check=None, **refs)
+            result = self(task, check=None, full=False, **refs)
             if result.status == 0:
                 return commands
             assert result.status == 5, result.err
             commands.append(self.fix(result))
-        raise AssertionError(f"still in the way after {commands}\n{self(task, check=None, **refs).err}")
+        raise AssertionError(f"still in the way after {commands}\n{self(task, check=None, full=False, **refs).err}")
 
 
 @pytest.fixture
