@@ -151,7 +151,7 @@ def run(c: Context, refs: Mapping[str, str], *, full: bool = False, python: str 
 def _tree(config: Config) -> Any:
     """The tree `sources`; below it the defaults, where Invoke has not put them (with `Context()` of a script)."""
     given = config.get("sources", {})
-    if isinstance(given, DataProxy) and {*DEFAULTS} <= {*given}:
+    if isinstance(given, Mapping | DataProxy) and {*DEFAULTS} <= {*given}:
         return given
     whole = config.clone()
     try:
