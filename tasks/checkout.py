@@ -19,7 +19,7 @@ from .layouts import cost
 from .model import Outcome, Repository
 from .move import check_unfinished, head_of, is_current, move
 from .objects import Cache, read_shallow
-from .protect import check_changes, check_commits, check_place, check_room, clear_left_overs, vacated
+from .protect import check_changes, check_commits, check_names, check_place, check_room, clear_left_overs, vacated
 from .record import read_record, write_record
 from .refs import Advertised, Target, release
 from .session import Session
@@ -152,13 +152,13 @@ def _update(session: Session, repository: Repository, remote: Remote, here: Chec
         session.listener.event(repository.name, f"is up to date at {here.head[:10]}")
         return _outcome(here, "up to date", target.ref)
     old = _outcome(here, "", "")
-    _check_own_work(remote, target, here.head)
+    _check_own_work(remote, target, advertised)
     _check_cost(session, repository)
-    before = read_tree(remote, here.head)
+    before = read_tree(remote, here.head) if here.head else {}
     if here.record.moving:
         before = {**read_tree(remote, here.record.moving), **before}  # some of its files may be here
     bringer = _bringer(session, repository, check=lambda tree: check_room(remote, before, tree), arrived=lambda _: None)
-    brought = bringer.bring(remote, target, repository.url, advertised, [here.head])
+    brought = bringer.bring(remote, target, repository.url, advertised, [here.head] if here.head else [])
     for submodule in list(brought.everything())[1:]:
         _check_submodule(submodule)
     room = vacated(remote, before, brought.tree)
@@ -179,7 +179,7 @@ def _bringer(
 
 
 def _is_full(path: Path) -> bool:
-    return (path / ".git").exists() and not read_shallow(path / ".git")
+    return bool(head_of(path)) and not read_shallow(path / ".git")
 
 
 def _show(session: Session, here: Checkout) -> None:
@@ -200,15 +200,16 @@ def _is_current(session: Session, here: Checkout, target: Target, advertised: Ad
     return all(head_of(here.path / path) == oid for path, oid in links.items())
 
 
-def _check_own_work(remote: Remote, target: Target, head: str) -> None:
-    record = read_record(remote.git_dir)
-    if not head:
-        raise LocalWorkError(f"{remote.who}: {remote.path} has no commit checked out.", f"git -C {remote.path} status")
+def _check_own_work(remote: Remote, target: Target, advertised: Advertised) -> None:
+    record, branch = read_record(remote.git_dir), target.name if target.kind == "branch" else ""
     if record.moving:
         check_unfinished(remote, record.moving)
     else:
         check_changes(remote)
-    check_commits(remote, target.name if target.kind == "branch" else "", [record.commit, record.moving])
+    there = {*advertised.heads.values(), *advertised.tags.values()}
+    check_commits(remote, branch, [record.commit, record.moving, *there])
+    if branch:
+        check_names(remote, branch)
 
 
 def _check_submodule(brought: Brought) -> None:

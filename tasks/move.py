@@ -40,6 +40,8 @@ def move(brought: Brought, configured: str = "", vacated: Iterable[str] = ()) ->
     where: tuple[str, ...] = ("--detach", target.commit)
     if target.kind == "branch":
         where = ("-B", target.name, f"refs/remotes/origin/{target.name}")
+        for old in same_place(remote, "refs/remotes/origin/", target.name):  # gone from the remote, or it had no such branch
+            run(remote.path, "update-ref", "-d", f"refs/remotes/origin/{old}")
         run(remote.path, "update-ref", f"refs/remotes/origin/{target.name}", target.commit)
         track_branch(remote, target.name)
     force = ("--force",) if before.moving == target.commit else ("--no-overwrite-ignore",)
@@ -60,6 +62,12 @@ def track_branch(remote: Remote, branch: str) -> None:
     following = run(remote.path, "config", "--get-all", "remote.origin.fetch", check=False).splitlines()
     if not {refspec, "+refs/heads/*:refs/remotes/origin/*"} & set(following):
         run(remote.path, "config", "--add", "remote.origin.fetch", refspec)
+
+
+def same_place(remote: Remote, folder: str, name: str) -> list[str]:
+    """The refs in `folder` that cannot be there together with `name`: one is a folder of the other's."""
+    names = (ref.removeprefix(folder) for ref in run(remote.path, "for-each-ref", "--format=%(refname)", folder).split())
+    return [other for other in names if other.startswith(f"{name}/") or name.startswith(f"{other}/")]
 
 
 def link_worktree(remote: Remote) -> None:

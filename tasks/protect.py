@@ -8,21 +8,26 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
+from .changes import changes_of, hidden_changes
 from .config import redact
 from .errors import LocalWorkError
-from .fetch import Entry, Remote
+from .fetch import Entry, Remote, present
 from .git import run
 from .model import Repository
+from .move import same_place
 from .objects import read_shallow
+from .record import read_record
 from .submodules import GITLINK, linked_git_dir
 
-_UNDER_WAY = {
-    "rebase-merge": "rebase",
-    "rebase-apply": "rebase",
-    "MERGE_HEAD": "merge",
-    "CHERRY_PICK_HEAD": "cherry-pick",
-    "REVERT_HEAD": "revert",
-    "BISECT_LOG": "bisect",
+_UNDER_WAY = {  # the first that is there
+    "rebase-merge": ("rebase", "--abort"),
+    "rebase-apply/applying": ("am", "--abort"),
+    "rebase-apply": ("rebase", "--abort"),
+    "MERGE_HEAD": ("merge", "--abort"),
+    "CHERRY_PICK_HEAD": ("cherry-pick", "--abort"),
+    "REVERT_HEAD": ("revert", "--abort"),
+    "sequencer": ("cherry-pick", "--abort"),
+    "BISECT_LOG": ("bisect", "reset"),
 }
 _LEFT = ("index.lock", "HEAD.lock", "shallow.lock", "config.lock", "packed-refs.lock", "refs/**/*.lock", "*.new",
          "objects/pack/tmp_*", "objects/pack/*.new", "fetch-*")  # fmt: skip
@@ -54,22 +59,41 @@ def check_place(repository: Repository) -> bool:
 def check_changes(remote: Remote) -> None:
     """Raise LocalWorkError where the checkout has changed, staged or deleted files, a changed submodule, or an
     operation of the user's under way."""
+    git = ("git", "-C", str(remote.path))
     for file, operation in _UNDER_WAY.items():
         if (remote.git_dir / file).exists():
-            finish = _command("git", "-C", str(remote.path), operation, "reset" if operation == "bisect" else "--abort")
-            raise LocalWorkError(f"{remote.who}: a {operation} is under way in {remote.path}.",
-                                 f"Finish it, or give it up: {finish}")  # fmt: skip
-    if changed := changed_paths(remote.path):
-        shown = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")  # noqa: PLR2004
-        inside = next((p for p in changed if (remote.path / p / ".git").exists()), "")
-        raise LocalWorkError(f"{remote.who}: {len(changed)} changed in {remote.path}: {shown}.",
-                             _command("git", "-C", str(remote.path / inside), "stash"))  # fmt: skip
+            what = f"{remote.who}: git {operation[0]} is under way in {remote.path}; finish it, or give it up:"
+            raise LocalWorkError(what, _command(*git, *operation))
+    if hidden := hidden_changes(remote.path):
+        first, option = hidden[0]
+        what = f"{remote.who}: {_listed([name for name, _ in hidden], 'changed')} hidden from git status in {remote.path}."
+        raise LocalWorkError(what, _command(*git, "update-index", option, "--", first))
+    changes = changes_of(remote.path)
+    for change in changes:
+        if change.submodule and (linked := linked_git_dir(remote.path / change.path)):
+            inner = Remote(remote.path / change.path, linked, f"{remote.who}/{change.path}", remote.network)
+            check_changes(inner)
+            check_commits(inner, "", [change.oid, read_record(linked).commit])
+    if changes:
+        change = changes[0]
+        fix: tuple[str, ...] = ("stash",)
+        if any(each.state == "u" for each in changes):
+            fix = ("reset", "--quiet")  # keeps the files as they are
+        elif not _exists(remote, "HEAD"):
+            fix = ("rm", "-r", "--quiet", "--cached", ".")
+        elif added := [each.path for each in changes if each.state == ".A"]:
+            fix = ("reset", "--quiet", "--", *added)
+        elif change.submodule:  # which git-stash(1) passes over
+            fix = ("reset", "--quiet", "--", change.path)
+            if change.state[0] == ".":
+                fix = ("submodule", "update", "--init", "--", change.path)
+        what = f"{remote.who}: {_listed([each.path for each in changes], 'changed')} in {remote.path}."
+        raise LocalWorkError(what, _command(*git, *fix))
 
 
-def changed_paths(path: Path) -> list[str]:
-    """The tracked files that differ from the commit, and the submodules with other commits or changed files."""
-    told = run(path, "status", "--porcelain=v2", "-z", "--untracked-files=no", "--ignore-submodules=untracked", "--no-renames")
-    return [line.split(" ", 10 if line.startswith("u") else 8)[-1] for line in told.split("\0") if line[:2] in ("1 ", "u ")]
+def _listed(paths: list[str], what: str) -> str:
+    shown = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")  # noqa: PLR2004
+    return f"{len(paths)} {what}: {shown},"
 
 
 def check_room(remote: Remote, before: Mapping[str, Entry], after: Mapping[str, Entry]) -> None:
@@ -127,21 +151,27 @@ def check_commits(remote: Remote, branch: str, known: Iterable[str]) -> None:
 
     Commits that the remote has had are no loss: its branches, what was ever fetched from it, and `known`.
     """
-    heads = [ref for ref in ("HEAD", f"refs/heads/{branch}" if branch else "") if ref and _exists(remote, ref)]
-    if branch and run(remote.path, "symbolic-ref", "--quiet", "HEAD", check=False) not in ("", f"refs/heads/{branch}"):
-        heads.remove("HEAD")  # another branch keeps it
-    elif not branch and run(remote.path, "symbolic-ref", "--quiet", "HEAD", check=False):
-        heads = []
+    on = run(remote.path, "symbolic-ref", "--quiet", "HEAD", check=False)  # a branch that does not move keeps its commits
+    moving = {"HEAD" if not on or (branch and on == f"refs/heads/{branch}") else "", f"refs/heads/{branch}" if branch else ""}
+    heads = [ref for ref in sorted(moving) if ref and _exists(remote, ref)]
     if not heads:
         return
-    kept = [f"^{oid}" for oid in {*read_shallow(remote.git_dir), *known} if oid]
+    kept = [f"^{oid}" for oid in present(remote.git_dir, {*read_shallow(remote.git_dir), *known})]
     others = ["--not", *([f"--exclude={branch}"] if branch else []), "--branches", "--remotes", "--tags", "--glob=refs/previous"]
     stdin = "\n".join([*heads, *kept]) + "\n"
-    lost = run(remote.path, "rev-list", "--ignore-missing", "--max-count=100", "--stdin", *others, stdin=stdin).split()
+    lost = run(remote.path, "rev-list", "--max-count=100", "--stdin", *others, stdin=stdin).split()
     if lost:
         where = f"on {branch}" if branch else "on a detached HEAD"
-        raise LocalWorkError(f"{remote.who}: {len(lost)} commits {where} in {remote.path} that its remote does not have.",
-                             _command("git", "-C", str(remote.path), "branch", "my-work", lost[0][:12]))  # fmt: skip
+        count = "a commit" if len(lost) == 1 else f"{len(lost)} commits"
+        raise LocalWorkError(f"{remote.who}: {count} {where} in {remote.path} that its remote does not have.",
+                             _command("git", "-C", str(remote.path), "branch", f"my-work-{lost[0][:7]}", lost[0]))  # fmt: skip
+
+
+def check_names(remote: Remote, branch: str) -> None:
+    """Raise LocalWorkError where a branch of the user's has a name that leaves no room for `branch`."""
+    for other in same_place(remote, "refs/heads/", branch):
+        raise LocalWorkError(f"{remote.who}: the branch {other} in {remote.path} leaves no room for {branch}.",
+                             _command("git", "-C", str(remote.path), "branch", "-m", other, f"mine-{other}"))  # fmt: skip
 
 
 def clear_left_overs(remote: Remote) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+from .changes import changed_paths
 from .config import redact
 from .environment import Environment, import_check
 from .errors import SourcesError
@@ -19,7 +20,7 @@ from .git import Network
 from .model import Check, Listener, Repository, Settings
 from .move import head_of
 from .package import Package, names
-from .protect import changed_paths, check_place
+from .protect import check_place
 from .requirements import Missing, missing_requirements
 from .state import Checkout, read_checkout
 from .submodules import GITLINK

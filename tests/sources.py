@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shlex
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from tasks.config import DEFAULTS
 from tests.conftest import Result
 from tests.upstream.store import PATHS
 
-HEX = r"[0-9a-f]{40}"
+IDENTITY = {f"GIT_{role}_{what}": "user@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
 @dataclass
@@ -35,7 +34,7 @@ class Sources:
     repositories: dict[str, dict[str, Any]]
     settings: dict[str, Any] = field(default_factory=dict)
 
-    def __call__(self, task: str, *, check: int | None = 0, full: bool = False, **refs: str) -> Result:
+    def __call__(self, task: str, *, check: int | None = 0, full: bool = False, **refs: Any) -> Result:
         """Run `clone` or `update`; `sglang="main"` and the like name REFs; `check` is the exit status it must have."""
         given = {"directory": str(self.path), "attempts": "2", "repositories": self.repositories}
         tree = {**DEFAULTS, **given, **self.settings}  # whole, so nothing is added
@@ -53,9 +52,8 @@ class Sources:
 
     def git(self, repository: str, *arguments: str, check: bool = True) -> str:
         """What git prints in a checkout, such as `sglang` or `flashinfer/3rdparty/cutlass`, for an ordinary user."""
-        who = {f"GIT_{role}_{what}": f"{what}@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
         run = subprocess.run(
-            ["git", "-c", "protocol.file.allow=never", *arguments], cwd=self.path / repository, env={**os.environ, **who},
+            ["git", *arguments], cwd=self.path / repository, env={**os.environ, **IDENTITY},
             capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert not check or run.returncode == 0, run.stderr + run.stdout
@@ -76,20 +74,21 @@ class Sources:
         """Run the command that the last error names, as the user would in a shell. Returns the command."""
         (command,) = re.findall(r"^  ((?:git|mv|invoke) .*)$", result.err, re.M)
         if not command.startswith("invoke"):
-            run = subprocess.run(["sh", "-c", command], cwd=self.path, capture_output=True, text=True, check=False)
+            run = subprocess.run(
+                ["sh", "-c", command], cwd=self.path, env={**os.environ, **IDENTITY}, capture_output=True, text=True, check=False
+            )
             assert run.returncode == 0, f"{command}\n{run.stdout}{run.stderr}"
         return str(command)
 
-    def mend(self, task: str = "update", rounds: int = 4, **refs: str) -> list[str]:
-        """Run the task and the commands that it names until it succeeds. Returns those commands."""
+    def mend(self, task: str = "update", result: Result | None = None, **refs: Any) -> list[str]:
+        """Run the task and the commands that it names until it succeeds, from its `result` on. Returns those commands."""
         commands: list[str] = []
-        for _ in range(rounds):
-            result = self(task, check=None, full=False, **refs)
-            if result.status == 0:
-                return commands
-            assert result.status == 5, result.err
+        result = result or self(task, check=None, **refs)
+        while result.status:
+            assert result.status == 5 and len(commands) < 4, f"after {commands}:\n{result.err}"
             commands.append(self.fix(result))
-        raise AssertionError(f"still in the way after {commands}\n{self(task, check=None, full=False, **refs).err}")
+            result = self(task, check=None, **refs)
+        return commands
 
 
 @pytest.fixture
@@ -157,19 +156,13 @@ def fingerprint(folder: Path, leave_out: str = r"^\.lock", times: bool = True) -
 
 def work(folder: Path) -> dict[str, str]:
     """A fingerprint of all that is a user's: every file but the objects that have come, and what says which those are."""
-    return fingerprint(folder, r"(^|/)\.lock|\.git/(modules/.*)?(objects(/|$)|shallow$)|\.git/sources\.json$")
+    return fingerprint(folder, r"(^|/)\.lock|\.git/(modules/.*)?(objects(/|$)|shallow$)|\.git/(modules/.*/)?sources\.json$|\.git/modules/.*/config$")
 
 
-def commits(folder: Path) -> set[str]:
-    """Every commit that any ref, HEAD or stash of the repository leads to."""
-    env = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
-    listed = subprocess.run(
-        ["git", "rev-list", "--all", "HEAD", "--reflog" if (folder / ".git/refs/stash").exists() else "--all"],
-        cwd=folder, env=env, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return set(listed.stdout.split())
+def commits(folder: Path, *revisions: str) -> set[str]:
+    """Every commit that a ref, HEAD or a stash of the repository leads to, or one of `revisions` alone."""
 
+    def ask(*arguments: str) -> list[str]:
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False).stdout.split()
 
-def quoted(words: Iterable[object]) -> str:
-    """The words as a shell takes them."""
-    return shlex.join(map(str, words))
+    return set(ask("rev-list", *(revisions or ("--all", "HEAD", *ask("stash", "list", "--format=%H")))))

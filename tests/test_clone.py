@@ -273,5 +273,3 @@ def test_a_host_that_serves_neither_filters_nor_ids_is_enough(sources: Sources, 
     assert sources.head("flashinfer") == upstream.commit("flashinfer", "v0.6.7.post3")
     sound(sources, "flashinfer")
     sound(sources, "sglang")
-
-

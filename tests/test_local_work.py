@@ -1,0 +1,526 @@
+"""Nothing of the user's is lost: whatever a move could lose stays as it is, byte for byte, until the user decides."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.sources import Sources, commits, fingerprint, url, work
+from tests.upstream.store import Gitlink, Upstream
+
+pytest_plugins = ("tests.sources",)
+PRECIOUS = "precious"
+LEFT_OUT = r"^\.lock|\.git/(objects/|config$|shallow$|info$)"
+Act = Callable[["Thing", str], None]
+
+
+class Thing:
+    """A small repository with a submodule, cloned; and what a user does in one of the two."""
+
+    def __init__(self, sources: Sources, upstream: Upstream) -> None:
+        self.sources, self.upstream = sources, upstream
+        sources.repositories = {"thing": {"url": url("some/thing"), "branch": "main"}}
+
+    def make(self) -> None:
+        """Make the upstreams and clone them."""
+        files = {"a.txt": "a\n" * 9, "b.txt": "b\n", "gone.txt": "gone\n", "kept.txt": "kept\n", ".gitignore": "*.log\n"}
+        modules = '[submodule "lib"]\n\tpath = deps/lib\n\turl = ../lib.git\n'
+        self.upstream.add_commit("some/lib", "main", files)
+        lib = self.upstream.add_commit("some/lib", "main", {"b.txt": "2\n"})
+        self.upstream.add_commit("some/thing", "main", files)
+        self.upstream.add_commit("some/thing", "main", {".gitmodules": modules, "deps/lib": Gitlink(lib)})
+        self.upstream.move_tag("some/thing", "v1.0")
+        self.sources("clone")
+
+    def move_on(self) -> str:
+        """Both upstreams have new commits, which change, add and delete files. Returns the repository's new commit."""
+        changes = {"a.txt": "new\n" * 9, "gone.txt": None, "new.txt": "new\n", "folder/new.txt": "new\n", "new.log": "new\n"}
+        lib = self.upstream.add_commit("some/lib", "main", changes)
+        return self.upstream.add_commit("some/thing", "main", {**changes, "deps/lib": Gitlink(lib)})
+
+    def write(self, place: str, name: str, text: str = f"{PRECIOUS}\n") -> None:
+        file = self.sources.path / place / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def git(self, place: str, *arguments: str, check: bool = True) -> str:
+        return self.sources.git(place, *arguments, check=check)
+
+    def commit(self, place: str, name: str = "mine.txt") -> str:
+        return self.sources.commit(place, name, f"{PRECIOUS}\n")
+
+    def has(self, text: str = PRECIOUS) -> bool:
+        """Whether the text is in a file below the folder, or in a commit that a ref of the repositories leads to."""
+        files = (file for file in self.sources.path.rglob("*") if file.is_file() and ".git" not in file.parts)
+        if any(text in file.read_text(errors="replace") for file in files):
+            return True
+        places = [place for place in ("thing", "thing/deps/lib") if (self.sources.path / place / ".git").exists()]
+        return any(self.git(place, "log", "--all", "-m", "--format=%h", "-S", text) for place in places)
+
+    def own(self, place: str, *revisions: str) -> set[str]:
+        """The commits that a ref of the repository (or one of `revisions` alone) leads to and that are not upstream's."""
+        upstreams = (self.upstream.path(name) for name in ("some/thing", "some/lib"))
+        found = commits(self.sources.path / place, *revisions)
+        return found.difference(*(commits(path, "--all") for path in upstreams))
+
+
+@pytest.fixture
+def thing(sources: Sources, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Thing:
+    """The small repository, cloned: made once for each worker, then copied."""
+    thing, made = Thing(sources, upstream), tmp_path_factory.getbasetemp() / "thing"
+    if made.exists():
+        shutil.copytree(made / "some", upstream.root / "some")
+        subprocess.run(["cp", "-a", made / "tmp", sources.path], check=True)  # with times to the nanosecond
+    else:
+        thing.make()
+        shutil.copytree(upstream.root / "some", made / "some")
+        subprocess.run(["cp", "-a", sources.path, made / "tmp"], check=True)
+    return thing
+
+
+def modified(thing: Thing, place: str) -> None:
+    thing.write(place, "a.txt")
+
+
+def modified_where_nothing_changes(thing: Thing, place: str) -> None:
+    thing.write(place, "kept.txt")
+
+
+def staged(thing: Thing, place: str) -> None:
+    thing.write(place, "a.txt")
+    thing.git(place, "add", "a.txt")
+
+
+def staged_and_changed_again(thing: Thing, place: str) -> None:
+    staged(thing, place)
+    thing.write(place, "a.txt", "again\n")
+
+
+def staged_new(thing: Thing, place: str) -> None:
+    thing.write(place, "mine.txt")
+    thing.git(place, "add", "mine.txt")
+
+
+def staged_new_where_the_target_has_one(thing: Thing, place: str) -> None:
+    thing.write(place, "new.txt")
+    thing.git(place, "add", "new.txt")
+
+
+def meant_to_be_added(thing: Thing, place: str) -> None:
+    thing.write(place, "mine.txt")
+    thing.git(place, "add", "--intent-to-add", "mine.txt")
+
+
+def deleted(thing: Thing, place: str) -> None:
+    (thing.sources.path / place / "a.txt").unlink()
+
+
+def deleted_in_the_index_alone(thing: Thing, place: str) -> None:
+    thing.write(place, "a.txt")
+    thing.git(place, "rm", "-q", "--cached", "a.txt")
+
+
+def renamed(thing: Thing, place: str) -> None:
+    thing.git(place, "mv", "b.txt", "B.txt")
+
+
+def made_executable(thing: Thing, place: str) -> None:
+    (thing.sources.path / place / "b.txt").chmod(0o755)
+
+
+def replaced_by_a_link(thing: Thing, place: str) -> None:
+    (thing.sources.path / place / "b.txt").unlink()
+    (thing.sources.path / place / "b.txt").symlink_to("kept.txt")
+
+
+def assumed_unchanged(thing: Thing, place: str) -> None:
+    thing.git(place, "update-index", "--assume-unchanged", "a.txt")
+    thing.write(place, "a.txt")
+
+
+def skipped_in_the_worktree(thing: Thing, place: str) -> None:
+    thing.git(place, "update-index", "--skip-worktree", "a.txt")
+    thing.write(place, "a.txt")
+
+
+def assumed_unchanged_and_deleted_by_the_target(thing: Thing, place: str) -> None:
+    thing.git(place, "update-index", "--assume-unchanged", "gone.txt")
+    thing.write(place, "gone.txt")
+
+
+def untracked_in_the_way(thing: Thing, place: str) -> None:
+    thing.write(place, "new.txt")
+
+
+def ignored_in_the_way(thing: Thing, place: str) -> None:
+    thing.write(place, "new.log")
+
+
+def untracked_folder_in_the_way(thing: Thing, place: str) -> None:
+    thing.write(place, "new.txt/mine.txt")
+
+
+def untracked_file_where_a_folder_comes(thing: Thing, place: str) -> None:
+    thing.write(place, "folder")
+
+
+def link_where_a_folder_comes(thing: Thing, place: str) -> None:
+    outside = thing.sources.path / "outside"
+    outside.mkdir()
+    (outside / "mine.txt").write_text(f"{PRECIOUS}\n")
+    (thing.sources.path / place / "folder").symlink_to(outside)
+
+
+def committed_on_the_branch(thing: Thing, place: str) -> None:
+    thing.git(place, "checkout", "-q", "-B", "main")
+    thing.commit(place)
+
+
+def committed_on_a_detached_head(thing: Thing, place: str) -> None:
+    thing.git(place, "checkout", "-q", "--detach")
+    thing.commit(place)
+
+
+def _diverge(thing: Thing, place: str) -> None:
+    thing.git(place, "checkout", "-q", "-B", "main")
+    thing.git(place, "checkout", "-q", "-b", "side")
+    thing.commit(place, "a.txt")
+    thing.git(place, "checkout", "-q", "main")
+    thing.commit(place, "b.txt")
+    thing.write(place, "a.txt", "ours\n")
+    thing.git(place, "commit", "-q", "-a", "-m", "Ours")
+
+
+def merge_under_way(thing: Thing, place: str) -> None:
+    _diverge(thing, place)
+    thing.git(place, "merge", "side", check=False)
+
+
+def rebase_under_way(thing: Thing, place: str) -> None:
+    _diverge(thing, place)
+    thing.git(place, "rebase", "side", check=False)
+
+
+def cherry_pick_under_way(thing: Thing, place: str) -> None:
+    _diverge(thing, place)
+    thing.git(place, "cherry-pick", "side", check=False)
+
+
+def revert_under_way(thing: Thing, place: str) -> None:
+    _diverge(thing, place)
+    thing.git(place, "revert", "--no-edit", "side", check=False)
+
+
+def mail_under_way(thing: Thing, place: str) -> None:
+    _diverge(thing, place)
+    patch = thing.git(place, "format-patch", "-1", "--stdout", "side")
+    thing.write(place, "../mail.patch", patch + "\n")
+    thing.git(place, "am", str(thing.sources.path / place / "../mail.patch"), check=False)
+
+
+def bisect_under_way(thing: Thing, place: str) -> None:
+    thing.git(place, "bisect", "start")
+
+
+def stash_that_did_not_apply(thing: Thing, place: str) -> None:
+    thing.write(place, "a.txt")
+    thing.git(place, "stash")
+    thing.git(place, "checkout", "-q", "-B", "main")
+    thing.write(place, "a.txt", "other\n")
+    thing.git(place, "commit", "-q", "-a", "-m", "Other")
+    thing.git(place, "stash", "pop", check=False)
+
+
+UNSAFE = [
+    modified, modified_where_nothing_changes, staged, staged_and_changed_again, staged_new,
+    staged_new_where_the_target_has_one, meant_to_be_added, deleted, deleted_in_the_index_alone, renamed, made_executable,
+    replaced_by_a_link, assumed_unchanged, skipped_in_the_worktree, assumed_unchanged_and_deleted_by_the_target,
+    untracked_in_the_way, ignored_in_the_way, untracked_folder_in_the_way, untracked_file_where_a_folder_comes,
+    link_where_a_folder_comes, committed_on_the_branch, committed_on_a_detached_head, merge_under_way, rebase_under_way,
+    cherry_pick_under_way, revert_under_way, mail_under_way, bisect_under_way, stash_that_did_not_apply,
+]  # fmt: skip
+UNSAFE_IN_A_SUBMODULE = [
+    modified, staged_new, deleted, skipped_in_the_worktree, untracked_in_the_way, link_where_a_folder_comes,
+    committed_on_the_branch, committed_on_a_detached_head, merge_under_way, mail_under_way, stash_that_did_not_apply,
+]  # fmt: skip
+WITHOUT_CONTENT = (deleted, renamed, made_executable, replaced_by_a_link, bisect_under_way)
+
+
+@pytest.mark.parametrize(
+    ("act", "place"),
+    [(act, "thing") for act in UNSAFE] + [(act, "thing/deps/lib") for act in UNSAFE_IN_A_SUBMODULE],
+    ids=lambda given: getattr(given, "__name__", given),
+)
+def test_nothing_is_lost(act: Act, place: str, thing: Thing) -> None:
+    """Design, 1: left byte for byte with exit status 5, and the command that is named resolves it."""
+    act(thing, place)
+    top = thing.sources.path / "thing"
+    kept = ("--branches",) if act is rebase_under_way else ()  # to give up a rebase gives up what it has made
+    before, known = work(thing.sources.path), {where: thing.own(where, *kept) for where in ("thing", place)}
+    new = thing.move_on()
+    result = thing.sources("update", check=5)
+    assert work(thing.sources.path) == before
+    assert str(top) in result.err
+    thing.sources.mend(result=result)
+    assert thing.sources.head("thing") == new
+    assert thing.git("thing", "status", "--porcelain", "--untracked-files=no") == ""
+    assert act in WITHOUT_CONTENT or thing.has()
+    for where, had in known.items():
+        assert had <= thing.own(where), "a commit was left without a ref"
+
+
+def stashed(thing: Thing, place: str) -> None:
+    thing.write(place, "a.txt")
+    thing.git(place, "stash")
+
+
+def untracked(thing: Thing, place: str) -> None:
+    thing.write(place, "mine.txt")
+    thing.write(place, "my folder/mine.txt")
+
+
+def installed_artefacts(thing: Thing, place: str) -> None:
+    thing.write(place, "thing.egg-info/PKG-INFO")
+    thing.write(place, "build.log")
+
+
+def another_branch(thing: Thing, place: str) -> None:
+    old = thing.git(place, "rev-parse", "--abbrev-ref", "HEAD")
+    head = thing.sources.head(place)
+    thing.git(place, "checkout", "-q", "-b", "mine")
+    thing.commit(place)
+    thing.git(place, "checkout", "-q", head if old == "HEAD" else old)
+
+
+def tagged(thing: Thing, place: str) -> None:
+    head = thing.sources.head(place)
+    old = thing.git(place, "rev-parse", "--abbrev-ref", "HEAD")
+    thing.git(place, "checkout", "-q", "--detach")
+    thing.commit(place)
+    thing.git(place, "tag", "my-tag")
+    thing.git(place, "checkout", "-q", head if old == "HEAD" else old)
+
+
+def touched(thing: Thing, place: str) -> None:
+    another_branch(thing, place)
+    os.utime(thing.sources.path / place / "a.txt", (1, 1))
+
+
+def worktree_elsewhere(thing: Thing, place: str) -> None:
+    other = thing.sources.path / "elsewhere"
+    thing.git(place, "worktree", "add", "-q", "-b", "mine", str(other))
+    thing.commit("elsewhere")
+
+
+@pytest.mark.parametrize("place", ["thing", "thing/deps/lib"])
+@pytest.mark.parametrize(
+    "act",
+    [stashed, untracked, installed_artefacts, another_branch, tagged, touched, worktree_elsewhere],
+    ids=lambda act: act.__name__,
+)
+def test_what_is_in_nobodys_way_survives(act: Act, place: str, thing: Thing) -> None:
+    act(thing, place)
+    known = thing.own(place)
+    new = thing.move_on()
+    thing.sources("update")
+    assert thing.sources.head("thing") == new
+    assert thing.has()
+    assert known <= thing.own(place)
+    assert thing.git("thing", "status", "--porcelain", "--untracked-files=no") == ""
+
+
+def test_a_branch_of_the_users_is_left_where_it_is(thing: Thing) -> None:
+    thing.git("thing", "checkout", "-q", "-b", "mine")
+    mine = thing.commit("thing")
+    new = thing.move_on()
+    thing.sources("update")
+    assert thing.sources.head("thing") == new
+    assert thing.git("thing", "rev-parse", "mine") == mine
+
+
+def test_commits_on_a_branch_stay_there_when_a_tag_is_checked_out(thing: Thing) -> None:
+    mine = thing.commit("thing")
+    thing.sources.repositories["thing"]["branch"] = "v1.0"
+    thing.sources("update")
+    assert thing.sources.head("thing") == thing.upstream.commit("some/thing", "v1.0")
+    assert thing.git("thing", "rev-parse", "main") == mine
+
+
+def test_commits_that_the_remote_had_before_it_was_pushed_with_force_are_no_loss(thing: Thing) -> None:
+    thing.move_on()
+    thing.sources("update")
+    new = thing.upstream.force_push("some/thing", "main", {"forced.txt": "forced\n"})
+    thing.sources("update")
+    assert thing.sources.head("thing") == new
+
+
+def test_commits_that_have_been_pushed_are_no_loss(thing: Thing) -> None:
+    thing.commit("thing")
+    thing.git("thing", "push", "-q", str(thing.upstream.path("some/thing")), "HEAD:refs/heads/mine")
+    new = thing.move_on()
+    thing.sources("update")
+    assert thing.sources.head("thing") == new
+
+
+def test_another_commit_in_a_submodule_is_kept(thing: Thing) -> None:
+    thing.git("thing/deps/lib", "fetch", "-q", "--unshallow")
+    thing.git("thing/deps/lib", "checkout", "-q", "HEAD~1")
+    before = work(thing.sources.path)
+    new = thing.move_on()
+    result = thing.sources("update", check=5)
+    assert work(thing.sources.path) == before
+    thing.sources.mend(result=result)
+    assert thing.sources.head("thing") == new
+
+
+@pytest.mark.parametrize("staged", [False, True])
+def test_a_commit_in_a_submodule_that_the_repository_shall_have(staged: bool, thing: Thing) -> None:
+    mine = thing.commit("thing/deps/lib")
+    if staged:
+        thing.git("thing", "add", "deps/lib")
+    before = work(thing.sources.path)
+    new = thing.move_on()
+    result = thing.sources("update", check=5)
+    assert work(thing.sources.path) == before
+    thing.sources.mend(result=result)
+    assert thing.sources.head("thing") == new
+    assert mine in commits(thing.sources.path / "thing/deps/lib")
+
+
+def test_a_commit_in_a_submodule_that_is_none_any_more(thing: Thing) -> None:
+    """The folder of a former submodule, with a commit made there afterwards; then it is a submodule again."""
+    thing.upstream.add_commit("some/thing", "main", {".gitmodules": None, "deps/lib": None})
+    thing.sources("update")
+    mine = thing.commit("thing/deps/lib")
+    shutil.rmtree(thing.sources.path / "thing/deps")
+    modules = thing.upstream.read("some/thing", ".gitmodules", "v1.0")
+    link = Gitlink(thing.upstream.add_commit("some/lib", "main", {"late.txt": "late\n"}))
+    thing.upstream.add_commit("some/thing", "main", {".gitmodules": modules, "deps/lib": link})
+    thing.sources.mend()
+    assert thing.sources.head("thing/deps/lib") == link.commit
+    assert mine in commits(thing.sources.path / "thing/deps/lib")
+
+
+def test_files_where_a_submodule_comes_are_kept(thing: Thing) -> None:
+    link = Gitlink(thing.upstream.commit("some/lib"))
+    modules = thing.upstream.read("some/thing", ".gitmodules")
+    modules += '[submodule "more"]\n\tpath = deps/more\n\turl = ../lib.git\n'
+    thing.write("thing", "deps/more/mine.txt")
+    before = work(thing.sources.path)
+    new = thing.upstream.add_commit("some/thing", "main", {".gitmodules": modules, "deps/more": link})
+    result = thing.sources("update", check=5)
+    assert work(thing.sources.path) == before
+    thing.sources.mend(result=result)
+    assert thing.sources.head("thing") == new
+    assert thing.sources.head("thing/deps/more") == link.commit
+    assert thing.has()
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_files_in_a_submodule_that_makes_room_are_kept(ignored: bool, thing: Thing) -> None:
+    thing.write("thing", "deps/lib/mine.log" if ignored else "deps/lib/mine.txt")
+    before = work(thing.sources.path)
+    new = thing.upstream.add_commit("some/thing", "main", {".gitmodules": None, "deps/lib": "a file\n"})
+    result = thing.sources("update", check=5)
+    assert work(thing.sources.path) == before
+    thing.sources.mend(result=result)
+    assert thing.sources.head("thing") == new
+    assert thing.has()
+
+
+def a_file(path: Path, _: Thing) -> None:
+    path.write_text(PRECIOUS)
+
+
+def a_dangling_link(path: Path, _: Thing) -> None:
+    path.symlink_to("nowhere")
+
+
+def a_link_to_a_checkout(path: Path, _: Thing) -> None:
+    path.with_name("real").mkdir()
+    subprocess.run(["git", "clone", "-q", url("some/thing"), path.with_name("real")], check=True)
+    path.symlink_to("real")
+
+
+def a_folder(path: Path, _: Thing) -> None:
+    path.mkdir()
+    (path / "mine.txt").write_text(PRECIOUS)
+
+
+def a_folder_inside_a_repository(path: Path, thing: Thing) -> None:
+    subprocess.run(["git", "init", "-q", path.parent], check=True)
+    subprocess.run(["git", "remote", "add", "origin", url("some/thing")], cwd=path.parent, check=True)
+    a_folder(path, thing)
+
+
+def a_worktree_of_another_checkout(path: Path, _: Thing) -> None:
+    subprocess.run(["git", "clone", "-q", url("some/thing"), path.with_name("real")], check=True)
+    subprocess.run(["git", "worktree", "add", "-q", "-b", "mine", path], cwd=path.with_name("real"), check=True)
+
+
+def a_bare_repository(path: Path, _: Thing) -> None:
+    subprocess.run(["git", "clone", "-q", "--bare", url("some/thing"), path], check=True)
+
+
+def a_checkout_from_elsewhere(path: Path, _: Thing) -> None:
+    subprocess.run(["git", "clone", "-q", url("some/thing"), path], check=True)
+    subprocess.run(["git", "remote", "set-url", "origin", url("some/lib")], cwd=path, check=True)
+
+
+def a_checkout_without_a_remote(path: Path, _: Thing) -> None:
+    subprocess.run(["git", "clone", "-q", url("some/thing"), path], check=True)
+    subprocess.run(["git", "remote", "remove", "origin"], cwd=path, check=True)
+
+
+def a_repository_without_commits(path: Path, _: Thing) -> None:
+    subprocess.run(["git", "init", "-q", path], check=True)
+    subprocess.run(["git", "remote", "add", "origin", url("some/thing")], cwd=path, check=True)
+    (path / "a.txt").write_text(PRECIOUS)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        a_file, a_dangling_link, a_link_to_a_checkout, a_folder, a_folder_inside_a_repository,
+        a_worktree_of_another_checkout, a_bare_repository, a_checkout_from_elsewhere, a_checkout_without_a_remote,
+        a_repository_without_commits,
+    ],
+    ids=lambda what: what.__name__,
+)  # fmt: skip
+def test_what_lies_in_the_place_of_a_checkout_is_left_as_it_is(
+    what: Callable[[Path, Thing], None], thing: Thing, upstream: Upstream
+) -> None:
+    top = thing.sources.path / "thing"
+    shutil.rmtree(top)
+    what(top, thing)
+    before, known = fingerprint(thing.sources.path, LEFT_OUT), thing.has()
+    result = thing.sources("update", check=5)
+    assert fingerprint(thing.sources.path, LEFT_OUT) == before
+    assert str(top) in result.err
+    thing.sources.mend("clone") if what is not a_repository_without_commits else None
+    thing.sources.mend("update")
+    assert thing.sources.head("thing") == upstream.commit("some/thing")
+    assert thing.has() == known
+
+
+def test_the_other_repository_goes_on(sources: Sources, upstream: Upstream) -> None:
+    sources("clone")
+    (sources.path / "sglang/README.md").write_text(PRECIOUS)
+    upstream.add_commit("sglang", "main")
+    new = upstream.add_commit("flashinfer", "main")
+    result = sources("update", check=5)
+    assert sources.head("flashinfer") == new
+    assert "left alone" in result.out
+    assert (sources.path / "sglang/README.md").read_text() == PRECIOUS
+
+
+def test_a_changed_file_is_in_nobodys_way_while_nothing_moves(thing: Thing) -> None:
+    modified(thing, "thing")
+    before = fingerprint(thing.sources.path)
+    assert "up to date" in thing.sources("update").out
+    assert fingerprint(thing.sources.path) == before
