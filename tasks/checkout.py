@@ -111,9 +111,10 @@ def plan_update(session: Session, repository: Repository) -> Outcome:
     if not planned.commit:
         return planned
     target = session.target(repository)
-    if _is_current(session, here, target, session.advertised(repository)):
+    advertised = session.advertised(repository)
+    if _is_current(session, here, target, advertised):
         return _outcome(here, "up to date", target.ref)
-    _check_own_work(Remote(here.path, here.git_dir, repository.name, session.network), target, here.head)
+    _check_own_work(Remote(here.path, here.git_dir, repository.name, session.network), target, advertised)
     session.listener.event(repository.name, f"{here.head[:10]} → {target.commit[:10]}")
     return planned
 
