@@ -1,0 +1,171 @@
+"""What `invoke` itself is told: help, mistakes, broken configuration, its own flags, completion, start-up."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Project
+from tests.sources import fingerprint
+from tests.upstream.host import GitHost
+
+TASKS = ("clone", "update", "install", "verify", "setup")
+SLOW = ("rich", "git", "packaging", "tenacity", "filelock", "platformdirs", "psutil", "fastjsonschema")
+FURTHER = "sources:\n  repositories:\n"
+
+
+def test_the_list_and_the_help_explain_themselves(project: Project) -> None:
+    listed = project.invoke("--list").out
+    assert re.findall(r"^  (\w+) ", listed, re.M) == sorted(TASKS)
+    shown = {task: project.invoke("--help", task).out for task in TASKS}
+    for task in ("clone", "update", "setup"):
+        for form in ("main", "v0.5.10.post1", "1a2b3c4d5e", "latest", "matching", "refs/heads/x, refs/tags/x"):
+            assert re.search(rf"^    {form} +\w", shown[task], re.M), f"{form} in the help of {task}"
+        assert "--sglang-branch=STRING" in shown[task]
+        assert "the configured branch" in shown[task]
+    for task in TASKS:
+        assert re.search(rf"Examples:\n    invoke {task}\n", shown[task])
+    assert "--[no-]deps" in shown["install"]
+    assert "This is the default." in " ".join(shown["install"].split())
+
+
+def test_a_mistake_on_the_command_line_is_answered_with_what_was_meant(project: Project) -> None:
+    answers = {
+        "clone --sglang-brach=main": "--sglang-brach is no option of clone. Did you mean --sglang-branch?",
+        "instal": "instal is no task. Did you mean install?",
+        "--help clonee": "clonee is no task. Did you mean clone?",
+        "--lsit": "--lsit is no option. Did you mean --list?",
+        "setup --no-dep": "--no-dep is no option of setup. Did you mean --no-deps?",
+        "verify --sglang-branch=main": "--sglang-branch is no option of verify. These have it: clone, update, setup.",
+        "clone v0.4.0": "v0.4.0 is no task. A REF goes like this: --sglang-branch=v0.4.0",
+        "clone --sglang-branch": "--sglang-branch needs a value.",
+        "clone --full=yes": "--full takes no value.",
+        "clone --sglang-branch=a --sglang-branch=b": "--sglang-branch is given twice.",
+        "frobnicate": "frobnicate is no task. Tasks: clone, update, install, verify, setup",
+    }
+    for words, answer in answers.items():
+        result = project.invoke(*words.split(), check=2)
+        assert (result.out, result.err) == ("", f"{answer}\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("sources: 5\n", "sources: a table of keys is expected here"),
+        ("sources:\n  repositories: 5\n", "sources.repositories: a table of keys is expected here"),
+        (f"{FURTHER}    sglang:\n", "sources.repositories.sglang: a table of keys is expected here"),
+        ("sources:\n  directory: {a: b}\n", "sources.directory: a single value is expected here, not a table"),
+        (f"{FURTHER}    Foo: {{url: x}}\n    foo: {{url: x}}\n", "SOURCES_REPOSITORIES_FOO_URL"),
+        (f"{FURTHER}    1: {{url: x}}\n", "sources.repositories.1.url: names have to be text (put numbers in quotes)"),
+        ("sources: [\n", "line 2, column 1"),
+        ("- a\n", "a table of keys is expected in this file"),
+        ("tasks: 5\n", "tasks: a table of keys is expected here"),
+        ("\x80", "invalid start byte"),
+        (f"{FURTHER}    sglang: {{brunch: main}}\n", "sources.repositories.sglang.brunch is no known key"),
+    ],
+)
+def test_a_configuration_that_cannot_be_read_is_one_error_with_file_and_key(
+    content: str, told: str, project: Project
+) -> None:
+    (project.path / "invoke.yaml").write_bytes(content.encode("latin-1"))
+    result = project.invoke("verify", check=2)
+    assert result.out == ""
+    assert result.err.startswith("error: ")
+    assert told in result.err
+    assert str(project.path / "invoke.yaml") in result.err
+    assert "Traceback" not in result.err
+
+
+def test_a_variable_that_does_not_fit_is_named(project: Project) -> None:
+    (project.path / "invoke.yaml").write_text("sources: {attempts: 3, repositories: {sglang: {extras: [srt]}}}\n")
+    for variable in ("INVOKE_SOURCES_ATTEMPTS", "INVOKE_SOURCES_REPOSITORIES_SGLANG_EXTRAS"):
+        result = project.invoke("verify", env={variable: "many"}, check=2)
+        assert result.err.startswith(f"error: {variable}: ")
+        assert "Traceback" not in result.err
+    assert "INVOKE_SOURCES_STALL" in project.invoke("verify", env={"INVOKE_SOURCES_STALL": "many"}, check=2).err
+
+
+def test_a_missing_library_is_named_with_the_command_that_gets_it(project: Project) -> None:
+    (project.path / "git.py").write_text("raise ModuleNotFoundError(\"No module named 'git'\", name='git')\n")
+    result = project.invoke("clone", check=2)
+    assert result.err.startswith("error: git is not installed for ")
+    assert result.err.endswith(f"-m pip install -r {project.path}/tasks/requirements.txt\n")
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(project: Project) -> None:
+    (project.path / "tasks/run.py").write_text("raise RuntimeError('a fault')\n")
+    result = project.invoke("clone", check=1)
+    assert "Traceback" in result.err
+    (project.path / "invoke.yaml").write_text("sources: 5\n")
+    assert "Traceback" in project.invoke("--debug", "verify", check=2).err
+
+
+def test_nothing_slow_is_imported_before_it_is_needed(project: Project) -> None:
+    for arguments in (["--list"], ["--help", "clone"]):
+        run = subprocess.run(
+            [project.environment.python, "-X", "importtime", "-m", "invoke", *arguments],
+            cwd=project.path, env=project.environ, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        imported = set(re.findall(r"\|\s+([\w.]+)$", run.stderr, re.M))
+        assert "tasks" in imported
+        assert not imported & set(SLOW)
+        assert {name for name in imported if name.startswith("tasks.")} <= {
+            f"tasks.{name}" for name in ("config", "errors", "model", "program", "urls")
+        }
+
+
+def test_completion_knows_tasks_and_options(project: Project) -> None:
+    script = project.invoke("--print-completion-script", "bash").out
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    assert set(TASKS) <= set(project.invoke("--complete", "--", "invoke").out.split())
+    assert "--sglang-branch" in project.invoke("--complete", "--", "invoke", "setup", "--").out.split()
+
+
+def test_dry_changes_nothing_and_says_what_would_be_done(project: Project) -> None:
+    result = project.invoke("--dry", "setup", "--flashinfer-branch=matching")
+    for name, ref in (("sglang", "main"), ("flashinfer", "matching")):
+        assert re.search(rf"^{name} +{ref} .*clone: would clone.*\n +install: would install", result.out, re.M)
+    assert not project.tmp.exists()
+    assert "would clone" in project.invoke("--dry", "clone").out
+    assert "is not cloned" in project.invoke("--dry", "update", check=1).err
+
+    project.invoke("clone")
+    before = fingerprint(project.path)
+    assert re.search(r"^sglang +main .* present", project.invoke("--dry", "clone").out, re.M)
+    moved = project.invoke("--dry", "update", "--sglang-branch=v0.5.3").out
+    assert re.search(r"^sglang +v0.5.3 .* would update", moved, re.M)
+    assert re.search(r"^flashinfer +main .* up to date", moved, re.M)
+    assert project.invoke("--dry", "install").out.count("would install") == 2
+    assert json.loads(project.invoke("--dry", "verify", "--json", check=1).out)["ok"] is False
+    assert fingerprint(project.path) == before
+    (project.tmp / "sglang/README.md").write_text("mine\n")
+    before = fingerprint(project.path)
+    assert "stash" in project.invoke("--dry", "update", "--sglang-branch=v0.5.3", check=5).err
+    assert fingerprint(project.path) == before
+
+
+def test_echo_shows_the_commands_that_are_run(project: Project, host: GitHost) -> None:
+    out = project.invoke("--echo", "clone").out
+    assert "git ls-remote --heads --tags -- https://github.com/sgl-project/sglang.git" in out
+    assert re.search(r"^cd \S+ && git .*fetch ", out, re.M)
+    assert "git" not in project.invoke("--echo", "clone", "--hide=out").out.replace(str(host.url), "")
+
+
+def test_hide_leaves_only_what_went_wrong(project: Project) -> None:
+    assert project.invoke("--hide=both", "clone").out == ""
+    result = project.invoke("--hide=both", "clone", "--sglang-branch=nothing-like-it")
+    assert (result.out, result.err) == ("", "")  # it is there already
+    result = project.invoke("--hide=both", "update", "--sglang-branch=nothing-like-it", check=2)
+    assert "nothing-like-it" in result.err
+
+
+def test_the_tasks_are_found_from_a_folder_below_and_work_where_they_stand(project: Project) -> None:
+    below: Path = project.path / "docs/notes"
+    below.mkdir(parents=True)
+    project.invoke("clone", cwd=below)
+    assert (project.tmp / "sglang/.git").is_dir()
+    assert not list(below.iterdir())
