@@ -35,6 +35,17 @@ def explain_mistakes() -> None:
         sys.excepthook = partial(_on_error, program, sys.excepthook)
 
 
+def as_called(text: str) -> str:
+    """The text with its commands as they are here: `invoke sources.clone` where the collection is part of another one."""
+    from invoke.main import program
+
+    collection = getattr(program, "collection", None)
+    ours = [name for name in (collection.task_names if collection else ()) if collection[name].__module__ == __package__]
+    for prefix, _, name in (each.rpartition(".") for each in ours):
+        text = re.sub(rf"\binvoke {name}\b", f"invoke {prefix}.{name}" if prefix else f"invoke {name}", text)
+    return text
+
+
 def _parse(program: Program, step: Callable[[], None]) -> None:
     try:
         step()

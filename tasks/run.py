@@ -17,11 +17,12 @@ from .config import DEFAULTS, load
 from .environment import Environment, probe
 from .errors import DiskError, SourcesError, UsageError
 from .git import check_version
-from .install import install, preload
+from .installation import install, preload
 from .layouts import cost
 from .lock import turn
 from .model import Outcome
 from .package import Package, names
+from .program import as_called
 from .refs import check_ref
 from .report import Report
 from .session import Session
@@ -99,7 +100,8 @@ class Run:
 
     def verify(self, strict: bool) -> Verification:
         environment = probe(Path(self.python) if self.python else None)
-        return verify(self.session.settings, environment, self.report, strict=strict)
+        found = verify(self.session.settings, environment, self.report, strict=strict)
+        return replace(found, checks=tuple(replace(each, fix=as_called(each.fix)) for each in found.checks))
 
     def _left(self, *without: str) -> Session:
         """The session over the repositories that no step has failed for or done one of the actions `without` to."""
@@ -111,6 +113,8 @@ class Run:
 
     def _step(self, name: str, outcomes: list[Outcome]) -> list[Outcome]:
         self.steps[name] = outcomes
+        for error in (each.error for each in outcomes if each.error):
+            error.fix = as_called(error.fix)
         return outcomes
 
     def _check_room(self, environment: Environment, packages: Sequence[Package], deps: bool) -> None:
@@ -137,6 +141,7 @@ def run(c: Context, refs: Mapping[str, str], *, full: bool = False, python: str 
             with turn(settings.directory, report, looking=looking or dry):
                 yield Run(Session(settings, report, asked, full), report, python, dry)
         except SourcesError as error:
+            error.fix = as_called(error.fix)
             report.fail(error)
             raise Failed(error.status) from None
         except OSError as error:

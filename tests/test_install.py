@@ -18,7 +18,7 @@ import pytest
 
 from tasks.environment import Environment, import_check, probe
 from tasks.errors import DiskError, InstallError
-from tasks.install import install
+from tasks.installation import install
 from tasks.installer import run
 from tasks.layouts import COMPANIONS, find_layout
 from tasks.metadata import read_metadata
@@ -549,7 +549,7 @@ def test_an_installation_keeps_the_running_program_working(
         import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
         from pathlib import Path
         from tasks.environment import probe
-        from tasks.install import install
+        from tasks.installation import install
         quiet = lambda *told: None
         listener = type("Quiet", (), dict.fromkeys(["event", "warn", "command", "output"], quiet))()
         from tasks.package import Package
@@ -602,7 +602,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from tasks.environment import probe
-from tasks.install import install
+from tasks.installation import install
 from tasks.metadata import read_metadata
 from tasks.package import Package
 
