@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from invoke.exceptions import Exit, ParseError
 
 if TYPE_CHECKING:
+    from invoke.collection import Collection
     from invoke.program import Program
 
 Hook = Callable[[type[BaseException], BaseException, "TracebackType | None"], Any]
@@ -36,13 +37,14 @@ def explain_mistakes() -> None:
 
 
 def as_called(text: str) -> str:
-    """The text with its commands as they are here: `invoke sources.clone` where the collection is part of another one."""
+    """The text with its commands as they are here: in another project's collection, `invoke sources.clone`."""
     from invoke.main import program
 
-    collection = getattr(program, "collection", None)
-    ours = [name for name in (collection.task_names if collection else ()) if collection[name].__module__ == __package__]
-    for prefix, _, name in (each.rpartition(".") for each in ours):
-        text = re.sub(rf"\binvoke {name}\b", f"invoke {prefix}.{name}" if prefix else f"invoke {name}", text)
+    collection: Collection | None = getattr(program, "collection", None)
+    for path in collection.task_names if collection else ():
+        prefix, _, name = path.rpartition(".")
+        if collection and prefix and collection[path].__module__ == __package__:
+            text = re.sub(rf"\binvoke {name}\b", f"invoke {path}", text)
     return text
 
 
