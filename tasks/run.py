@@ -13,6 +13,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 from . import checkout
+from .checks import verify
 from .config import DEFAULTS, load
 from .environment import Environment, probe
 from .errors import DiskError, SourcesError, UsageError
@@ -29,7 +30,6 @@ from .session import Session
 from .space import check_space
 from .state import read_checkout
 from .verification import Verification
-from .verify import verify
 
 ROOT = Path(__file__).resolve().parent.parent
 INTERRUPTED = 130  # as shells have it for SIGINT
