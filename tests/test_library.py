@@ -1,0 +1,164 @@
+"""The tasks as functions of a script, as a part of another project's tasks, and with further repositories."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Environment, Project, Result
+from tests.upstream.store import Upstream
+
+PACKAGE = {
+    "pyproject.toml": '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+    '[project]\nname = "bench"\nversion = "1.5"\n[tool.setuptools]\npackages = ["bench"]\n',
+    "bench/__init__.py": "",
+}
+AS_FUNCTIONS = """
+from invoke import Config, Context
+from tasks import Check, Failed, Outcome, Verification, clone, update, verify
+
+context = Context(Config(overrides={"run": {"hide": "both"}}))
+outcomes = clone(context, sglang_branch="v0.5.3")
+assert all(isinstance(outcome, Outcome) for outcome in outcomes)
+for outcome in outcomes:
+    print(outcome.repository, outcome.action, outcome.ref, outcome.version)
+try:
+    verify(context)
+except Failed as failed:
+    assert isinstance(failed.verification, Verification)
+    assert all(isinstance(check, Check) for check in failed.verification.checks)
+    print(failed.code, failed.verification.ok, failed.verification.repositories["sglang"].directories["models"])
+try:
+    update(context, flashinfer_branch="nothing-like-it")
+except Failed as failed:
+    print(failed.code, *(outcome.action for outcome in failed.outcomes), failed.outcomes[1].error.fix)
+"""
+CONFIGURED = """
+from invoke import Config, Context
+from tasks import clone
+
+tree = {"directory": "elsewhere", "repositories": {"sglang": {"branch": "v0.4.0"}}}
+print(*(outcome.ref for outcome in clone(Context(Config(overrides={"sources": tree})))))
+"""
+WRONG = """
+from invoke import Config, Context
+from tasks import Failed, clone
+
+try:
+    clone(Context(Config(overrides={"sources": {"repositories": 5}})))
+except Failed as failed:
+    print(failed.code)
+"""
+PART = """
+from invoke import Collection, task
+from sources import namespace
+
+@task
+def hello(c):
+    print("hello")
+
+ns = Collection(hello)
+ns.add_collection(namespace, "sources")
+"""
+
+
+def script(project: Project, code: str) -> Result:
+    """Run Python code in the project's folder."""
+    command = [project.environment.python, "-c", code]
+    run = subprocess.run(command, cwd=project.path, env=project.environ, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return Result(run.returncode, run.stdout, run.stderr)
+
+
+def test_the_tasks_are_functions_that_return_and_raise_typed_values(project: Project) -> None:
+    told = script(project, AS_FUNCTIONS)
+    sglang, flashinfer, verified, failed = told.out.splitlines()
+    assert sglang == "sglang cloned v0.5.3 0.5.3"
+    assert flashinfer == "flashinfer cloned main 0.6.18"
+    assert verified == f"1 False {project.tmp}/sglang/python/sglang/srt/models"
+    assert re.match("2 updated failed .*nearest", failed)
+
+
+def test_a_script_configures_what_differs_from_the_defaults(project: Project) -> None:
+    assert script(project, CONFIGURED).out.splitlines()[-1] == "v0.4.0 main"
+    assert (project.path / "elsewhere/flashinfer/.git").is_dir()
+    wrong = script(project, WRONG)
+    assert wrong.out == "2\n"
+    assert "sources" in wrong.err
+
+
+def test_the_collection_is_a_part_of_another_projects_under_a_name_of_its_own(project: Project) -> None:
+    shutil.move(project.path / "tasks", project.path / "sources")
+    (project.path / "tasks.py").write_text(PART)
+    (project.path / "invoke.yaml").write_text("sources: {directory: third_party}\n")
+    assert "sources.setup" in project.invoke("--list").out
+    assert project.invoke("hello").out == "hello\n"
+    assert "\n  invoke sources.clone\n" in project.invoke("sources.update", check=1).err
+    project.invoke("sources.clone", "--sglang-branch=v0.5.3")
+    assert (project.path / "third_party/sglang/.git").is_dir()
+    found = json.loads(project.invoke("sources.verify", "--json", check=1).out)
+    assert "invoke sources.install" in {check["fix"] for check in found["checks"]}
+
+
+def test_a_further_repository_is_four_lines_and_one_of_them_says_whether_it_is_installed(
+    make_project: Callable[..., Project], make_environment: Callable[..., Environment], upstream: Upstream
+) -> None:
+    project = make_project("project", make_environment(pip=True))
+    upstream.add_commit("somebody/bench", "trunk", PACKAGE)
+    upstream.add_commit("somebody/notes", "main", {"notes.txt": "notes\n"})
+    (project.path / "invoke.yaml").write_text(
+        """\
+sources:
+  repositories:
+    notes:
+      url: https://github.com/somebody/notes.git
+    bench:
+      url: https://github.com/somebody/bench.git
+      branch: trunk
+      install: true
+"""
+    )
+    project.invoke("setup", "--no-deps", env={"INVOKE_SOURCES_INSTALLER": "pip"}, check=None)
+    found = json.loads(project.invoke("verify", "--json", check=None).out)
+    assert found["repositories"]["notes"]["path"] == str(project.tmp / "notes")
+    assert found["packages"]["bench"] == {"version": "1.5", "editable": True, "location": str(project.tmp / "bench")}
+    assert "notes" not in found["packages"]
+    mine = [check for check in found["checks"] if check["name"].startswith(("notes: ", "bench: "))]
+    assert {check["status"] for check in mine} <= {"pass", "skip"}
+    assert (
+        project.environment.run("import bench; print(bench.__file__)").out == f"{project.tmp}/bench/bench/__init__.py\n"
+    )
+
+
+def test_another_url_for_an_existing_checkout_is_noticed_and_explained(project: Project, upstream: Upstream) -> None:
+    project.invoke("clone")
+    shutil.copytree(upstream.path("sglang"), upstream.root / "mirror/sglang.git")
+    mirror = "https://github.com/mirror/sglang.git"
+    variable = {"INVOKE_SOURCES_REPOSITORIES_SGLANG_URL": mirror}
+    told = project.invoke("update", env=variable, check=5).err
+    assert "https://github.com/sgl-project/sglang.git" in told
+    (command,) = re.findall("^  (git .*)$", told, re.M)
+    subprocess.run(shlex.split(command), check=True)
+    project.invoke("update", env=variable)
+    assert project.git("sglang", "config", "remote.origin.url") == mirror
+
+
+def test_installing_the_project_puts_no_module_anywhere(project: Project, tmp_path: Path) -> None:
+    pytest.importorskip("pip")
+    root, target = tmp_path / "checkout", tmp_path / "target"
+    shutil.copytree(Path(__file__).parent.parent / "tasks", root / "tasks")
+    for name in ("pyproject.toml", "README.md", "LICENSE", "tasks.py"):
+        shutil.copy2(Path(__file__).parent.parent / name, root)
+    command = ["pip", "install", "--no-deps", "--no-build-isolation", f"--target={target}", str(root)]
+    subprocess.run([sys.executable, "-m", *command], env=project.environ, check=True)
+    (installed,) = target.iterdir()
+    assert re.fullmatch(r"flashinfer_sources-.*\.dist-info", installed.name)
+    assert "Requires-Dist: GitPython" in (installed / "METADATA").read_text()
