@@ -23,12 +23,14 @@ from .fetch import (
     missing_objects,
     missing_trees,
     present,
+    read_blobs,
     read_tree,
 )
 from .git import UnknownObjectError, run
-from .objects import Cache, Cached, moved_bytes
+from .objects import Cache, Cached, moved_bytes, read_shallow
+from .record import Record
 from .refs import Advertised, Target, release
-from .submodules import GITLINK, Submodule, linked_git_dir, read_submodules, wanted
+from .submodules import GITLINK, Submodule, is_settled, linked_git_dir, read_submodules, wanted
 
 METADATA = (".gitmodules", *(f"{folder}{name}" for folder in ("", "python/") for name in (
     "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "version.txt")))  # fmt: skip
@@ -45,6 +47,17 @@ class Brought:
     folders: tuple[str, ...] | None
     submodules: tuple[Brought, ...]
     moved: int
+
+    @property
+    def record(self) -> Record:
+        """What is kept once it is checked out; a submodule's REF is its URL, and its folders are its configuration."""
+        target = self.target
+        return Record(target.ref, " ".join(self.folders or ()), target.kind, target.name, target.commit)
+
+    @property
+    def settled(self) -> bool:
+        """Whether this submodule is checked out as it was brought."""
+        return is_settled(self.remote.path, self.remote.git_dir, self.record)
 
     def everything(self) -> Iterator[Brought]:
         """This and all submodules below."""
@@ -97,8 +110,8 @@ class Bringer:
         missing = set() if full else missing_objects(remote, target.commit)
         metadata = {path: tree[path].oid for path in METADATA if path in tree and tree[path].mode.startswith("100")}
         fetch_blobs(remote, missing & set(metadata.values()), "reading metadata")
-        self.show(tree, {path: run(remote.path, "cat-file", "blob", oid).encode("utf-8", "surrogateescape")
-                         for path, oid in metadata.items()})  # fmt: skip
+        contents = read_blobs(remote, metadata.values())
+        self.show(tree, {path: contents[oid] for path, oid in metadata.items()})
         missing -= set(metadata.values())
         submodules, complaints = read_submodules(remote.path, tree, url, remote.who, whole=full)
         for complaint in complaints:
@@ -120,13 +133,16 @@ class Bringer:
         who, path = f"{parent.who}/{submodule.path}", parent.path / submodule.path
         remote = Remote(path, submodule_git_dir(parent, submodule), who, parent.network)
         store = replace(remote, path=remote.git_dir)  # its files come with the move
+        target = Target(submodule.url, "commit", submodule.name, submodule.commit, submodule.commit)
         if depth > DEEPEST:
             raise SourcesError(f"{who}: submodules are nested more than {DEEPEST} deep.")
+        before = Brought(remote, target, {}, submodule.folders, (), 0)
+        if before.settled and not (self.full and read_shallow(remote.git_dir)):
+            return before
         prepare_submodule(store, submodule.url)
-        target = Target(submodule.commit, "commit", "", submodule.commit, submodule.commit)
         cache = Cache(self.cache, submodule.url)
         cached = cache.take(remote.git_dir, full=self.full)
-        before = moved_bytes(remote.git_dir)
+        size = moved_bytes(remote.git_dir)
         with cache.keeping(remote.git_dir):
             if self.full:
                 fetch_history(store, target, (), dict(cached.full))
@@ -137,7 +153,7 @@ class Bringer:
         if submodule.folders is None:
             inner, _ = read_submodules(store.path, tree, submodule.url, remote.who, whole=self.full)
         below = tuple(self._submodule(remote, each, depth + 1) for each in inner)
-        brought = Brought(remote, target, tree, submodule.folders, below, moved_bytes(remote.git_dir) - before)
+        brought = Brought(remote, target, tree, submodule.folders, below, moved_bytes(remote.git_dir) - size)
         tip, histories = ("", [("HEAD", submodule.commit)]) if self.full else (submodule.commit, [])
         cache.give(remote.git_dir, tip, histories)
         self.arrived(brought)

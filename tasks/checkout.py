@@ -17,7 +17,7 @@ from .fetch import Entry, Remote, initialise, read_tree
 from .git import begin, cancel, run
 from .layouts import cost
 from .model import Outcome, Repository
-from .move import check_unfinished, head_of, is_current, move
+from .move import check_unfinished, move
 from .objects import Cache, read_shallow
 from .protect import check_changes, check_commits, check_names, check_place, check_room, clear_left_overs, vacated
 from .record import read_record, write_record
@@ -25,7 +25,7 @@ from .refs import Advertised, Target, release
 from .session import Session
 from .space import DiskFullError, check_space, in_words, removable
 from .state import Checkout, read_checkout
-from .submodules import GITLINK, declared
+from .submodules import GITLINK, declared, head_of
 
 Task = Callable[[Session, Repository], Outcome]
 
@@ -216,7 +216,7 @@ def _check_own_work(remote: Remote, target: Target, advertised: Advertised) -> N
 def _check_submodule(brought: Brought) -> None:
     """Raise LocalWorkError where moving this submodule would lose something."""
     remote, record = brought.remote, read_record(brought.remote.git_dir)
-    if is_current(brought):
+    if brought.settled:
         return
     head = head_of(remote.path)
     if not head:  # its files are gone, its commits are not

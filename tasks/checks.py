@@ -18,12 +18,11 @@ from .errors import SourcesError
 from .fetch import Remote, read_tree
 from .git import Network
 from .model import Check, Listener, Repository, Settings
-from .move import head_of
 from .package import Package, names
 from .protect import check_place
 from .requirements import Missing, missing_requirements
 from .state import Checkout, read_checkout
-from .submodules import GITLINK
+from .submodules import GITLINK, head_of
 from .trace import read_trace
 from .verification import PackageState, RepositoryState, Verification
 

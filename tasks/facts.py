@@ -22,7 +22,7 @@ def facts() -> "dict[str, Any]":
         "platlib": paths["platlib"],
         "writable": all(_writable(Path(paths[place])) for place in ("purelib", "platlib", "scripts")),
         "externally_managed": _externally_managed(paths["stdlib"]),
-        "has_pip": find_spec("pip") is not None,
+        "has_pip": find_spec("pip") is not None and find_spec("pip.__main__") is not None,
         "markers": {
             "implementation_name": sys.implementation.name,
             "implementation_version": ".".join(map(str, info[:3]))

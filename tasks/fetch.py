@@ -116,6 +116,17 @@ def fetch_blobs(remote: Remote, oids: Iterable[str], doing: str) -> None:
         remote.fetch(*flags, doing=doing, stdin="\n".join(wanted) + "\n", options=_NO_HAVES)
 
 
+def read_blobs(remote: Remote, oids: Iterable[str]) -> dict[str, bytes]:
+    """The content of blobs that are here (git-cat-file(1), --batch)."""
+    told = run(remote.path, "cat-file", "--batch", stdin="".join(f"{oid}\n" for oid in oids))
+    rest, found = told.encode("utf-8", "surrogateescape") + b"\n", dict[str, bytes]()
+    while rest.strip():
+        head, _, rest = rest.partition(b"\n")
+        oid, _, size = head.decode().split()
+        found[oid], rest = rest[: int(size)], rest[int(size) + 1 :]
+    return found
+
+
 def fetch_whole(remote: Remote, target: Target) -> None:
     """Bring all files of the target in one delta-compressed pack, though its commit and trees are here already."""
     with _aside(remote) as aside:

@@ -8,15 +8,14 @@ import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 from .bring import Brought
 from .errors import LocalWorkError
 from .fetch import Entry, Remote, read_tree
 from .git import run, stream
 from .objects import write_atomic
-from .record import Record, read_record, write_record
-from .submodules import GITLINK, wanted
+from .record import read_record, write_record
+from .submodules import GITLINK, head_of, wanted
 
 
 def move(brought: Brought, configured: str = "", vacated: Iterable[str] = ()) -> None:
@@ -49,11 +48,14 @@ def move(brought: Brought, configured: str = "", vacated: Iterable[str] = ()) ->
            who=remote.who, doing="checking out", listener=remote.network.listener)  # fmt: skip
     if brought.submodules:
         with ThreadPoolExecutor(len(brought.submodules)) as pool:
-            for done in [pool.submit(move, each) for each in brought.submodules if not is_current(each)]:
+            for done in [pool.submit(move, each) for each in brought.submodules if not each.settled]:
                 done.result()
-        places = [str(each.remote.path.relative_to(remote.path)) for each in brought.submodules]
-        run(remote.path, "submodule", "--quiet", "init", "--", *places)
-    write_record(remote.git_dir, Record(target.ref, configured, target.kind, target.name, target.commit))
+        listed = ("config", "--name-only", "--get-regexp", r"^submodule\..*\.url$")
+        known = run(remote.path, *listed, check=False).splitlines()
+        new = [each.remote.path for each in brought.submodules if f"submodule.{each.target.name}.url" not in known]
+        if new:
+            run(remote.path, "submodule", "--quiet", "init", "--", *(str(path.relative_to(remote.path)) for path in new))
+    write_record(remote.git_dir, replace(brought.record, configured=configured or brought.record.configured))
 
 
 def track_branch(remote: Remote, branch: str) -> None:
@@ -99,23 +101,6 @@ def _sparse(remote: Remote) -> list[str] | None:
     if run(remote.path, "config", "core.sparseCheckout", check=False) != "true":
         return None
     return sorted(run(remote.path, "sparse-checkout", "list").splitlines())
-
-
-def is_current(brought: Brought) -> bool:
-    """Whether a submodule is checked out as it was brought."""
-    remote = brought.remote
-    return (
-        not read_record(remote.git_dir).moving
-        and head_of(remote.path) == brought.target.commit
-        and _sparse(remote) == (brought.folders and sorted(brought.folders))
-    )
-
-
-def head_of(path: Path) -> str:
-    """The commit that the checkout at `path` is at; empty where there is none."""
-    if not (path / ".git").exists():
-        return ""
-    return run(path, "rev-parse", "--quiet", "--verify", "HEAD^{commit}", check=False)
 
 
 def check_unfinished(remote: Remote, moving: str, folders: tuple[str, ...] | None = None) -> None:

@@ -13,8 +13,10 @@ from .errors import SourcesError, UsageError
 from .fetch import Entry
 from .git import run
 from .metadata import read_toml, sparse_folders
+from .record import Record, read_record
 
 GITLINK, SYMLINK = "160000", "120000"
+_OID = re.compile(r"[0-9a-f]{40}")
 _NAME = re.compile(r"[^-./\\\s][^/\\]*(/[^./\\][^/\\]*)*")
 
 
@@ -79,6 +81,20 @@ def linked_git_dir(place: Path) -> Path | None:
         return None
     told = os.fsdecode(file.read_bytes()) if file.is_file() and not file.is_symlink() else ""
     return (place / told.removeprefix("gitdir:").strip()).resolve() if told.startswith("gitdir:") else file
+
+
+def head_of(path: Path) -> str:
+    """The commit that the checkout at `path` is at; empty where there is none."""
+    git_dir = linked_git_dir(path)
+    if git_dir is None or not (git_dir / "HEAD").is_file():
+        return ""
+    head = (git_dir / "HEAD").read_text().strip()
+    return head if _OID.fullmatch(head) else run(path, "rev-parse", "--quiet", "--verify", "HEAD", check=False)
+
+
+def is_settled(path: Path, git_dir: Path, record: Record) -> bool:
+    """Whether the submodule at `path` was checked out as `record` has it, and still is."""
+    return read_record(git_dir) == record and head_of(path) == record.commit
 
 
 def wanted(path: str, folders: tuple[str, ...] | None) -> bool:
