@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from invoke.config import DataProxy
 
 from .errors import UsageError
 from .model import Repository, Settings
-from .urls import check_url, is_local, redact, resolve_submodule_url
+from .refs import check_ref, nearest
+from .urls import check_url, redact, resolve_submodule_url
 
-__all__ = ["DEFAULTS", "check_url", "is_local", "load", "redact", "resolve_submodule_url"]
+if TYPE_CHECKING:
+    from fastjsonschema import JsonSchemaValueException
+
+__all__ = ["DEFAULTS", "check_url", "load", "redact", "resolve_submodule_url"]
 
 # Numbers stand as text: Invoke casts an environment variable by its default's type, and a bare ValueError would come
 # out of INVOKE_SOURCES_ATTEMPTS=many.
@@ -30,58 +33,40 @@ DEFAULTS: dict[str, Any] = {
         "flashinfer": {"url": "https://github.com/flashinfer-ai/flashinfer.git", "branch": "main"},
     },
 }
-ENTRY = ("url", "branch", "install", "extras")
 INSTALLED = ("sglang", "flashinfer")
-INSTALLERS: tuple[Literal["auto", "uv", "pip"], ...] = ("auto", "uv", "pip")
-LONGEST_NAME = 100
 SHOWN = 200  # characters of a wrong value in a message
-
-
-@dataclass(frozen=True)
-class _Node:
-    """One value of the tree, with its full key and the file that it came from."""
-
-    value: Any
-    key: str
-    where: str
-
-    def wrong(self, expected: str, fix: str = "") -> NoReturn:
-        kind, shown = type(self.value).__name__, redact(ascii(self.value))[:SHOWN]
-        variable = f" or INVOKE_{self.key.upper().replace('.', '_')}" if isinstance(self.value, str) else ""
-        what = f"{self.key} is {shown} ({kind}), expected was {expected} (in {self.where}{variable})"
-        raise UsageError(what, fix or f"Correct `{self.key}` in {self.where}.")
-
-    def table(self, known: Collection[str] = ()) -> dict[str, _Node]:
-        """Its entries; with `known`, no others than those."""
-        if not isinstance(self.value, Mapping | DataProxy):
-            self.wrong("a table of keys")
-        keys: Iterable[Any] = self.value
-        children = {}
-        for key in keys:
-            name = redact(str(key)[:SHOWN].encode("unicode_escape").decode())
-            if not isinstance(key, str) or (known and key not in known):
-                raise UsageError(f"{self.key}.{name} is no known key (in {self.where})", _nearest(name, known))
-            children[key] = _Node(self.value[key], f"{self.key}.{name}", self.where)
-        return children
-
-    def text(self, expected: str = "text") -> str:
-        if not isinstance(self.value, str) or not self.value.strip() or not self.value.isprintable():
-            self.wrong(f"{expected} (put numbers in quotes)" if isinstance(self.value, int | float) else expected)
-        return self.value
-
-    def number(self, expected: str) -> float:
-        if isinstance(self.value, bool) or not isinstance(self.value, int | float | str):
-            self.wrong(expected)
-        try:
-            return float(self.value)
-        except (ValueError, OverflowError):
-            self.wrong(expected)
-
-    def folder(self, root: Path) -> Path:
-        try:
-            return root / Path(self.text("the path of a folder")).expanduser()
-        except RuntimeError:  # ~somebody who does not exist here
-            self.wrong("the path of a folder", "Write the whole path, without `~`.")
+FOLDER = {"type": "string", "pattern": r"^(~(?=/|$)|[^~\s])[^\x00-\x1f\x7f]*$", "description": "the path of a folder"}
+EXTRA = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
+SCHEMA: dict[str, Any] = {  # JSON Schema (draft 7); a description ends the sentence "expected was ..."
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "directory": FOLDER,
+        "trace": FOLDER,
+        "attempts": {"pattern": "^[1-9][0-9]{0,3}$", "description": "a whole number, 1 or more"},
+        "stall": {"pattern": r"^(?=.*[1-9])[0-9]{1,6}(\.[0-9]+)?$", "description": "a number of seconds above 0"},
+        "installer": {"enum": ["auto", "uv", "pip"], "description": "one of auto, uv and pip"},
+        "cache": {"anyOf": [FOLDER, {"enum": ["", None]}], "description": "the path of a folder, or empty"},
+        "repositories": {
+            "type": "object",
+            "additionalProperties": {
+                "type": "object",
+                "required": ["url"],
+                "additionalProperties": False,
+                "properties": {
+                    "url": {"type": "string", "description": "a URL"},
+                    "branch": {"type": "string", "description": "a branch, tag or commit id (numbers in quotes)"},
+                    "install": {"type": "boolean", "description": "true or false"},
+                    "extras": {
+                        "type": "array",
+                        "description": "a list of extras, such as [srt]",
+                        "items": {"type": "string", "pattern": EXTRA, "description": "an extra's name (PEP 685)"},
+                    },
+                },
+            },
+        },
+    },
+}
 
 
 def load(config: Any, root: Path, where: str = "invoke.yaml") -> Settings:
@@ -90,82 +75,63 @@ def load(config: Any, root: Path, where: str = "invoke.yaml") -> Settings:
     `config` is that tree (a mapping or Invoke's `DataProxy`), `root` the folder that relative paths start from, `where`
     the name of the file that a user would correct. Raises UsageError with the full key for whatever is wrong in it.
     """
-    tree = _Node(config, "sources", where)
-    known = tree.table(DEFAULTS)
-    nodes = {key: known.get(key) or _Node(value, f"sources.{key}", where) for key, value in DEFAULTS.items()}
-    attempts = nodes["attempts"].number("a whole number, 1 or more")
-    if not (attempts >= 1 and attempts.is_integer()):
-        nodes["attempts"].wrong("a whole number, 1 or more")
-    stall = nodes["stall"].number("a number of seconds above 0")
-    if not 0 < stall < float("inf"):
-        nodes["stall"].wrong("a number of seconds above 0")
-    installer = next((name for name in INSTALLERS if name == nodes["installer"].value), None)
-    if installer is None:
-        nodes["installer"].wrong("one of auto, uv and pip")
-    directory = nodes["directory"].folder(root)
+    import fastjsonschema
+
+    given = _plain(config)
+    tree = {**DEFAULTS, **given} if isinstance(given, dict) else given
+    for key in {"attempts", "stall"}.intersection(tree):
+        tree[key] = str(tree[key])
+    try:
+        fastjsonschema.compile(SCHEMA)(tree)
+    except fastjsonschema.JsonSchemaValueException as error:
+        raise _wrong(error, where) from None
+    directory, trace, cache = (root / Path(tree[key] or "").expanduser() for key in ("directory", "trace", "cache"))
+    if tree["cache"] == "auto":
+        from platformdirs import user_cache_path
+
+        cache = user_cache_path("flashinfer-sources")
+    repositories: dict[str, Repository] = {}
+    for name, entry in tree["repositories"].items():
+        key = f"sources.repositories.{name}"
+        if not isinstance(name, str) or not re.fullmatch(r"\w(?:[\w.+-]{0,98}[\w+-])?", name):
+            what = f"{ascii(key)[1:-1]} is no name for a folder (in {where})"
+            raise UsageError(what, "Name it with letters, digits, `_`, `-` and `.`, a letter or digit first.")
+        if other := repositories.get(name.casefold()):  # a file system may ignore case
+            raise UsageError(f"{key} and sources.repositories.{other.name} would share a folder (in {where})")
+        check_url(entry["url"], f"{key}.url in {where}", allow_local=True)
+        try:
+            branch = check_ref(entry.get("branch", "main"))
+        except UsageError as error:
+            raise UsageError(f"{key}.branch in {where}: {error.what}", error.fix) from None
+        install, extras = entry.get("install", name in INSTALLED), tuple(dict.fromkeys(entry.get("extras", ())))
+        repositories[name.casefold()] = Repository(name, entry["url"], branch, directory / name, install, extras)
     return Settings(
         root=root,
         directory=directory,
-        trace=nodes["trace"].folder(root),
-        attempts=int(attempts),
-        stall=stall,
-        installer=installer,
-        cache=_cache(nodes["cache"], root),
-        repositories=_repositories(nodes["repositories"], directory),
+        trace=trace,
+        attempts=int(tree["attempts"]),
+        stall=float(tree["stall"]),
+        installer=tree["installer"],
+        cache=cache if tree["cache"] else None,
+        repositories=tuple(repositories.values()),
     )
 
 
-def _cache(node: _Node, root: Path) -> Path | None:
-    if node.value is None or node.value == "":
-        return None
-    if node.value == "auto":
-        from platformdirs import user_cache_path
-
-        return user_cache_path("flashinfer-sources")
-    return node.folder(root)
+def _plain(tree: Any) -> Any:
+    return {key: _plain(value) for key, value in tree.items()} if isinstance(tree, Mapping | DataProxy) else tree
 
 
-def _repositories(node: _Node, directory: Path) -> tuple[Repository, ...]:
-    import unicodedata
-
-    found: dict[str, Repository] = {}
-    for name, entry in node.table().items():
-        if not re.fullmatch(r"\w(?:[\w.+-]*[\w+-])?", name) or len(name) > LONGEST_NAME:
-            what = f"{entry.key} is no name for a folder (in {node.where})"
-            raise UsageError(what, "Name it with letters, digits, `_`, `-` and `.`, a letter or digit first.")
-        folded = unicodedata.normalize("NFKC", name).casefold()  # as file systems that ignore case would
-        if folded in found:
-            raise UsageError(f"{entry.key} and {node.key}.{found[folded].name} would share a folder (in {node.where})")
-        found[folded] = _repository(name, entry, directory / name)
-    return tuple(found.values())
-
-
-def _repository(name: str, entry: _Node, path: Path) -> Repository:
-    from .refs import check_ref
-
-    given = entry.table(ENTRY)
-    if "url" not in given:
-        raise UsageError(f"{entry.key}.url is missing (in {entry.where})", f"Add `url:` below `{entry.key}`.")
-    url = check_url(given["url"].text("a URL"), f"{entry.key}.url in {entry.where}", allow_local=True)
-    branch = given.get("branch") or _Node("main", "", "")
-    try:
-        check_ref(branch.text("a branch, tag or commit id"))
-    except UsageError as error:
-        raise error if branch.key in error.what else UsageError(f"{branch.key}: {error.what}", error.fix) from None
-    install = given.get("install") or _Node(name in INSTALLED, "", "")
-    if not isinstance(install.value, bool):
-        install.wrong("true or false")
-    extras = given.get("extras") or _Node([], "", "")
-    if not isinstance(extras.value, list | tuple):
-        extras.wrong("a list of extras, such as [srt]")
-    for extra in extras.value:
-        if not isinstance(extra, str) or not re.fullmatch(r"[A-Z0-9](?:[A-Z0-9._-]*[A-Z0-9])?", extra, re.I | re.A):
-            extras.wrong("a list of extras by their names (PEP 685), such as [srt]")
-    return Repository(name, url, branch.value, path, install.value, tuple(dict.fromkeys(extras.value)))
-
-
-def _nearest(key: str, known: Collection[str]) -> str:
-    from difflib import get_close_matches
-
-    best = get_close_matches(key, known, n=1, cutoff=0.5)
-    return (f"Did you mean `{best[0]}`? " if best else "") + f"Known here: {', '.join(known)}."
+def _wrong(error: JsonSchemaValueException, where: str) -> UsageError:
+    key = redact(ascii((error.name or "").replace("data", "sources", 1))[1:-1])
+    if error.rule == "additionalProperties":
+        known = error.definition["properties"]
+        name = next(str(name) for name in error.value if name not in known)
+        near = "".join(f"Did you mean `{other}`? " for other in nearest(name, known, 1))
+        what = f"{key}.{redact(ascii(name)[1:-1])[:SHOWN]} is no known key (in {where})"
+        return UsageError(what, f"{near}Known here: {', '.join(known)}.")
+    if error.rule == "required":
+        return UsageError(f"{key}.url is missing (in {where})", f"Add `url:` below `{key}`.")
+    expected = error.definition.get("description", "a table of keys")
+    variable = f" or INVOKE_{key.upper().replace('.', '_')}" if isinstance(error.value, str) else ""
+    what = f"{key} is {redact(ascii(error.value))[:SHOWN]}, expected was {expected} (in {where}{variable})"
+    return UsageError(what, f"Correct `{key}` in {where}.")

@@ -16,28 +16,24 @@ COMPANIONS = ("flashinfer-cubin", "flashinfer-jit-cache")
 class Layout:
     """Where things lie in a checkout; paths are relative to it, with `/`.
 
-    `markers` exist in this layout and tell it from the others; none fit everything. `folder` is
-    what gets installed ("" is the root), `module` what is imported ("" where only the distribution knows). Each of
-    `directories` lists the places where its content has been, the newest first. `companions` are distributions that
-    must have the package's own version.
+    `folder` is what gets installed ("" is the root). `markers` exist in this layout and tell it from the others; none
+    fit everything. `module` is what is imported ("" where only the distribution knows). Each of `directories` lists the
+    places where its content has been, the newest first. `companions` must have the package's own version.
     """
 
-    markers: tuple[str, ...]
     folder: str
-    module: str
-    directories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    markers: tuple[str, ...]
+    module: str = ""
     companions: tuple[str, ...] = ()
+    directories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     installable: bool = True
-
-    def path(self, name: str) -> str:
-        """`name` in the folder that gets installed."""
-        return f"{self.folder}/{name}" if self.folder else name
 
     @property
     def metadata_files(self) -> tuple[str, ...]:
         """The files that tell name, version and requirements; not all of them exist everywhere."""
-        names = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "version.txt")
-        return tuple(dict.fromkeys([*map(self.path, names), "version.txt"]))
+        folder = f"{self.folder}/" if self.folder else ""
+        names = ("pyproject.toml", "setup.py", "setup.cfg", "version.txt")
+        return tuple(dict.fromkeys([*(f"{folder}{name}" for name in names), "version.txt"]))
 
     def find_directories(self, exists: Callable[[str], bool]) -> dict[str, str | None]:
         """Each key folder's path, None where it is missing. `exists` tells of a relative path whether it is there."""
@@ -46,59 +42,41 @@ class Layout:
 
 LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
     "sglang": (
-        Layout(
-            markers=("python/pyproject.toml", "python/sglang"),
-            folder="python",
-            module="sglang",
-            directories={
-                "models": ("python/sglang/srt/models",),
-                "layers": ("python/sglang/srt/layers",),
-                "attention": ("python/sglang/srt/layers/attention",),
-                "moe": ("python/sglang/srt/layers/moe", "python/sglang/srt/layers/fused_moe_triton"),
-            },
-        ),
+        Layout("python", ("python/pyproject.toml", "python/sglang"), "sglang", (), {
+            "models": ("python/sglang/srt/models",),
+            "layers": ("python/sglang/srt/layers",),
+            "attention": ("python/sglang/srt/layers/attention",),
+            "moe": ("python/sglang/srt/layers/moe", "python/sglang/srt/layers/fused_moe_triton"),
+        }),
     ),
     "flashinfer": (
-        Layout(  # v0.2.0 and later
-            markers=("pyproject.toml", "flashinfer"),
-            folder="",
-            module="flashinfer",
-            directories={
-                "package": ("flashinfer",),
-                "headers": ("include/flashinfer",),
-                "sources": ("csrc",),
-                "tests": ("tests",),
-            },
-            companions=COMPANIONS,
-        ),
-        Layout(  # v0.0.x to v0.1.6
-            markers=("python/setup.py", "python/flashinfer"),
-            folder="python",
-            module="flashinfer",
-            directories={
-                "package": ("python/flashinfer",),
-                "headers": ("include/flashinfer",),
-                "sources": ("python/csrc", "src"),
-                "tests": ("python/tests",),
-            },
-            companions=COMPANIONS,
-        ),
+        Layout("", ("pyproject.toml", "flashinfer"), "flashinfer", COMPANIONS, {  # v0.2.0 and later
+            "package": ("flashinfer",),
+            "headers": ("include/flashinfer",),
+            "sources": ("csrc",),
+            "tests": ("tests",),
+        }),
+        Layout("python", ("python/setup.py", "python/flashinfer"), "flashinfer", COMPANIONS, {  # v0.0.x to v0.1.6
+            "package": ("python/flashinfer",),
+            "headers": ("include/flashinfer",),
+            "sources": ("python/csrc", "src"),
+            "tests": ("python/tests",),
+        }),
     ),
-}
+}  # fmt: skip
 ANY: tuple[Layout, ...] = (
-    Layout(markers=("pyproject.toml",), folder="", module=""),
-    Layout(markers=("setup.py",), folder="", module=""),
-    Layout(markers=("python/pyproject.toml",), folder="python", module=""),
-    Layout(markers=("python/setup.py",), folder="python", module=""),
-    Layout(markers=(), folder="", module="", installable=False),
+    Layout("", ("pyproject.toml",)),
+    Layout("", ("setup.py",)),
+    Layout("python", ("python/pyproject.toml",)),
+    Layout("python", ("python/setup.py",)),
+    Layout("", (), installable=False),
 )
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a repository costs in bytes, moved and on disk, slim and `--full`; `install` is with its dependencies."""
+    """What a repository costs in bytes: slim on disk, `--full` moved and on disk, installed with its dependencies."""
 
-    slim_moved: int
     slim_disk: int
     full_moved: int
     full_disk: int
@@ -106,15 +84,14 @@ class Cost:
 
 
 COSTS: Mapping[str, Cost] = {  # measured, but for the clones of SGLang: its whole repository was not at hand
-    "sglang": Cost(30 * MB, 120 * MB, 300 * MB, 500 * MB, 12 * GB),
-    "flashinfer": Cost(24 * MB, 160 * MB, 212 * MB, 550 * MB, 300 * MB),
+    "sglang": Cost(120 * MB, 300 * MB, 500 * MB, 12 * GB),
+    "flashinfer": Cost(160 * MB, 212 * MB, 550 * MB, 300 * MB),
 }
-UNKNOWN_COST = Cost(20 * MB, 100 * MB, 100 * MB, 300 * MB, 100 * MB)
 
 
 def cost(name: str) -> Cost:
     """The measured cost of that repository, or a guess for one that nobody measured."""
-    return COSTS.get(name, UNKNOWN_COST)
+    return COSTS.get(name, Cost(100 * MB, 100 * MB, 300 * MB, 100 * MB))
 
 
 def find_layout(name: str, exists: Callable[[str], bool]) -> Layout:

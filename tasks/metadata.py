@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import ast
-import configparser
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
+from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -25,15 +25,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-RUST = {"setuptools-rust", "maturin", "puccinialin"}
-LARGEST = 100_000  # bytes; the real files have up to 15,000, and deep nesting in more could exhaust the parser's stack
-SETUP_KEYWORDS = {  # setuptools' spelling -> PEP 621's
-    "name": "name",
-    "version": "version",
-    "python_requires": "requires-python",
-    "install_requires": "dependencies",
-    "extras_require": "optional-dependencies",
-}
+RUST = {"setuptools-rust", "maturin"}
 T = TypeVar("T")
 
 
@@ -50,6 +42,17 @@ class Metadata:
     needs_rust: bool
     needs_torch_to_build: bool
 
+    @property
+    def declared(self) -> tuple[Requirement, ...]:
+        """All that it requires, in the form of Requires-Dist: an extra's requirements have a marker (PEP 508)."""
+        return self.requires + tuple(_for_extra(each, extra) for extra in self.extras for each in self.extras[extra])
+
+
+def _for_extra(requirement: Requirement, extra: str) -> Requirement:
+    marked, marker = Requirement(str(requirement)), f"extra == '{extra}'"
+    marked.marker = Marker(f"({requirement.marker}) and {marker}" if requirement.marker else marker)
+    return marked
+
 
 def read_metadata(files: Mapping[str, bytes], folder: str) -> Metadata:
     """The metadata of the package in `folder` ("" is the root).
@@ -60,27 +63,28 @@ def read_metadata(files: Mapping[str, bytes], folder: str) -> Metadata:
     where = f"{folder}/" if folder else ""
     toml = f"{where}pyproject.toml"
     pyproject = read_toml(files.get(toml, b""), toml)
-    script, imports = _setup_py(files.get(f"{where}setup.py", b""), f"{where}setup.py")
-    project = _get(pyproject, "project", dict, toml)
-    said = _setup_cfg(files.get(f"{where}setup.cfg", b""), f"{where}setup.cfg") | script | project
-    requires = _get(said, "dependencies", list, toml)
-    if "dependencies" in _get(project, "dynamic", list, toml):
-        requires = [*requires, *_dynamic_dependencies(pyproject, files, where)]
-    build = _requirements(_get(_get(pyproject, "build-system", dict, toml), "requires", list, toml), toml)
-    built_with = {canonicalize_name(each) for each in (*(each.name for each in build), *imports)}
-    extras = _get(said, "optional-dependencies", dict, toml)
-    name = _get(said, "name", str, toml)
+    project, system = (_get(pyproject, key, dict, toml) for key in ("project", "build-system"))
+    config, script, *versions = (
+        _decode(files.get(path, b""), path).strip()
+        for path in (f"{where}setup.cfg", f"{where}setup.py", f"{where}version.txt", "version.txt")
+    )
+    name = _get(project, "name", str, toml) or _keyword("name", config, script)
     if not name:
         raise SourcesError(f"{toml}, {where}setup.cfg and {where}setup.py name no distribution.")
+    python = _get(project, "requires-python", str, toml) or _keyword("python_requires", config, script)
+    build = _requirements(_get(system, "requires", list, toml), toml)
+    built_with = {canonicalize_name(each.name) for each in build}
+    imports_torch = bool(re.search(r"^(import|from)\b.*\btorch\b", script, re.M))
+    extras = _get(project, "optional-dependencies", dict, toml)
     return Metadata(
         distribution=name,
-        version=_version([_get(said, "version", str, toml), *_text(files, f"{where}version.txt", "version.txt")]),
-        requires_python=str(_parse(SpecifierSet, _get(said, "requires-python", str, toml), toml)),
-        requires=_requirements(requires, toml),
+        version=_version([_get(project, "version", str, toml), _keyword("version", config, script), *versions]),
+        requires_python=str(_parse(SpecifierSet, python, toml)),
+        requires=_requirements(_get(project, "dependencies", list, toml), toml),
         extras={canonicalize_name(extra): _requirements(_get(extras, extra, list, toml), toml) for extra in extras},
         build_requires=tuple(map(str, build)),
-        needs_rust=bool(built_with & RUST) or "setuptools-rust" in _get(pyproject, "tool", dict, toml),
-        needs_torch_to_build="torch" in imports and "torch" not in {each.name.lower() for each in build},
+        needs_rust=bool(built_with & RUST),
+        needs_torch_to_build=imports_torch and "torch" not in built_with,
     )
 
 
@@ -88,15 +92,11 @@ def read_toml(content: bytes, name: str) -> dict[str, Any]:
     """The TOML document in `content`; SourcesError names the file and the line where there is none."""
     try:
         return tomllib.loads(_decode(content, name))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:  # the latter: nested too deeply
         raise SourcesError(f"{name} is not TOML: {error}") from None
-    except RecursionError:
-        raise SourcesError(f"{name} is nested too deeply to be read.") from None
 
 
 def _decode(content: bytes, name: str) -> str:
-    if len(content) > LARGEST:
-        raise SourcesError(f"{name} has {len(content)} bytes; up to {LARGEST} are read.")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -114,7 +114,7 @@ def _get(table: Mapping[str, Any], key: str, kind: type[T], name: str) -> T:
 def _parse(kind: Callable[[str], T], text: Any, name: str) -> T:
     try:
         return kind(text)
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise SourcesError(f"{name}: {redact(repr(text)[:200])} cannot be read: {str(error)[:200]}") from None
 
 
@@ -122,117 +122,41 @@ def _requirements(listed: Iterable[Any], name: str) -> tuple[Requirement, ...]:
     return tuple(_parse(Requirement, each, name) for each in listed)
 
 
-def _text(files: Mapping[str, bytes], *names: str) -> Iterator[str]:
-    return (_decode(files[name], name).strip() for name in names if name in files)
+def _keyword(keyword: str, config: str, script: str) -> str:
+    """What setup.cfg, or the call of `setup()` in setup.py, says in so many words; else nothing."""
+    found = re.search(rf"^{keyword}\s*=(.*)", config.partition("[metadata]")[2], re.M) or re.search(
+        rf"\b{keyword}\s*=\s*[\"'](.*?)[\"']", script.partition("setup(")[2]
+    )
+    return found[1].strip() if found else ""
 
 
 def _version(candidates: Iterable[str]) -> str | None:
     """The first that is a version: version.txt may be the target of a symbolic link, a static version a placeholder."""
     for text in candidates:
-        try:
+        with suppress(ValueError):
             return str(Version(text))
-        except ValueError:
-            continue
     return None
-
-
-def _dynamic_dependencies(pyproject: Mapping[str, Any], files: Mapping[str, bytes], where: str) -> list[str]:
-    """The requirement files that setuptools is told to read, without their comments and options."""
-    table: Any = pyproject
-    for key in ("tool", "setuptools", "dynamic", "dependencies"):
-        table = _get(table, key, dict, f"{where}pyproject.toml")
-    listed = table.get("file", [])
-    names = [f"{where}{name}" for name in ([listed] if isinstance(listed, str) else listed)]
-    lines = [line.split(" #")[0].strip() for text in _text(files, *names) for line in text.splitlines()]
-    return [line for line in lines if line and not line.startswith(("#", "-"))]
-
-
-def _setup_cfg(content: bytes, name: str) -> dict[str, Any]:
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
-    try:
-        parser.read_string(_decode(content, name))
-    except configparser.Error as error:
-        raise SourcesError(f"{name} cannot be read: {error}") from None
-    said = [pair for section in ("metadata", "options") if section in parser for pair in parser.items(section)]
-    return _pep_621({SETUP_KEYWORDS[key]: value for key, value in said if key in SETUP_KEYWORDS})
-
-
-def _pep_621(found: dict[str, Any]) -> dict[str, Any]:
-    """The same with lists where setuptools takes lines or tuples too, without what it would read from elsewhere."""
-    found = {key: value for key, value in found.items() if not str(value).startswith(("attr:", "file:"))}
-    if isinstance(listed := found.get("dependencies"), str | tuple):
-        found["dependencies"] = [line for line in listed.splitlines() if line] if isinstance(listed, str) else [*listed]
-    return found
-
-
-def _setup_py(content: bytes, name: str) -> tuple[dict[str, Any], set[str]]:
-    """What the script hands to `setup()` in so many words, and the modules that it imports at its top."""
-    try:
-        tree = ast.parse(_decode(content, name))
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        raise SourcesError(f"{name}{line} is no Python that can be read.") from None
-    imports: set[str] = set()
-    constants: dict[str, ast.expr] = {}
-    for node in tree.body:
-        if isinstance(node, ast.Import):
-            imports |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            imports.add((node.module or "").partition(".")[0])
-        elif isinstance(node, ast.Assign):
-            constants |= {target.id: node.value for target in node.targets if isinstance(target, ast.Name)}
-    found: dict[str, Any] = {}
-    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-        called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-        for keyword in call.keywords if called == "setup" else ():
-            value = keyword.value
-            value = constants.get(value.id, value) if isinstance(value, ast.Name) else value
-            if keyword.arg in SETUP_KEYWORDS:
-                try:
-                    found[SETUP_KEYWORDS[keyword.arg]] = ast.literal_eval(value)
-                except (ValueError, TypeError, MemoryError, RecursionError):
-                    continue  # computed: only the build knows it
-    return _pep_621(found), imports
 
 
 def sparse_folders(pyproject: Mapping[str, Any], submodule: str) -> tuple[str, ...] | None:
     """The folders of the submodule at path `submodule` that the package ships, relative to it; None is all of it.
 
     They come from `[tool.setuptools.package-dir]` (package -> folder) and `[tool.setuptools.package-data]` (package ->
-    patterns): what stands before a pattern's first wildcard. Paths that lead elsewhere count for nothing.
+    patterns): what stands before a pattern's first wildcard. All of it, too, where one has an odd name.
     """
-    tool = pyproject.get("tool")
-    table = tool.get("setuptools") if isinstance(tool, Mapping) else None
-    places, data = (_table(table, key) for key in ("package-dir", "package-data"))
     root = PurePosixPath(submodule)
     found: set[PurePosixPath] = set()
-    for package, patterns in data.items():
-        for pattern in patterns if isinstance(patterns, list) else ():
-            folder, deep = _shipped(places, package, pattern)
-            if folder is not None and folder != root and folder.is_relative_to(root):
+    try:
+        places, data = (pyproject["tool"]["setuptools"][key] for key in ("package-dir", "package-data"))
+        for path in (PurePosixPath(places[name], each) for name in data if name in places for each in data[name]):
+            parts = list(takewhile(lambda part: not set(part) & set("*?["), path.parts[:-1]))
+            folder = PurePosixPath(*parts)
+            if root in folder.parents:
                 found.add(folder.relative_to(root))
-            elif folder is not None and deep and root.is_relative_to(folder):
+            elif folder in (root, *root.parents) and (len(parts) < len(path.parts) - 1 or path.name == "**"):
                 return None
+    except (KeyError, TypeError):  # no declaration, or not such as setuptools takes
+        return None
+    if not all(re.fullmatch(r"\w[\w.+ -]*", part) for folder in found for part in folder.parts):
+        return None
     return tuple(sorted(str(folder) for folder in found if not found.intersection(folder.parents))) or None
-
-
-def _table(table: object, key: str) -> Mapping[str, Any]:
-    value = table.get(key) if isinstance(table, Mapping) else None
-    return value if isinstance(value, Mapping) else {}
-
-
-def _shipped(places: Mapping[str, Any], package: str, pattern: object) -> tuple[PurePosixPath | None, bool]:
-    """The folder, from the checkout's root, that holds what the pattern matches, and whether folders in it do too."""
-    parent, below = package, ""
-    while parent and parent not in places:
-        parent, _, last = parent.rpartition(".")
-        below = f"{last}/{below}"
-    base = places.get(parent, "")
-    if not isinstance(base, str) or not isinstance(pattern, str):
-        return None, False
-    parts = [part for part in f"{base}/{below}/{pattern}".split("/") if part not in ("", ".")]
-    plain = list(takewhile(re.compile(r"[\w.+][\w.+ -]*").fullmatch, parts))
-    rest = parts[len(plain) :] or parts[-1:]
-    if ".." in plain or not all(map(re.compile(r"[\w.+*?\[\]!-]+").fullmatch, rest)) or base.startswith("/"):
-        return None, False
-    return PurePosixPath(*plain[: len(parts) - len(rest)]), len(rest) > 1 or rest == ["**"]

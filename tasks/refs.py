@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Literal
 
 from .errors import NetworkError, UsageError
@@ -15,14 +17,13 @@ if TYPE_CHECKING:
     from packaging.version import Version
 
 LATEST, MATCHING = "latest", "matching"
-WORDS = (LATEST, MATCHING)
-HEADS, TAGS, PEELED = "refs/heads/", "refs/tags/", "^{}"
+HEADS, TAGS = "refs/heads/", "refs/tags/"
 LONGEST_REF = 255  # bytes; no file system that git runs on has longer names
 
 _OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _SHORT = re.compile(r"[0-9a-f]{7,63}")
-# git-check-ref-format(1): what no component and no name may hold
-_NO_REF = re.compile(r"[ ~^:?*\[\\]|\.\.|@\{|//|^/|/$|\.$|^@$|(?:^|/)\.|\.lock(?:/|$)")
+# What no name holds (git-check-ref-format(1)), what git would take for an option, and what is neither branch nor tag
+_NO_REF = re.compile(r"^-|^refs/|[ ~^:?*\[\\]|\.\.|@\{|//|^/|/$|\.$|^@$|(?:^|/)\.|\.lock(?:/|$)")
 
 
 @dataclass(frozen=True)
@@ -36,21 +37,15 @@ class Advertised:
     @classmethod
     def parse(cls, ls_remote_output: str) -> Advertised:
         """Read the output of git-ls-remote(1). Other refs are passed over; raises NetworkError for a broken line."""
-        heads: dict[str, str] = {}
-        tags: dict[str, str] = {}
-        peeled: dict[str, str] = {}
+        named: dict[str, str] = {}
         for line in filter(None, ls_remote_output.split("\n")):  # names may hold what splitlines() splits at
-            oid, tab, name = line.partition("\t")
-            if oid.startswith("ref: "):  # --symref
-                continue
-            if not (tab and name and _OID.fullmatch(oid)):
+            oid, _, name = line.partition("\t")
+            if not name or not _OID.fullmatch(oid):
                 raise NetworkError(f"The remote's list of refs holds what is no ref: {redact(line[:80])!a}")
-            if name.startswith(HEADS):
-                heads[name.removeprefix(HEADS)] = oid
-            elif name.startswith(TAGS) and name.endswith(PEELED):
-                peeled[name.removeprefix(TAGS).removesuffix(PEELED)] = oid
-            elif name.startswith(TAGS):
-                tags[name.removeprefix(TAGS)] = oid
+            named[name] = oid
+        heads = {name.removeprefix(HEADS): oid for name, oid in named.items() if name.startswith(HEADS)}
+        tags = {name.removeprefix(TAGS): oid for name, oid in named.items() if name.startswith(TAGS)}
+        peeled = {tag.removesuffix("^{}"): tags.pop(tag) for tag in [*tags] if tag.endswith("^{}")}
         return cls(heads, tags, peeled)
 
     def commit(self, tag: str) -> str:
@@ -71,15 +66,10 @@ class Target:
 
 def check_ref(ref: str) -> str:
     """The REF, unchanged, if it can name a branch, tag or commit (git-check-ref-format(1)); else UsageError."""
-    fix = "A REF is a branch, a tag, a commit id, `latest`, or for FlashInfer `matching`."
-    shown = ascii(ref[:80])
     name = ref.removeprefix(HEADS).removeprefix(TAGS)
     if not name or not ref.isprintable() or _NO_REF.search(name) or len(ref.encode()) > LONGEST_REF:
-        raise UsageError(f"{shown} cannot be a REF: git allows no such name.", fix)
-    if ref.startswith("-") or name.startswith("-"):
-        raise UsageError(f"{shown} cannot be a REF: it would be taken for an option.", fix)
-    if name.startswith("refs/"):
-        raise UsageError(f"{shown} cannot be a REF: only refs/heads/ and refs/tags/ are followed.", fix)
+        fix = "A REF is a branch, a tag, a commit id, `latest`, or for FlashInfer `matching`."
+        raise UsageError(f"{ref[:80]!a} cannot be a REF: git allows no such branch or tag.", fix)
     return ref
 
 
@@ -94,67 +84,41 @@ def resolve(ref: str, advertised: Advertised, repository: str, endpoint: str) ->
     place = f"{repository} at {redact(endpoint)}"
     if ref == MATCHING:
         raise UsageError(f"`{MATCHING}` is a word for FlashInfer; {repository} has nothing to match.")
-    if ref == LATEST:
-        newest_tag = latest(advertised.tags)
-        if newest_tag is None:
-            raise UsageError(f"{place} has no release tag, so `{LATEST}` means nothing there.", "Name a branch.")
-        return _tag(ref, newest_tag, advertised)
-    bare = "" if ref.startswith((HEADS, TAGS)) else ref
-    branch, tag = bare or ref.removeprefix(HEADS), bare or ref.removeprefix(TAGS)
-    if branch in advertised.heads:
-        return Target(ref, "branch", branch, advertised.heads[branch], advertised.heads[branch])
-    if tag in advertised.tags:
-        return _tag(ref, tag, advertised)
-    return _commit(ref, advertised, place) or _unknown(ref, advertised, place)
-
-
-def _tag(ref: str, tag: str, advertised: Advertised) -> Target:
-    return Target(ref, "tag", tag, advertised.commit(tag), advertised.tags[tag])
-
-
-def _commit(ref: str, advertised: Advertised, place: str) -> Target | None:
+    name = latest(advertised.tags) if ref == LATEST else ref.removeprefix(HEADS).removeprefix(TAGS)
+    if name is None:
+        raise UsageError(f"{place} has no release tag, so `{LATEST}` means nothing there.", "Name a branch.")
+    if name in advertised.heads and ref != LATEST and not ref.startswith(TAGS):
+        return Target(ref, "branch", name, advertised.heads[name], advertised.heads[name])
+    if name in advertised.tags and not ref.startswith(HEADS):
+        return Target(ref, "tag", name, advertised.commit(name), advertised.tags[name])
     oid = ref.lower()
     commits = {advertised.tags[tag]: advertised.commit(tag) for tag in advertised.tags}
     commits |= {tip: tip for tip in (*advertised.heads.values(), *advertised.peeled.values())}
     if _OID.fullmatch(oid):
         return Target(ref, "commit", "", commits.get(oid, oid), oid)
-    if not _SHORT.fullmatch(oid):
-        return None
-    found = {commit for tip, commit in commits.items() if tip.startswith(oid)}
-    if len(found) == 1:
-        commit = found.pop()
-        return Target(ref, "commit", "", commit, commit)
-    why = "begins more than one id" if found else "begins the id of no branch or tag"
-    raise UsageError(f"{ref!a} {why} of {place}.", "Give the full commit id (40 or 64 characters).")
-
-
-def _unknown(ref: str, advertised: Advertised, place: str) -> Target:
-    names = nearest(ref.removeprefix(HEADS).removeprefix(TAGS), [*WORDS, *advertised.tags, *advertised.heads])
-    fix = f"The nearest names there: {', '.join(names)}." if names else ""
-    raise UsageError(f"{place} has no branch, tag or commit {ref}.", fix)
+    if _SHORT.fullmatch(oid):
+        found = {commit for tip, commit in commits.items() if tip.startswith(oid)}
+        if len(found) == 1:
+            return Target(ref, "commit", "", *found, *found)
+        why = "begins more than one id" if found else "begins the id of no branch or tag"
+        raise UsageError(f"{ref!a} {why} of {place}.", "Give the full commit id (40 or 64 characters).")
+    near = ", ".join(nearest(name, [LATEST, MATCHING, *advertised.tags, *advertised.heads]))
+    raise UsageError(
+        f"{place} has no branch, tag or commit {ref}.", f"The nearest names there: {near}." if near else ""
+    )
 
 
 def nearest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
     """Up to `count` of the `names` that somebody who wrote `name` may have meant, the likeliest first."""
     from difflib import get_close_matches
 
-    known = sorted({other for other in names if other.isprintable()})
-    same = [other for other in known if other.casefold() == name.casefold()]
-    close = get_close_matches(name, known, n=count, cutoff=0.6)
-    return list(dict.fromkeys([*same, *_neighbours(name, known), *close]))[:count]
-
-
-def _neighbours(name: str, known: list[str]) -> list[str]:
-    """The tag of that version, then those of the releases just below, just above and the next below."""
-    asked = release(name)
-    if asked is None:
-        return []
-    versions = _releases(known)
-    same = [tag for version, tag in versions if version == asked]
-    finals = [(version, tag) for version, tag in versions if not version.is_prerelease or asked.is_prerelease]
-    below = [tag for version, tag in finals if version < asked]
-    above = [tag for version, tag in finals if version > asked]
-    return [*same, *below[-1:], *above[:1], *below[-2:-1]]
+    known = {other.casefold(): other for other in sorted(names) if other.isprintable()}
+    close = [known[each] for each in get_close_matches(name.casefold(), known, count)]
+    if asked := release(name):  # the releases below and above it
+        releases = [pair for pair in _releases(known.values()) if asked.is_prerelease or not pair[0].is_prerelease]
+        place = bisect_right(releases, asked, key=itemgetter(0))
+        close = [tag for _, tag in (*releases[:place][:-3:-1], *releases[place : place + 1])] + close
+    return list(dict.fromkeys(close))[:count]
 
 
 def release(tag: str) -> Version | None:
@@ -193,13 +157,6 @@ def latest(tags: Iterable[str]) -> str | None:
     return finals[-1] if finals else None
 
 
-def tag_of(version: Version, tags: Iterable[str]) -> str | None:
-    """The tag that names this version; its local part does not count."""
-    found = [tag for known, tag in _releases(tags) if known.public == version.public]
-    return found[-1] if found else None
-
-
 def highest(tags: Iterable[str]) -> Version | None:
-    """The highest version among tags `vN.N.N`, `vN.N.NrcN` and `vN.N.N.postN`: what SGLang's build goes by."""
-    pattern = re.compile(r"v[0-9]+\.[0-9]+\.[0-9]+(?:\.?(?:rc|post)[0-9]+)?")
-    return max((version for version, tag in _releases(tags) if pattern.fullmatch(tag)), default=None)
+    """The highest version that any tag names, pre-releases included: what SGLang's build goes by."""
+    return max((version for version, _ in _releases(tags)), default=None)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from .environment import Distribution, Environment
 from .errors import SourcesError
+from .urls import redact
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,15 @@ def applying(
         for text in requires[name]:
             try:
                 requirement = Requirement(str(text))
-            except InvalidRequirement:
-                raise SourcesError(f"{name}: {text!r} is not a requirement that can be read (PEP 508).") from None
-            marker = requirement.marker
-            if marker and not marker.evaluate({**markers, "extra": extra}):
+                marker, requirement.marker = requirement.marker, None
+                always, now = (not marker or marker.evaluate({**markers, "extra": each}) for each in ("", extra))
+            except ValueError as error:  # no requirement, or a comparison that has no meaning
+                raise SourcesError(f"{name}: {redact(str(text))!a} cannot be evaluated (PEP 508): {error}") from None
+            if not now or (extra and always):  # the latter was yielded without the extra
                 continue
-            if extra and (not marker or marker.evaluate({**markers, "extra": ""})):
-                continue  # was yielded without the extra
             if (other := canonicalize_name(requirement.name)) in requires:
                 waiting += [(other, more) for more in sorted(requirement.extras) if (other, more) not in waiting]
             else:
-                requirement.marker = None
                 yield requirement
 
 
@@ -56,7 +55,8 @@ def missing_requirements(
     Raises SourcesError for metadata that cannot be read.
     """
     needed = applying({distribution.name: distribution.requires}, {distribution.name: extras}, environment.markers)
-    states = [Missing(requirement, _version(environment, requirement.name)) for requirement in needed]
+    found = ((requirement, environment.distribution(requirement.name)) for requirement in needed)
+    states = [Missing(requirement, installed.version if installed else "") for requirement, installed in found]
     return tuple(state for state in states if not admits(state.requirement, state.installed))
 
 
@@ -66,8 +66,3 @@ def admits(requirement: Requirement, version: str) -> bool:
         return bool(version) and requirement.specifier.contains(Version(version), prereleases=True)
     except InvalidVersion:
         return False
-
-
-def _version(environment: Environment, name: str) -> str:
-    found = environment.distribution(name)
-    return found.version if found else ""

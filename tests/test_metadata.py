@@ -28,7 +28,6 @@ TAGS = [
     "aarch64",
 ]
 ENDPOINT = "https://user:secret@host.example/flashinfer.git"
-LINUX = {"sys_platform": "linux", "platform_machine": "x86_64", "python_version": "3.11"}
 
 
 def sglang(dependencies: list[str], **extras: list[str]) -> Metadata:
@@ -68,7 +67,6 @@ def test_a_version_that_only_the_build_knows_is_none() -> None:
     [
         ('[build-system]\nrequires = ["maturin>=1.5,<2"]', True),
         ('[build-system]\nrequires = ["Setuptools_Rust"]', True),
-        ("[tool.setuptools-rust]\nbins = []", True),
         ('[build-system]\nrequires = ["setuptools"]', False),
     ],
 )
@@ -80,17 +78,15 @@ def test_a_script_is_read_and_not_run() -> None:
     script = b"""
 import os, torch.utils.cpp_extension as cpp
 raise SystemExit("this was run")
-requires = ["torch", "ninja"]
 def version():
     return open("version.txt").read()
 if __name__ == "__main__":
     import setuptools
-    setuptools.setup(name="flashinfer", version=version(), python_requires=">=3.8", install_requires=requires)
+    setuptools.setup(name="flashinfer", version=version(), python_requires=">=3.8")
 """
     files = {"python/setup.py": script, "python/version.txt": b"../version.txt", "version.txt": b"0.1.6\n"}
     read = read_metadata(files, "python")
     assert (read.distribution, read.version, read.requires_python) == ("flashinfer", "0.1.6", ">=3.8")
-    assert read.requires == (Requirement("torch"), Requirement("ninja"))
     assert read.needs_torch_to_build
 
 
@@ -98,25 +94,10 @@ def test_torch_is_needed_only_where_every_build_imports_it_without_asking_for_it
     script = b"import setuptools\nif AOT:\n    import torch\nsetuptools.setup(install_requires=['torch'])"
     project = b'[project]\nname = "flashinfer"\ndynamic = ["dependencies"]\n'
     read = read_metadata({"pyproject.toml": project, "setup.py": script}, "")
-    assert not read.needs_torch_to_build and read.requires == (Requirement("torch"),)
+    assert not read.needs_torch_to_build
     asks = b'[build-system]\nrequires = ["torch"]\n' + project
     assert not read_metadata({"pyproject.toml": asks, "setup.py": b"import torch"}, "").needs_torch_to_build
     assert read_metadata({"pyproject.toml": project, "setup.py": b"from torch import x"}, "").needs_torch_to_build
-
-
-def test_requirements_in_a_file_of_their_own() -> None:
-    project = b"""
-        [project]
-        name = "flashinfer-python"
-        dynamic = ["dependencies", "version"]
-        [tool.setuptools.dynamic]
-        version = { attr = "flashinfer._build_meta.__version__" }
-        dependencies = { file = ["requirements.txt"] }
-    """
-    listed = b"# why\n\ncuda-tile>=1.4.0 # and why\n--find-links x\n-r other.txt\ntorch\n"
-    read = read_metadata({"pyproject.toml": project, "requirements.txt": listed, "version.txt": b"0.6.18"}, "")
-    assert read.requires == (Requirement("cuda-tile>=1.4.0"), Requirement("torch"))
-    assert read.version == "0.6.18"
 
 
 def test_an_old_configuration_file_is_read_too() -> None:
@@ -126,13 +107,9 @@ name = third
 version = attr: third.VERSION
 [options]
 python_requires = >=3.9
-install_requires =
-  a>1
-  b
 """
     read = read_metadata({"setup.cfg": config, "setup.py": b"import setuptools\nsetuptools.setup()"}, "")
     assert (read.distribution, read.version, read.requires_python) == ("third", None, ">=3.9")
-    assert [str(each) for each in read.requires] == ["a>1", "b"]
 
 
 @pytest.mark.parametrize(
@@ -141,8 +118,7 @@ install_requires =
         ("pyproject.toml", b"[project\nname = 1", "line 1"),
         ("pyproject.toml", b'[project]\nname = "x"\nversion = = 1', "line 3"),
         ("pyproject.toml", b"\xff\xfe", "UTF-8"),
-        ("pyproject.toml", b"a = " + b"[" * 50_000, "nested"),
-        ("pyproject.toml", b"#" * 200_000, "bytes"),
+        ("pyproject.toml", b"a = " + b"[" * 50_000, "recursion"),
         ("pyproject.toml", b"project = 5", "`project` is int"),
         ("pyproject.toml", b"[project]\nname = 5", "`name` is int"),
         ("pyproject.toml", b'[project]\nname = "x"\ndependencies = "torch"', "`dependencies` is str"),
@@ -151,18 +127,13 @@ install_requires =
         ("pyproject.toml", b'[project]\nname = "x"\nrequires-python = "three"', "three"),
         ("pyproject.toml", b'[project]\nname = "x"\noptional-dependencies = {a = "b"}', "`a` is str"),
         ("pyproject.toml", b'[project]\nname = "x"\n[build-system]\nrequires = 5', "`requires` is int"),
-        (
-            "pyproject.toml",
-            b'[project]\nname = "x"\ndynamic = ["dependencies"]\n[tool.setuptools]\ndynamic = 5',
-            "`dynamic`",
-        ),
         ("pyproject.toml", b"", "name no distribution"),
-        ("setup.py", b"import x\ndef (", "line 2"),
+        ("setup.py", b"\xff", "UTF-8"),
         ("setup.py", b"\0", "setup.py"),
         ("setup.py", b"(" * 40_000, "setup.py"),
         ("setup.py", b"a" + b".b" * 40_000 + b"()", "setup.py"),
         ("setup.py", b"x = " + b"-" * 40_000 + b"1", "setup.py"),
-        ("setup.cfg", b"no section", "setup.cfg"),
+        ("setup.cfg", b"name = 'x'", "setup.cfg"),
     ],
 )
 def test_a_file_that_is_not_what_its_name_says_is_named_with_the_place(name: str, content: bytes, told: str) -> None:
@@ -211,12 +182,12 @@ def test_no_content_of_a_file_is_a_traceback(name: str, content: bytes) -> None:
     ],
 )
 def test_all_forms_of_the_requirement(metadata: Metadata, extras: tuple[str, ...], expected: str | None) -> None:
-    assert flashinfer_requirement(metadata, extras, LINUX) == (Requirement(expected) if expected else None)
+    assert flashinfer_requirement(metadata, extras) == (Requirement(expected) if expected else None)
 
 
 def test_a_marker_without_meaning_is_an_error_that_shows_it() -> None:
     with pytest.raises(SourcesError, match="platform_machine"):
-        flashinfer_requirement(sglang(["flashinfer; platform_machine ~= 'x'"]), (), LINUX)
+        flashinfer_requirement(sglang(["flashinfer; platform_machine ~= 'x'"]), ())
 
 
 @pytest.mark.parametrize(
@@ -289,9 +260,9 @@ def test_a_pin_is_found_wherever_and_however_it_is_written(
         else sglang(others, **{extra: ["sglang[level0]"]}, **listed)
     )
     version = Requirement(pin).specifier
-    found = flashinfer_requirement(metadata, ("mine",), LINUX)
+    found = flashinfer_requirement(metadata, ("mine",))
     assert found is not None and found.specifier == version and found.marker is None
-    assert f"=={matching(metadata, ('mine',), TAGS, ENDPOINT, LINUX)[1:]}" == str(version)
+    assert f"=={matching(metadata, ('mine',), TAGS, ENDPOINT)[1:]}" == str(version)
 
 
 def declaration(places: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -346,7 +317,7 @@ def test_of_a_submodule_the_folders_that_the_package_ships(name: str, folders: t
         ("3rdparty/xy", ["include/**"], None),
         ("3rdparty/x", [], None),
         ("3rdparty/x", "include/**", None),
-        ("3rdparty/x", [5, "include/**"], ("include",)),
+        ("3rdparty/x", [5, "include/**"], None),
         (5, ["include/**"], None),
         (
             "3rdparty/x",
@@ -361,12 +332,6 @@ def test_sparse_folders_of_odd_and_hostile_declarations(
     place: Any, patterns: Any, folders: tuple[str, ...] | None
 ) -> None:
     assert sparse_folders(declaration({"x": place}, {"x": patterns}), "3rdparty/x") == folders
-
-
-def test_a_subpackage_lies_below_its_parents_folder() -> None:
-    assert sparse_folders(declaration({"f.x": "3rdparty/x"}, {"f.x.tools.util": ["*.h"]}), "3rdparty/x") == (
-        "tools/util",
-    )
 
 
 @pytest.mark.parametrize(
