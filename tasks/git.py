@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import tempfile
 import threading
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from .config import redact
-from .errors import LocalWorkError, NetworkError, SourcesError
+from .errors import DiskError, LocalWorkError, NetworkError, SourcesError
 from .model import Listener
 from .processes import answered, end
 from .space import DiskFullError, is_full
@@ -35,6 +36,7 @@ _OPTIONS = {
     "gc.auto": "0",
     "http.lowSpeedLimit": "1",
     "maintenance.auto": "false",
+    "safe.bareRepository": "all",  # a submodule's, before it has files
     "submodule.recurse": "false",
 }
 _ENVIRONMENT = {
@@ -57,6 +59,8 @@ _PASSING = re.compile(
 _REFUSED = re.compile(r"unadvertised object|dumb http transport does not support|does not support shallow", re.I)
 _UNKNOWN_HOST = re.compile(r"could not resolve host", re.I)
 _NO_SPACE = re.compile(r"no space left on device|out of diskspace|disk quota exceeded", re.I)
+_NO_RIGHTS = re.compile(r"read-only file system|(unable to|cannot|could not|failed to) .*: permission denied|"
+                        r"insufficient permission", re.I)  # fmt: skip
 _HTTP_STATUS = re.compile(r"(?:returned error:|HTTP(?: code =)?) (\d{3})")
 _RETRY_AFTER = re.compile(r"retry[- ]after:? (\d+)", re.I)
 _MOVED = re.compile(r"([\d.]+) (bytes|KiB|MiB|GiB)(?: \| ([\d.]+) (bytes|KiB|MiB|GiB)/s)?")
@@ -218,9 +222,11 @@ def explain(told: str, who: str, endpoint: str) -> SourcesError:
     where = f"{who}: {endpoint}: {said.rstrip('.')}."
     if _NO_SPACE.search(told):
         return DiskFullError(where)
+    if _NO_RIGHTS.search(told):
+        return DiskError(where, "See who may write there.")
     if "dubious ownership" in told:
         return LocalWorkError(f"{who}: {endpoint} belongs to another user.",
-                              f"git config --global --add safe.directory '{endpoint}'")  # fmt: skip
+                              f"git config --global --add safe.directory {shlex.quote(endpoint)}")  # fmt: skip
     if _UNKNOWN_HOST.search(told):
         return PassingError(where, tries=2)
     status = _HTTP_STATUS.search(told)
@@ -251,7 +257,7 @@ def _failure(told: str, who: str, endpoint: str, cwd: Path) -> SourcesError:
 
 
 def _endpoint(args: tuple[str, ...], cwd: Path) -> str:
-    url = next((word for word in args if "://" in word), "") or run(cwd, "config", "remote.origin.url", check=False)
+    url = args[-1] if args[0] == "ls-remote" else run(cwd, "config", "remote.origin.url", check=False)
     return redact(url or str(cwd))
 
 

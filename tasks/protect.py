@@ -49,9 +49,11 @@ def check_place(repository: Repository) -> bool:
         raise LocalWorkError(f"{repository.name}: {path} is a folder, but no checkout of its own.", aside)
     url = run(path, "config", "remote.origin.url", check=False)
     if url != repository.url:
+        run(path, "rev-parse", "--git-dir")  # tells what is broken, or that it belongs to another user
+        set_url = _command("git", "-C", str(path), "remote", "set-url" if url else "add", "origin", repository.url)
+        fix = set_url if redact(set_url) == set_url else aside  # a password is not shown, and not asked to be typed
         raise LocalWorkError(
-            f"{repository.name}: {path} comes from {redact(url) or 'no remote'}, configured is {redact(repository.url)}.",
-            _command("git", "-C", str(path), "remote", "set-url" if url else "add", "origin", redact(repository.url)),
+            f"{repository.name}: {path} comes from {redact(url) or 'no remote'}, configured is {redact(repository.url)}.", fix
         )
     return True
 

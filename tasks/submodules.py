@@ -110,7 +110,11 @@ def _check_place(name: str, path: str, tree: Mapping[str, Entry], names: list[st
     outside = path.startswith(("/", "-")) or ".." in parts or any(re.fullmatch(r"\.git|git~\d+", p, re.I) for p in parts)
     links = {place.casefold() for place, entry in tree.items() if entry.mode == SYMLINK}  # as file systems do that ignore case
     through = any(str(parent).casefold() in links for parent in PurePosixPath(path).parents)
-    bad_name = not _NAME.fullmatch(name) or not name.isprintable() or any(n.startswith(f"{name}/") for n in names)
-    if outside or through or bad_name or not path.isprintable():
+    bad_name = not _NAME.fullmatch(name) or not _printable(name) or any(n.startswith(f"{name}/") for n in names)
+    if outside or through or bad_name or not _printable(path):
         said = redact(f"submodule {name!a} at {path!a}")
         raise SourcesError(f"{who}: .gitmodules, {said}: it would lead out of the checkout.", "Nothing of it was fetched.")
+
+
+def _printable(name: str) -> bool:
+    return os.fsencode(name).decode("utf-8", "surrogateescape").isprintable()  # whatever the locale
