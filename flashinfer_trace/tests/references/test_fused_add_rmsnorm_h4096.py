@@ -9,8 +9,8 @@ DEFINITION = load(NAME)
 
 # The sum is exact in float32 and rounded once to bfloat16, by both sides: the same value, bit for bit.
 SUM = {"rtol": 0, "atol": 0}
-# The normalised sum is rounded once (2^-9 of the value) by each side, and a kernel may normalise the rounded sum
-# instead of the exact one (2^-9 more): 3 * 2^-9 together.
+# The sum is normalised before it is rounded. Both sides compute in float32 or better (errors near 1e-6) and round once,
+# and may end on neighbouring values of 8 significant bits: at most 2^-7 of the value apart.
 NORMALISED = {"rtol": 2**-7, "atol": 1e-6}
 
 

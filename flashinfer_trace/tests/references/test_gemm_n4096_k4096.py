@@ -9,7 +9,7 @@ DEFINITION = load(NAME)
 
 # Products of bfloat16 values are exact in float32. A sum of K of them, in whatever order, errs by far less than
 # rounding the result does: 2^-24 times a few dozen times the root of K = 64, about 1e-4 for standard normal inputs.
-# Both sides round once to bfloat16, 2^-9 of the value, and may end on neighbouring values: 2^-7 of it apart.
+# Both sides round once to bfloat16 and may end on neighbouring values of 8 significant bits: 2^-7 of the value apart.
 BFLOAT16 = {"rtol": 2**-7, "atol": 1e-3}
 
 

@@ -8,7 +8,7 @@ NAME = "moe_fp8_block_scale_ds_routing_topk8_ng8_kg4_e32_h7168_i2048"
 DEFINITION = load(NAME)
 EXPERTS, LOCAL, HIDDEN, INTERMEDIATE, BLOCK = 256, 32, 7168, 2048, 128
 
-# The reference sums in float32 and rounds once to bfloat16: 2^-9 of the value. Where large terms cancel, what float32
+# The reference sums in float32 and rounds once to bfloat16: 2^-8 of the value. Where large terms cancel, what float32
 # loses of them is left: 1e-5 of the largest.
 REFERENCE = {"rtol": 2**-8, "atol": 1e-4}
 NEIGHBOURS = {"rtol": 2**-7, "atol": 1e-4}  # both sides rounded

@@ -7,9 +7,9 @@ from trace_data import assert_close, inputs_of, load, workloads  # noqa: E402
 NAME = "rmsnorm_h4096"
 DEFINITION = load(NAME)
 
-# bfloat16 keeps 8 significant bits: rounding to nearest errs by at most 2^-9 of the value. Both sides compute in
-# float32 or better (errors near 1e-6) and round once; where the exact result lies near the middle of two bfloat16
-# values they may round to different ones, which lie at most 2^-7 of the value apart.
+# bfloat16 keeps 8 significant bits. Both sides compute in float32 or better (errors near 1e-6) and round once, to
+# nearest; where the exact result lies near the middle of two bfloat16 values they may round to different ones, which
+# lie at most 2^-7 of the value apart.
 BFLOAT16 = {"rtol": 2**-7, "atol": 1e-6}
 
 
