@@ -89,6 +89,7 @@ def clone(session: Session, repository: Repository) -> Outcome:
         _remove(staging)
         raise
     moved = sum(part.moved for part in brought.everything())
+    session.listener.event(repository.name, f"cloned {target.ref} at {target.commit[:10]}")
     return replace(_outcome(read_checkout(repository), "cloned", target.ref), moved=moved)
 
 
@@ -167,8 +168,8 @@ def _update(session: Session, repository: Repository, remote: Remote, here: Chec
     move(brought, repository.branch, room)
     now = read_checkout(repository)
     moved = sum(part.moved for part in brought.everything())
-    between = _between(remote, here.head, now.head)
-    session.listener.event(repository.name, f"{here.head[:10]} → {now.head[:10]}{between}")
+    moved_to = f"{here.head[:10]} → {now.head[:10]}{_between(remote, here.head, now.head)}"
+    session.listener.event(repository.name, moved_to if now.head != here.head else f"is complete now at {now.head[:10]}")
     return replace(_outcome(now, "updated", target.ref), moved=moved, before=old.commit, before_version=old.version)
 
 

@@ -54,7 +54,8 @@ class Printer:
 
     def tell(self, who: str, message: str, style: str = "", *, error: bool = False, ends: bool = True) -> None:
         """Print what happened to `who`, with the time where that is no terminal; it `ends` their live lines."""
-        who, message = one_line(who), one_line(message)
+        who = one_line(who)
+        message = one_line(message).removeprefix(f"{who}: ")
         with self.lock:
             if ends:
                 self.screen().drop(who)

@@ -121,12 +121,12 @@ class Report:
     def outcomes(self, task: str, outcomes: Sequence[Outcome]) -> None:
         """Print one row for each repository, and the errors with what mends them."""
         self._table([(outcome, outcome.action or "failed") for outcome in outcomes])
-        self._failures([(outcome.repository, outcome.error) for outcome in outcomes])
+        self._failures([("", outcome) for outcome in outcomes])
 
     def summary(self, steps: Mapping[str, Sequence[Outcome]], checks: Sequence[Check] = ()) -> None:
         """Print for each repository what each of `steps` (by name, in order) did, and what a failure left undone."""
         self._table(summarised(steps, checks))
-        self._failures([(f"{row.repository}: {step}", row.error) for step, found in steps.items() for row in found])
+        self._failures([(f": {step}", outcome) for step, found in steps.items() for outcome in found])
 
     def checks(self, checks: Sequence[Check], strict: bool) -> None:
         """Print a doctor's report, a fix under each warning and failure; with `strict` it says that warnings fail."""
@@ -157,22 +157,29 @@ class Report:
 
     def fail(self, error: SourcesError) -> None:
         """Print what happened and what mends it on standard error."""
-        self._failures([("error", error)])
+        self._failure("error", error.what, error.fix)
 
-    def _failures(self, failures: Sequence[tuple[str, SourcesError | None]]) -> None:
-        for who, error in failures:
-            if error is None:
-                continue
-            if self._printer.github:
-                self._printer.annotate("error", who, f"{error.what}\n{error.fix}")
-                continue
-            first, _, rest = clean(error.what).partition("\n")
-            with self._printer.lock:
-                self._printer.say((f"{one_line(who)}: ", "bold red"), (first, ""), error=True)
-                for line in rest.splitlines():
-                    self._printer.say((f"    {line}", "dim"), error=True)
-                for line in clean(error.fix).splitlines():
-                    self._printer.say((f"  {line}", "cyan"), error=True, wrap=False)
+    def _failures(self, outcomes: Sequence[tuple[str, Outcome]]) -> None:
+        """Print the errors of outcomes, each under its repository and what comes behind; one that several have, once."""
+        shared: dict[tuple[str, str, str], list[str]] = {}
+        for behind, outcome in outcomes:
+            if error := outcome.error:
+                what = error.what.removeprefix(f"{outcome.repository}: ")
+                shared.setdefault((behind, what, error.fix), []).append(outcome.repository)
+        for (behind, what, fix), repositories in shared.items():
+            self._failure(", ".join(repositories) + behind, what, fix)
+
+    def _failure(self, who: str, what: str, fix: str) -> None:
+        if self._printer.github:
+            self._printer.annotate("error", who, f"{what}\n{fix}")
+            return
+        first, _, rest = clean(what).partition("\n")
+        with self._printer.lock:
+            self._printer.say((f"{one_line(who)}: ", "bold red"), (first, ""), error=True)
+            for line in rest.splitlines():
+                self._printer.say((f"    {line}", "dim"), error=True)
+            for line in clean(fix).splitlines():
+                self._printer.say((f"  {line}", "cyan"), error=True, wrap=False)
 
     def _table(self, rows: Sequence[tuple[Outcome, str]]) -> None:
         if self._hidden or not rows:
