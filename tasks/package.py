@@ -31,7 +31,8 @@ HOOKS = ("BUILD_NVEP", "BUILD_NIXL_EP", "BUILD_NCCL_EP", "FLASHINFER_BUILD_NO_PI
 class Package:
     """What gets installed: `folder` holds its pyproject.toml or setup.py, `version` is the checkout's (empty: unknown).
 
-    In `git_dir` is remembered what of it was installed where. `companions` must have the package's version.
+    In `git_dir` is remembered what of it was installed where. `companions` must have the package's version. `held` are
+    distributions that will come from a checkout that is not there yet, and not from an index.
     """
 
     repository: str
@@ -43,6 +44,7 @@ class Package:
     git_dir: Path
     extras: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, checkout: Checkout) -> Package:
@@ -129,7 +131,7 @@ class Package:
 
 def names(packages: Sequence[Package]) -> set[str]:
     """The distributions that come with these packages and from nowhere else."""
-    return {name for package in packages for name in (package.name, *package.aliases, *package.companions)}
+    return {n for one in packages for n in (one.name, *one.aliases, *one.companions, *one.held)}
 
 
 def _stamps(package: Package) -> dict[str, Any]:

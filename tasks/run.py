@@ -19,8 +19,9 @@ from .environment import Environment, probe
 from .errors import DiskError, SourcesError, UsageError
 from .git import check_version
 from .installation import install, preload
-from .layouts import cost
+from .layouts import COMPANIONS, cost
 from .lock import turn
+from .matching import FLASHINFER
 from .model import Outcome
 from .package import Package, names
 from .program import as_called
@@ -84,6 +85,8 @@ class Run:
             except SourcesError as error:
                 failed.append(Outcome(repository.name, "failed", error=error))
         settings = self.session.settings
+        if "flashinfer" in installed - {each.repository for each in packages}:
+            packages = [replace(each, held=(*FLASHINFER, *COMPANIONS)) for each in packages]
         if self.dry:
             ours = names(packages)
             done = [_planned(each, not reinstall and each.is_current(environment, deps, ours)) for each in packages]
