@@ -109,7 +109,8 @@ class Bringer:
         self.check(tree)
         missing = set() if full else missing_objects(remote, target.commit)
         metadata = {path: tree[path].oid for path in METADATA if path in tree and tree[path].mode.startswith("100")}
-        fetch_blobs(remote, missing & set(metadata.values()), "reading metadata")
+        if fetch_blobs(remote, target, missing & set(metadata.values()), "reading metadata"):
+            missing = set()
         contents = read_blobs(remote, metadata.values())
         self.show(tree, {path: contents[oid] for path, oid in metadata.items()})
         missing -= set(metadata.values())
@@ -118,10 +119,12 @@ class Bringer:
             remote.network.listener.warn(remote.who, complaint)
         with ThreadPoolExecutor(len(submodules) + 2) as pool:
             parts = [pool.submit(self._submodule, remote, each, 1) for each in submodules]
-            others: list[Future[None]] = [pool.submit(fetch_tags, remote, tags, advertised.peeled)] if not full else []
+            others: list[Future[object]] = [pool.submit(fetch_tags, remote, tags, advertised.peeled)] if not full else []
             files = sum(entry.mode != GITLINK for entry in tree.values())
-            rest = fetch_whole if len(missing) > files / 2 else lambda r, _: fetch_blobs(r, missing, "fetching files")
-            others += [pool.submit(rest, remote, target)] if missing else []
+            if len(missing) > files / 2:
+                others.append(pool.submit(fetch_whole, remote, target))
+            elif missing:
+                others.append(pool.submit(fetch_blobs, remote, target, missing, "fetching files"))
         for other in others:
             other.result()
         histories = {**tags, target.name or "HEAD": target.object} if full else {}
@@ -169,7 +172,7 @@ class Bringer:
         if missing := missing_objects(remote, target.commit):
             tree = read_tree(remote, target.commit)
             needed = {entry.oid for path, entry in tree.items() if wanted(path, submodule.folders)}
-            fetch_blobs(remote, missing & needed, "fetching files")
+            fetch_blobs(remote, target, missing & needed, "fetching files")
 
 
 def submodule_git_dir(parent: Remote, submodule: Submodule) -> Path:

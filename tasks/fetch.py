@@ -109,11 +109,17 @@ def close_history(remote: Remote, commit: str) -> None:
             add_shallow(remote.git_dir, [commit])
 
 
-def fetch_blobs(remote: Remote, oids: Iterable[str], doing: str) -> None:
-    """Bring exactly these objects, in one request."""
+def fetch_blobs(remote: Remote, target: Target, oids: Iterable[str], doing: str) -> bool:
+    """Bring exactly these objects, in one request. True where the remote serves none by its id, and all files of `target`
+    have come instead."""
     if wanted := sorted(set(oids)):
         flags = ("--filter=blob:none", "--stdin", "origin")
-        remote.fetch(*flags, doing=doing, stdin="\n".join(wanted) + "\n", options=_NO_HAVES)
+        try:
+            remote.fetch(*flags, doing=doing, stdin="\n".join(wanted) + "\n", options=_NO_HAVES)
+        except RefusedError:
+            fetch_whole(remote, target)
+            return True
+    return False
 
 
 def read_blobs(remote: Remote, oids: Iterable[str]) -> dict[str, bytes]:
@@ -175,12 +181,13 @@ def _fetch_one(remote: Remote, target: Target, flags: tuple[str, ...], options: 
         remote.network.listener.event(remote.who, "the remote serves no commit by its id; asking by name")
     names = {"branch": f"refs/heads/{target.name}", "tag": f"refs/tags/{target.name}", "commit": "refs/heads/*"}
     name = names[target.kind]
-    depth = () if target.kind == "commit" else flags
+    # Protocol v0 claims every tag that is here, though their trees are not: nothing may be claimed.
+    depth = () if target.kind == "commit" else [flag for flag in flags if "negotiation" not in flag]
     try:
         remote.fetch(*depth, "origin", f"+{name}:refs/named/*" if "*" in name else f"+{name}:refs/named/one",
-                     doing=doing, options=options)  # fmt: skip
+                     doing=doing, options=_NO_HAVES)  # fmt: skip
     except RefusedError:
-        remote.fetch("origin", "+refs/heads/*:refs/named/*", doing=doing, options=options)
+        remote.fetch("origin", "+refs/heads/*:refs/named/*", doing=doing, options=_NO_HAVES)
     if not present(remote.git_dir, [target.commit]):
         raise NetworkError(f"{remote.who}: the remote does not serve the commit {target.commit}.",
                            "Name a branch or a tag that it serves, or configure another url.")  # fmt: skip

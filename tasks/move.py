@@ -15,6 +15,7 @@ from .fetch import Entry, Remote, read_tree
 from .git import run, stream
 from .objects import write_atomic
 from .record import read_record, write_record
+from .sparse import end_sparse, set_sparse
 from .submodules import GITLINK, head_of, wanted
 
 
@@ -46,6 +47,8 @@ def move(brought: Brought, configured: str = "", vacated: Iterable[str] = ()) ->
     force = ("--force",) if before.moving == target.commit else ("--no-overwrite-ignore",)
     stream(remote.path, "checkout", *force, *where, "--",
            who=remote.who, doing="checking out", listener=remote.network.listener)  # fmt: skip
+    if brought.folders is None:
+        end_sparse(remote)
     if brought.submodules:
         with ThreadPoolExecutor(len(brought.submodules)) as pool:
             for done in [pool.submit(move, each) for each in brought.submodules if not each.settled]:
@@ -80,27 +83,6 @@ def link_worktree(remote: Remote) -> None:
     (remote.git_dir / "index").unlink(missing_ok=True)  # of files that are gone
     run(remote.git_dir, "config", "core.worktree", os.path.relpath(remote.path, remote.git_dir))
     write_atomic(remote.path / ".git", f"gitdir: {os.path.relpath(remote.git_dir, remote.path)}\n")
-
-
-def set_sparse(remote: Remote, folders: tuple[str, ...] | None) -> None:
-    """Have `folders` checked out from the next move on, or all where they are None (git-sparse-checkout(1))."""
-    before = _sparse(remote)
-    if folders is None:
-        if before is not None:
-            run(remote.path, "sparse-checkout", "disable")
-        return
-    if before is None:
-        run(remote.path, "sparse-checkout", "init", "--cone")
-    if before != sorted(folders):
-        run(remote.path, "sparse-checkout", "set", *folders)
-
-
-def _sparse(remote: Remote) -> list[str] | None:
-    if not (remote.git_dir / "info" / "sparse-checkout").exists():
-        return None
-    if run(remote.path, "config", "core.sparseCheckout", check=False) != "true":
-        return None
-    return sorted(run(remote.path, "sparse-checkout", "list").splitlines())
 
 
 def check_unfinished(remote: Remote, moving: str, folders: tuple[str, ...] | None = None) -> None:

@@ -40,14 +40,14 @@ def _refs(task: str, sglang: str, flashinfer: str, *more: str) -> tuple[str, ...
 
 
 SCENARIOS: Mapping[str, Scenario] = {
-    "clone": Scenario(None, ("clone",), ("main", "main"), 3),
-    "branch to tag": Scenario(("main", "main"), _refs("update", "v0.5.3", "v0.3.0"), ("v0.5.3", "v0.3.0"), 3),
-    "layout to layout": Scenario(("v0.4.0", "v0.1.6"), _refs("update", "main", "main"), ("main", "main"), 3),
+    "clone": Scenario(None, ("clone",), ("main", "main"), 2.2),
+    "branch to tag": Scenario(("main", "main"), _refs("update", "v0.5.3", "v0.3.0"), ("v0.5.3", "v0.3.0"), 2.2),
+    "layout to layout": Scenario(("v0.4.0", "v0.1.6"), _refs("update", "main", "main"), ("main", "main"), 2.2),
     "back to the old layout": Scenario(
-        ("main", "main"), _refs("update", "v0.4.0", "v0.1.6"), ("v0.4.0", "v0.1.6"), 3
+        ("main", "main"), _refs("update", "v0.4.0", "v0.1.6"), ("v0.4.0", "v0.1.6"), 2.2
     ),
-    "to whole histories": Scenario(("main", "main"), _refs("update", "main", "main", "--full"), ("main", "main"), 3),
-    "install": Scenario(None, ("setup", "--no-deps"), ("main", "main"), 6),
+    "to whole histories": Scenario(("main", "main"), _refs("update", "main", "main", "--full"), ("main", "main"), 2.2),
+    "install": Scenario(None, ("setup", "--no-deps"), ("main", "main"), 4),
 }
 
 
@@ -128,12 +128,13 @@ def _killed(world: World, scenario: Scenario, random_: random.Random) -> str:
     now = threading.Event()
     files = ("sources.json", "index.lock", "shallow.lock", "config.lock", "tmp_pack_", ".partial", "packed-refs",
              ".git", "HEAD.lock", "egg-info", "sparse-checkout", "main.lock", "fetch-", "dist-info")  # fmt: skip
+    latest = random_.uniform(scenario.duration / 3, scenario.duration)  # for moments that do not come
     if way == "bytes":
         nth, after = random_.randrange(1, 30), random_.choice([0, 10, 200, 2000])
         host.fault("hook", "", nth=nth, after=after, call=now.set)
         moment = f"at byte {after} of request {nth}"
     elif way == "time":
-        wait = random_.uniform(0.1, scenario.duration)
+        wait = random_.uniform(0.3, scenario.duration)
         moment = f"after {wait:.2f} s"
     else:
         file, nth = random_.choice(files), random_.randrange(1, 4)
@@ -145,7 +146,7 @@ def _killed(world: World, scenario: Scenario, random_: random.Random) -> str:
     while ended.is_alive():
         if now.wait(0.002):
             break
-        if way == "time" and time.monotonic() - started > wait:
+        if time.monotonic() - started > (wait if way == "time" else latest):
             break
         if way == "file":
             seen |= _appeared(project, file)
