@@ -11,7 +11,6 @@ from invoke.config import DataProxy
 
 from .errors import UsageError
 from .model import Repository, Settings
-from .refs import check_ref, nearest
 from .urls import check_url, redact, resolve_submodule_url
 
 if TYPE_CHECKING:
@@ -77,6 +76,8 @@ def load(config: Any, root: Path, where: str = "invoke.yaml") -> Settings:
     """
     import fastjsonschema
 
+    from .refs import check_ref
+
     given = _plain(config)
     tree = {**DEFAULTS, **given} if isinstance(given, dict) else given
     for key in {"attempts", "stall"}.intersection(tree):
@@ -122,6 +123,8 @@ def _plain(tree: Any) -> Any:
 
 
 def _wrong(error: JsonSchemaValueException, where: str) -> UsageError:
+    from .refs import nearest
+
     key = redact(ascii((error.name or "").replace("data", "sources", 1))[1:-1])
     if error.rule == "additionalProperties":
         known = error.definition["properties"]
