@@ -160,11 +160,11 @@ class Report:
         self._failure("error", error.what, error.fix)
 
     def _failures(self, outcomes: Sequence[tuple[str, Outcome]]) -> None:
-        """Print the errors of outcomes, each under its repository and what comes behind; one that several have, once."""
+        """Print the errors of outcomes, each under its repository and what stands behind; a shared one once."""
         shared: dict[tuple[str, str, str], list[str]] = {}
         for behind, outcome in outcomes:
             if error := outcome.error:
-                what = error.what.removeprefix(f"{outcome.repository}: ")
+                what = error.what.removeprefix(f"{outcome.repository}: ").removeprefix(f"{behind[2:]}: ")
                 shared.setdefault((behind, what, error.fix), []).append(outcome.repository)
         for (behind, what, fix), repositories in shared.items():
             self._failure(", ".join(repositories) + behind, what, fix)

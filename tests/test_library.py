@@ -29,17 +29,17 @@ context = Context(Config(overrides={"run": {"hide": "both"}}))
 outcomes = clone(context, sglang_branch="v0.5.3")
 assert all(isinstance(outcome, Outcome) for outcome in outcomes)
 for outcome in outcomes:
-    print(outcome.repository, outcome.action, outcome.ref, outcome.version)
+    print("got", outcome.repository, outcome.action, outcome.ref, outcome.version)
 try:
     verify(context)
 except Failed as failed:
     assert isinstance(failed.verification, Verification)
     assert all(isinstance(check, Check) for check in failed.verification.checks)
-    print(failed.code, failed.verification.ok, failed.verification.repositories["sglang"].directories["models"])
+    print("got", failed.code, failed.verification.ok, failed.verification.repositories["sglang"].directories["models"])
 try:
     update(context, flashinfer_branch="nothing-like-it")
 except Failed as failed:
-    print(failed.code, *(outcome.action for outcome in failed.outcomes), failed.outcomes[1].error.fix)
+    print("got", failed.code, *(outcome.action for outcome in failed.outcomes), failed.outcomes[1].error.what)
 """
 CONFIGURED = """
 from invoke import Config, Context
@@ -72,7 +72,7 @@ ns.add_collection(namespace, "sources")
 
 def script(project: Project, code: str) -> Result:
     """Run Python code in the project's folder."""
-    command = [project.environment.python, "-c", code]
+    command = [str(project.environment.python), "-c", code]
     run = subprocess.run(command, cwd=project.path, env=project.environ, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     return Result(run.returncode, run.stdout, run.stderr)
@@ -80,11 +80,11 @@ def script(project: Project, code: str) -> Result:
 
 def test_the_tasks_are_functions_that_return_and_raise_typed_values(project: Project) -> None:
     told = script(project, AS_FUNCTIONS)
-    sglang, flashinfer, verified, failed = told.out.splitlines()
+    sglang, flashinfer, verified, failed = re.findall("^got (.*)", told.out, re.M)
     assert sglang == "sglang cloned v0.5.3 0.5.3"
     assert flashinfer == "flashinfer cloned main 0.6.18"
     assert verified == f"1 False {project.tmp}/sglang/python/sglang/srt/models"
-    assert re.match("2 updated failed .*nearest", failed)
+    assert re.match("2 updated failed .*nothing-like-it", failed)
 
 
 def test_a_script_configures_what_differs_from_the_defaults(project: Project) -> None:
