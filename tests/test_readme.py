@@ -72,7 +72,7 @@ def test_the_sessions_are_what_is_seen(shell: Project) -> None:
 
 def test_the_configuration_shown_is_the_default() -> None:
     (shown,) = re.findall(r"these are the defaults:\n\n```yaml\n(.*?)```", TEXT, re.S)
-    tree = yaml.safe_load(shown)["sources"]
+    tree = yaml.safe_load(shown)["sources"]  # type: ignore[no-untyped-call]
     assert {key: value if key == "repositories" else str(value) for key, value in tree.items()} == DEFAULTS
 
 
@@ -98,7 +98,7 @@ def test_nothing_private_is_said() -> None:
 
 
 def test_the_workflow_runs_what_exists(shell: Project) -> None:
-    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]  # type: ignore[no-untyped-call]
     assert [step["run"] for step in jobs["tests"]["steps"] if "run" in step] == [".ci/run"]
     assert os.access(ROOT / ".ci/run", os.X_OK)
     subprocess.run(["bash", "-n", ROOT / ".ci/run"], check=True)
