@@ -33,7 +33,7 @@ from .refs import Advertised, Target, release
 from .submodules import GITLINK, Submodule, is_settled, linked_git_dir, read_submodules, wanted
 
 METADATA = (".gitmodules", *(f"{folder}{name}" for folder in ("", "python/") for name in (
-    "pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "version.txt")))  # fmt: skip
+    "pyproject.toml", "setup.py", "setup.cfg", "version.txt")))  # fmt: skip
 DEEPEST = 8  # submodules of submodules
 
 

@@ -43,6 +43,11 @@ class Metadata:
     needs_torch_to_build: bool
 
     @property
+    def from_tags(self) -> bool:
+        """Whether the build takes the version from the tags (setuptools-scm)."""
+        return not self.version and any(re.match(r"setuptools[-_.]scm\b", each, re.I) for each in self.build_requires)
+
+    @property
     def declared(self) -> tuple[Requirement, ...]:
         """All that it requires, in the form of Requires-Dist: an extra's requirements have a marker (PEP 508)."""
         return self.requires + tuple(_for_extra(each, extra) for extra in self.extras for each in self.extras[extra])

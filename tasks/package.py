@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
@@ -75,15 +74,13 @@ class Package:
     @property
     def declared(self) -> tuple[Requirement, ...]:
         """What the source says it requires, in the form of Requires-Dist: an extra's requirements have a marker."""
-        return self.metadata.requires + tuple(
-            _for_extra(requirement, extra) for extra, listed in self.metadata.extras.items() for requirement in listed
-        )
+        return self.metadata.declared
 
     @property
     def variables(self) -> dict[str, str]:
         """Environment variables for the build, none of which the user has set."""
         values = {}
-        if self.version and "setuptools-scm" in (_name(text) for text in self.metadata.build_requires):
+        if self.version and self.metadata.from_tags:
             # A checkout of a release is that release, though there are newer tags.
             values[f"SETUPTOOLS_SCM_PRETEND_VERSION_FOR_{re.sub('[-_.]+', '_', self.name).upper()}"] = self.version
         if self.name in FLASHINFER and not any(hook in os.environ for hook in HOOKS):
@@ -152,9 +149,3 @@ def _state(package: Package) -> str:
 
 def _name(requirement: Requirement | str) -> str:
     return canonicalize_name(Requirement(str(requirement)).name)
-
-
-def _for_extra(requirement: Requirement, extra: str) -> Requirement:
-    marked = Requirement(str(requirement))
-    marked.marker = Marker(f"({marked.marker}) and extra == '{extra}'" if marked.marker else f"extra == '{extra}'")
-    return marked

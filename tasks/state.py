@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .git import run
 from .layouts import Layout, find_layout
@@ -14,9 +13,6 @@ from .metadata import Metadata, read_metadata
 from .model import Repository
 from .record import Record, read_record
 from .refs import highest, release
-
-if TYPE_CHECKING:
-    from packaging.version import Version
 
 
 @dataclass(frozen=True)
@@ -61,14 +57,11 @@ class Checkout:
     def version(self) -> str:
         """What the files say; where they leave it to the tags (setuptools-scm), the release at this commit, else the
         highest, as SGLang's build has it. Empty where neither tells."""
-        if not self.layout.installable:
-            return str(self._release or "")
-        return self.metadata.version or str(self._release or highest(self.tags) or "")
-
-    @property
-    def _release(self) -> Version | None:
+        if self.layout.installable and not self.metadata.from_tags:
+            return self.metadata.version or ""
         here = (release(tag) for tag, (_, commit) in self.tags.items() if commit == self.head)
-        return max((version for version in here if version), default=None)
+        newest = max((version for version in here if version), default=None)
+        return str(newest or (highest(self.tags) if self.layout.installable else None) or "")
 
 
 def read_checkout(repository: Repository) -> Checkout:
