@@ -20,8 +20,8 @@ def end(pid: int) -> None:
 
 @contextmanager
 def answered(pid: int, patience: float) -> Iterator[threading.Event]:
-    """Meanwhile end the process when a connection that it or a child asks for is not answered for `patience` seconds; the
-    event is set then. git itself waits for minutes, since http.lowSpeedTime counts from the connection on."""
+    """Meanwhile end the process when a connection that it or a child asks for is not answered for `patience` seconds;
+    the event is set then. git itself waits for minutes, since http.lowSpeedTime counts from the connection on."""
     over, given_up = threading.Event(), threading.Event()
 
     def watch() -> None:
