@@ -107,7 +107,7 @@ class Bringer:
             close_history(remote, target.commit)
         tree = read_tree(remote, target.commit)
         self.check(tree)
-        missing = set() if full else missing_objects(remote, target.commit)
+        missing = missing_objects(remote, target.commit)  # of a full one too, which a user may have cloned with a filter
         metadata = {path: tree[path].oid for path in METADATA if path in tree and tree[path].mode.startswith("100")}
         if fetch_blobs(remote, target, missing & set(metadata.values()), "reading metadata"):
             missing = set()

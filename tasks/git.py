@@ -8,6 +8,7 @@ import shlex
 import tempfile
 import threading
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -148,7 +149,8 @@ def run(cwd: Path, *args: str, stdin: str = "", check: bool = True) -> str:
     _check_cancelled()
     with _input(stdin) as istream:
         status, out, err = gitpython.Git(cwd).execute(
-            _argv(cwd, args), istream=istream, with_extended_output=True, with_exceptions=False, env=_environment(cwd)
+            _argv(cwd, args), istream=istream, with_extended_output=True, with_exceptions=False,
+            env={**_environment(cwd), "GIT_ALLOW_PROTOCOL": ""},  # no missing object is asked for behind our back
         )
     if status and check:
         raise _failure(str(err), cwd.name, str(cwd), cwd)
@@ -269,8 +271,17 @@ def _argv(cwd: Path, args: tuple[str, ...], stall: float = 30) -> list[str]:
 
 def _environment(cwd: Path) -> dict[str, str]:
     above = {str(cwd.absolute().parent), str(cwd.resolve().parent)}  # where `cwd` is no repository, none above is meant
-    ssh = os.environ.get("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oConnectTimeout=30 -oServerAliveInterval=15")
+    ssh = _ssh(os.environ.get("GIT_SSH_COMMAND", ""))
     return {**_ENVIRONMENT, "GIT_CEILING_DIRECTORIES": os.pathsep.join(above), "GIT_SSH_COMMAND": ssh}
+
+
+@cache
+def _ssh(command: str) -> str:
+    """The user's ssh (git-config(1), core.sshCommand), which asks for nothing."""
+    asked = ("git", "config", "--global", "core.sshCommand")
+    command = command or str(gitpython.Git().execute(asked, with_exceptions=False)).strip() or "ssh"
+    options = " -oBatchMode=yes -oConnectTimeout=30 -oServerAliveInterval=15"
+    return command + (options if Path(command.split()[0]).name == "ssh" else "")
 
 
 def _input(text: str) -> BinaryIO:

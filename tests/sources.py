@@ -75,7 +75,12 @@ class Sources:
         (command,) = re.findall(r"^  ((?:git|mv|invoke) .*)$", result.err, re.M)
         if not command.startswith("invoke"):
             run = subprocess.run(
-                ["sh", "-c", command], cwd=self.path, env={**os.environ, **IDENTITY}, capture_output=True, text=True, check=False
+                ["sh", "-c", command],
+                cwd=self.path,
+                env={**os.environ, **IDENTITY},
+                capture_output=True,
+                text=True,
+                check=False,
             )
             assert run.returncode == 0, f"{command}\n{run.stdout}{run.stderr}"
         return str(command)
@@ -156,13 +161,18 @@ def fingerprint(folder: Path, leave_out: str = r"^\.lock", times: bool = True) -
 
 def work(folder: Path) -> dict[str, str]:
     """A fingerprint of all that is a user's: every file but the objects that have come, and what says which those are."""
-    return fingerprint(folder, r"(^|/)\.lock|\.git/(modules/.*)?(objects(/|$)|shallow$)|\.git/(modules/.*/)?sources\.json$|\.git/modules/.*/config$")
+    return fingerprint(
+        folder,
+        r"(^|/)\.lock|\.git/(modules/.*)?(objects(/|$)|shallow$)|\.git/(modules/.*/)?sources\.json$|\.git/modules/.*/config$",
+    )
 
 
 def commits(folder: Path, *revisions: str) -> set[str]:
     """Every commit that a ref, HEAD or a stash of the repository leads to, or one of `revisions` alone."""
 
     def ask(*arguments: str) -> list[str]:
-        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False).stdout.split()
+        return subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False
+        ).stdout.split()
 
     return set(ask("rev-list", *(revisions or ("--all", "HEAD", *ask("stash", "list", "--format=%H")))))

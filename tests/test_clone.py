@@ -86,7 +86,9 @@ def test_each_layout_has_its_submodules_at_exact_commits_with_the_folders_that_i
         folders, absent = SPARSE.get(name, (set(), ""))
         if name in declared:
             assert absent in files
-            assert here == {file for file in files if "/" not in file or file.startswith(tuple(f"{f}/" for f in folders))}
+            assert here == {
+                file for file in files if "/" not in file or file.startswith(tuple(f"{f}/" for f in folders))
+            }
         else:
             assert here == set(files)
     sound(flashinfer, "flashinfer")
@@ -142,7 +144,9 @@ def test_a_commit_that_the_remote_lacks_is_a_wrong_ref_and_leaves_nothing(flashi
     assert {path.name for path in flashinfer.path.iterdir()} <= {".lock"}
 
 
-def test_an_existing_checkout_is_left_alone_byte_for_byte_and_its_state_is_said(sources: Sources, host: GitHost) -> None:
+def test_an_existing_checkout_is_left_alone_byte_for_byte_and_its_state_is_said(
+    sources: Sources, host: GitHost
+) -> None:
     sources("clone", sglang="v0.5.3", flashinfer="v0.3.0")
     (sources.path / "sglang/README.md").write_text("mine\n")
     before = fingerprint(sources.path)
@@ -266,7 +270,9 @@ def test_a_second_worktree_takes_what_the_first_has_brought(sources: Sources, ho
     assert host.bytes_sent < moved
 
 
-def test_a_host_that_serves_neither_filters_nor_ids_is_enough(sources: Sources, host: GitHost, upstream: Upstream) -> None:
+def test_a_host_that_serves_neither_filters_nor_ids_is_enough(
+    sources: Sources, host: GitHost, upstream: Upstream
+) -> None:
     host.filters = host.anysha = False
     host.protocol0 = True
     sources("clone", flashinfer="v0.6.7.post3")

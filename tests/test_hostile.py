@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import Project
 from tests.sources import Sources, fingerprint, url
 from tests.test_clone import FETCH
-from tests.upstream.host import GitHost, refused_url
+from tests.upstream.host import GitHost
 from tests.upstream.store import File, Gitlink, Symlink, Upstream, git
 
 pytest_plugins = ("tests.sources",)
@@ -152,7 +152,10 @@ def test_names_inside_each_other_are_refused(sglang: Sources, upstream: Upstream
 def test_no_submodule_goes_through_a_link(link: str, sglang: Sources, upstream: Upstream, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    submodule: dict[str, File] = {".gitmodules": module("x", "deps/x", GOOD), "deps/x": Gitlink(upstream.commit("spdlog"))}
+    submodule: dict[str, File] = {
+        ".gitmodules": module("x", "deps/x", GOOD),
+        "deps/x": Gitlink(upstream.commit("spdlog")),
+    }
     point(upstream, "sglang", raw_tree(upstream, "sglang", {link: Symlink(str(outside)), **submodule}))
     assert "lead out of the checkout" in sglang("clone", check=1).err
     assert list(outside.iterdir()) == []
@@ -222,9 +225,20 @@ def point(upstream: Upstream, name: str, tree: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [".git/hooks/post-checkout", ".git/config", "../canary", "../../canary", "a/../../canary", ".GIT/hooks/x", "a/.git/x"]
+    "path",
+    [
+        ".git/hooks/post-checkout",
+        ".git/config",
+        "../canary",
+        "../../canary",
+        "a/../../canary",
+        ".GIT/hooks/x",
+        "a/.git/x",
+    ],
 )
-def test_a_tree_that_leads_out_of_itself_is_refused(path: str, sglang: Sources, upstream: Upstream, tmp_path: Path) -> None:
+def test_a_tree_that_leads_out_of_itself_is_refused(
+    path: str, sglang: Sources, upstream: Upstream, tmp_path: Path
+) -> None:
     before = upstream.read("sglang", "python/pyproject.toml", "v0.4.0")
     script = "#!/bin/sh\ntouch canary\n"
     point(upstream, "sglang", raw_tree(upstream, "sglang", {path: script, "python/pyproject.toml": before}))
@@ -242,7 +256,11 @@ def test_no_hook_runs_whatever_a_user_has_configured(sglang: Sources, upstream: 
     for name in ("post-checkout", "reference-transaction", "post-index-change", "fsmonitor-watchman", "post-merge"):
         (hooks / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/canary\n")
         (hooks / name).chmod(0o755)
-    for key, value in {"core.hooksPath": hooks, "init.templateDir": hooks.parent, "core.fsmonitor": hooks / "post-merge"}.items():
+    for key, value in {
+        "core.hooksPath": hooks,
+        "init.templateDir": hooks.parent,
+        "core.fsmonitor": hooks / "post-merge",
+    }.items():
         subprocess.run(["git", "config", "--global", key, value], check=True)
     link = Gitlink(upstream.commit("spdlog"))
     modules = module("x", "deps/x", GOOD) + "\tupdate = !touch canary\n"
@@ -261,7 +279,9 @@ def test_no_hook_runs_whatever_a_user_has_configured(sglang: Sources, upstream: 
 
 
 def test_metadata_behind_links_is_not_read(sources: Sources, upstream: Upstream, tmp_path: Path) -> None:
-    (tmp_path / "secret.toml").write_text('[project]\nname = "sglang"\nversion = "6.6.6"\ndependencies = ["flashinfer_python==0.6.7"]\n')
+    (tmp_path / "secret.toml").write_text(
+        '[project]\nname = "sglang"\nversion = "6.6.6"\ndependencies = ["flashinfer_python==0.6.7"]\n'
+    )
     files: dict[str, File | None] = {
         ".gitmodules": Symlink(str(tmp_path / "secret.toml")),
         "python/pyproject.toml": Symlink(str(tmp_path / "secret.toml")),
@@ -277,9 +297,19 @@ def test_metadata_behind_links_is_not_read(sources: Sources, upstream: Upstream,
 
 @pytest.mark.parametrize(
     "text",
-    ["[project\nname = 1", "\xff\xfe", "project = 1", "[project]\ndependencies = 5", "a = " + "[" * 5000, "", "x = 1\n" * 2],
+    [
+        "[project\nname = 1",
+        "\xff\xfe",
+        "project = 1",
+        "[project]\ndependencies = 5",
+        "a = " + "[" * 5000,
+        "",
+        "x = 1\n" * 2,
+    ],
 )
-def test_metadata_that_is_broken_stops_matching_with_a_clear_error(text: str, sources: Sources, upstream: Upstream) -> None:
+def test_metadata_that_is_broken_stops_matching_with_a_clear_error(
+    text: str, sources: Sources, upstream: Upstream
+) -> None:
     upstream.add_commit("sglang", "main", {"python/pyproject.toml": text.encode("latin-1")})
     result = sources("clone", check=None, flashinfer="matching")
     clean(result.out + result.err)
@@ -318,7 +348,9 @@ def test_no_password_is_shown_in_the_log_either(project: Project, host: GitHost)
     address = host.url.replace("http://", "http://somebody:hunter2@") + "/sgl-project/sglang.git"
     environment = {"INVOKE_SOURCES_REPOSITORIES_SGLANG_URL": address, "INVOKE_DEBUG": "1"}
     result = project.invoke("--echo", "clone", "--flashinfer-branch=v0.6.7", env=environment)
-    ours = [line for line in (result.out + result.err).splitlines() if not line.startswith("invoke.") and "hunter2" in line]
+    ours = [
+        line for line in (result.out + result.err).splitlines() if not line.startswith("invoke.") and "hunter2" in line
+    ]
     assert ours == []
     assert "somebody" not in "".join(line for line in result.out.splitlines())
 
@@ -353,3 +385,25 @@ def test_no_prompt_and_no_hang(project: Project, host: GitHost) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3, told.decode()
     assert b"Password" not in told
     assert b"Username" not in told.replace(b"could not read Username", b"")
+
+
+@pytest.mark.parametrize("configured", ["environment", "configuration"])
+def test_ssh_asks_for_nothing_whatever_ssh_a_user_has(configured: str, project: Project, tmp_path: Path) -> None:
+    ssh = tmp_path / "mine/ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nexit 255\n')
+    ssh.chmod(0o755)
+    if configured == "environment":
+        project.environ["GIT_SSH_COMMAND"] = f"{ssh} -i key"
+    else:
+        subprocess.run(
+            ["git", "config", "--global", "core.sshCommand", f"{ssh} -i key"], env=project.environ, check=True
+        )
+    project.environ["INVOKE_SOURCES_REPOSITORIES_SGLANG_URL"] = "git@example.org:sgl-project/sglang.git"
+    result = project.invoke(
+        "clone", "--flashinfer-branch=nothing-like-it", env={"INVOKE_SOURCES_ATTEMPTS": "1"}, check=3
+    )
+    asked = (tmp_path / "asked").read_text()
+    assert "-i key" in asked
+    assert "BatchMode=yes" in asked
+    assert "git@example.org:sgl-project/sglang.git" in result.err

@@ -28,7 +28,13 @@ class Thing:
 
     def make(self) -> None:
         """Make the upstreams and clone them."""
-        files = {"a.txt": "a\n" * 9, "b.txt": "b\n", "gone.txt": "gone\n", "kept.txt": "kept\n", ".gitignore": "*.log\n"}
+        files = {
+            "a.txt": "a\n" * 9,
+            "b.txt": "b\n",
+            "gone.txt": "gone\n",
+            "kept.txt": "kept\n",
+            ".gitignore": "*.log\n",
+        }
         modules = '[submodule "lib"]\n\tpath = deps/lib\n\turl = ../lib.git\n'
         self.upstream.add_commit("some/lib", "main", files)
         lib = self.upstream.add_commit("some/lib", "main", {"b.txt": "2\n"})
@@ -39,7 +45,13 @@ class Thing:
 
     def move_on(self) -> str:
         """Both upstreams have new commits, which change, add and delete files. Returns the repository's new commit."""
-        changes = {"a.txt": "new\n" * 9, "gone.txt": None, "new.txt": "new\n", "folder/new.txt": "new\n", "new.log": "new\n"}
+        changes = {
+            "a.txt": "new\n" * 9,
+            "gone.txt": None,
+            "new.txt": "new\n",
+            "folder/new.txt": "new\n",
+            "new.log": "new\n",
+        }
         lib = self.upstream.add_commit("some/lib", "main", changes)
         return self.upstream.add_commit("some/thing", "main", {**changes, "deps/lib": Gitlink(lib)})
 

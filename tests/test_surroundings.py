@@ -76,9 +76,7 @@ def read_only(tmp_path: Path) -> Iterator[Callable[[Path], None]]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def test_a_project_folder_that_cannot_be_written_is_named(
-    project: Project, read_only: Callable[[Path], None]
-) -> None:
+def test_a_project_folder_that_cannot_be_written_is_named(project: Project, read_only: Callable[[Path], None]) -> None:
     project.environment.run("pass")
     read_only(project.path)
     for task in ("clone", "update"):
@@ -98,7 +96,7 @@ def test_a_checkout_that_cannot_be_written_is_a_matter_of_the_disk(
 
 
 def test_spaces_quotes_and_letters_in_paths(make_project: Callable[..., Project], upstream: Upstream) -> None:
-    project = make_project("it's a \"größe\" $HOME")
+    project = make_project('it\'s a "größe" $HOME')
     upstream.add_commit("flashinfer", "main", {"docs/größe '\"$x.txt": "x\n"})
     project.invoke("clone", "--sglang-branch=v0.4.0")
     project.invoke("update", "--sglang-branch=v0.5.3", "--flashinfer-branch=v0.2.0")
@@ -113,7 +111,9 @@ def test_spaces_quotes_and_letters_in_paths(make_project: Callable[..., Project]
 
 def test_a_locale_of_c(make_project: Callable[..., Project], upstream: Upstream) -> None:
     link = Gitlink(upstream.commit("spdlog"))
-    modules = upstream.read("flashinfer", ".gitmodules") + f'[submodule "ä"]\n\tpath = 3rdparty/ä\n\turl = {url("spdlog")}\n'
+    modules = (
+        upstream.read("flashinfer", ".gitmodules") + f'[submodule "ä"]\n\tpath = 3rdparty/ä\n\turl = {url("spdlog")}\n'
+    )
     upstream.add_commit("flashinfer", "main", {"docs/größe.txt": "ß\n", ".gitmodules": modules, "3rdparty/ä": link})
     project = make_project("größe")
     locale = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -153,7 +153,11 @@ def test_a_subfolder_and_a_hook_are_places_to_start_from(project: Project, tmp_p
     subprocess.run(["git", "init", "-q", project.path], check=True)
     (project.path / "sub/folder").mkdir(parents=True)
     hook = {name: str(project.path / ".git") for name in ("GIT_DIR", "GIT_COMMON_DIR")}
-    hook |= {"GIT_INDEX_FILE": str(project.path / ".git/index"), "GIT_WORK_TREE": str(project.path), "GIT_PREFIX": "sub/"}
+    hook |= {
+        "GIT_INDEX_FILE": str(project.path / ".git/index"),
+        "GIT_WORK_TREE": str(project.path),
+        "GIT_PREFIX": "sub/",
+    }
     before = fingerprint(project.path / ".git")
     project.invoke("clone", *SGLANG, cwd=project.path / "sub/folder", env=hook)
     project.invoke("update", "--sglang-branch=v0.5.3", "--flashinfer-branch=v0.6.7", env=hook)
@@ -205,7 +209,9 @@ def test_a_cache_full_of_rubbish_is_as_good_as_none(sglang: Sources, tmp_path: P
 
 
 def test_a_folder_elsewhere_and_no_terminal(project: Project, tmp_path: Path) -> None:
-    result = project.invoke("clone", *SGLANG, env={"INVOKE_SOURCES_DIRECTORY": str(tmp_path / "data/src"), "TERM": "dumb"})
+    result = project.invoke(
+        "clone", *SGLANG, env={"INVOKE_SOURCES_DIRECTORY": str(tmp_path / "data/src"), "TERM": "dumb"}
+    )
     assert (tmp_path / "data/src/sglang/python").exists()
     assert not project.tmp.exists()
     assert "\x1b" not in result.out + result.err
