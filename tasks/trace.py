@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from .model import Check
-from .trace_format import Broken, definition_of, shown, workloads_of
+from .trace_file import Broken, shown
+from .trace_format import definition_of, workloads_of
 
 _FOLDERS = {"definitions": "definitions", "reference tests": "tests/references", "workloads": "workloads"}
 
@@ -98,9 +99,17 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _files(path: Path, kind: str, suffix: str) -> Iterator[Path]:
-    """The files in and one below `path`/`kind` that end in `suffix`. No deeper, so links in circles do no harm."""
+    """The files in and one below `path`/`kind` that end in `suffix`, and folders that cannot be read.
+
+    No deeper, so links in circles do no harm.
+    """
     for entry in _entries(path / kind):
         if entry.suffix == suffix:
             yield entry
-        else:
-            yield from (file for file in _entries(entry) if file.suffix == suffix)
+            continue
+        try:
+            yield from (file for file in sorted(entry.iterdir()) if file.suffix == suffix)
+        except NotADirectoryError:
+            continue
+        except OSError:
+            yield entry

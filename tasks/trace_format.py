@@ -7,84 +7,35 @@ from __future__ import annotations
 
 import ast
 import json
-import re
-import stat
 import warnings
-from collections import Counter
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import CodeType
 from typing import Any, TypeVar
 
-SCHEMAS = Path(__file__).parent / "schemas"
-MAX_DEFINITION = 256 * 1024  # bytes; parsers and the compiler get no more than that, real files have a few KiB
+from .trace_file import Broken, json_of, shown, text_of
+
+SCHEMA = Path(__file__).parent / "schemas" / "definition.schema.json"
+MAX_DEFINITION = 256 * 1024  # bytes; real files have a few KiB
+MAX_CODE = 64 * 1024  # characters; the compiler takes minutes for some long texts
 MAX_WORKLOADS = 16 * 1024 * 1024  # bytes of one workload file
-_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|(-?Infinity|NaN)')
 _T = TypeVar("_T")
+# What a workload's input must name, by its type.
+_GIVES: dict[str, dict[str, Any]] = {
+    "random": {},
+    "scalar": {"value": (int, float)},
+    "safetensors": {"path": str, "tensor_key": str},
+}
 _VARIADIC = 0x04 | 0x08  # CO_VARARGS | CO_VARKEYWORDS
 
 
-class Broken(ValueError):
-    """A file is not as the format has it. The text names the line or field."""
-
-
-def shown(text: object) -> str:
-    """`text` for people: one line without control characters, and not endless."""
-    whole = str(text)
-    whole = whole if whole.isprintable() else ascii(whole)
-    return whole if len(whole) <= 300 else f"{whole[:300]}…"  # noqa: PLR2004
-
-
-def _text(path: Path, file: Path, limit: int) -> str:
-    """What a file of `path`/{kind}/{op_type}/ holds. Only regular files are opened: pipes and devices may never end."""
-    if len(file.relative_to(path).parts) != 3:  # noqa: PLR2004
-        raise Broken("belongs into the folder of its op_type")
-    status = file.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise Broken("no regular file")
-    if status.st_size > limit:
-        raise Broken(f"{status.st_size:,} bytes, more than the {limit:,} that are read")
-    with file.open("rb") as stream:
-        data = stream.read(limit)
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise Broken(f"line {line}: no UTF-8, byte 0x{data[error.start]:02x}") from None
-
-
-def _json(text: str, line: int = 1) -> Any:
-    """The value of a JSON text (RFC 8259: no NaN, no Infinity) that begins in `line`; no name twice in one object."""
-
-    def constant(name: str) -> Any:
-        at = next((match.start(1) for match in _CONSTANT.finditer(text) if match[1]), 0)
-        raise Broken(f"line {text.count(chr(10), 0, at) + line}: {name} is no JSON value")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(pairs)
-        if len(value) != len(pairs):
-            raise Broken(f"{shown(Counter(name for name, _ in pairs).most_common(1)[0][0])}: given twice")
-        return value
-
-    try:
-        return json.loads(text, parse_constant=constant, object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
-        raise Broken(f"line {error.lineno + line - 1} column {error.colno}: no JSON, {error.msg}") from None
-    except RecursionError:
-        raise Broken(f"line {line}: nested too deep") from None
-    except Broken:
-        raise
-    except ValueError:  # more digits than Python turns into a number
-        raise Broken(f"line {line}: a number is too long") from None
-
-
 @cache
-def _schema(name: str) -> Callable[[Any], None]:
-    """A check against a shipped JSON Schema, that raises with the field. Compiled once: a thousand files take 0.1 s."""
+def _schema() -> Callable[[Any], None]:
+    """A check against the shipped JSON Schema (draft 7) that raises with the field, compiled to be fast."""
     import fastjsonschema
 
-    validate = fastjsonschema.compile(json.loads((SCHEMAS / f"{name}.schema.json").read_text("utf-8")))
+    validate = fastjsonschema.compile(json.loads(SCHEMA.read_text("utf-8")))
 
     def check(value: Any) -> None:
         try:
@@ -100,8 +51,8 @@ def _schema(name: str) -> Callable[[Any], None]:
 
 
 def definition_of(path: Path, file: Path) -> dict[str, Any]:
-    value: dict[str, Any] = _json(_text(path, file, MAX_DEFINITION))
-    _schema("definition")(value)
+    value: dict[str, Any] = json_of(text_of(path, file, MAX_DEFINITION))
+    _schema()(value)
     if value["name"] != file.stem:
         raise Broken(f"name: {shown(value['name'])} is not the name of the file")
     if value["op_type"] != file.parent.name:
@@ -111,29 +62,35 @@ def definition_of(path: Path, file: Path) -> dict[str, Any]:
             if unknown := [axis for axis in tensor["shape"] or () if axis not in value["axes"]]:
                 raise Broken(f"{kind}.{name}.shape: no axis {shown(unknown[0])}")
     for number, constraint in enumerate(value.get("constraints", ())):
-        _constraint(f"constraints.{number}", constraint, {*value["axes"], *value["inputs"]})
+        try:  # it may look into inputs too, as `kv_indptr[-1]` does
+            unknown = [name for name in _names(constraint) if name not in value["axes"] and name not in value["inputs"]]
+        except Broken:
+            raise Broken(f"constraints.{number}: {shown(constraint)} is no expression") from None
+        if unknown:
+            raise Broken(f"constraints.{number}: no axis {shown(unknown[0])}")
     _reference(value["reference"], list(value["inputs"]))
     return value
 
 
-def _parsed(field: str, parse: Callable[[], _T]) -> _T:
+def _parsed(field: str, source: str, parse: Callable[[str], _T]) -> _T:
+    if len(source) > MAX_CODE:
+        raise Broken(f"{field}: {len(source):,} characters, more than the {MAX_CODE:,} that are compiled")
     try:
         with warnings.catch_warnings():  # about the data, such as an odd escape; nobody here wrote it
             warnings.simplefilter("ignore")
-            return parse()
+            return parse(source)
     except SyntaxError as error:
         raise Broken(f"{field}: line {error.lineno}: {shown(error.msg)}") from None
     except (ValueError, RecursionError, MemoryError, OverflowError) as error:
         raise Broken(f"{field}: does not compile, {str(error) or 'nested too deep'}") from None
 
 
-def _constraint(field: str, text: str, names: set[str]) -> None:
-    """A constraint is a Python expression over the axes; it may look into inputs too, as `kv_indptr[-1]` does."""
-    nodes = list(ast.walk(_parsed(field, lambda: ast.parse(text.strip(), mode="eval"))))
+@lru_cache(maxsize=256)
+def _names(text: str) -> tuple[str, ...]:
+    """The names that a constraint is about. It is a Python expression over the axes, and much the same everywhere."""
+    nodes = list(ast.walk(_parsed("constraint", text.strip(), lambda source: ast.parse(source, mode="eval"))))
     called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
-    for node in nodes:
-        if isinstance(node, ast.Name) and node.id not in names and id(node) not in called:
-            raise Broken(f"{field}: no axis {shown(node.id)}")
+    return tuple(node.id for node in nodes if isinstance(node, ast.Name) and id(node) not in called)
 
 
 def _reference(source: str, inputs: list[str]) -> None:
@@ -141,7 +98,7 @@ def _reference(source: str, inputs: list[str]) -> None:
 
     A code object tells all but the last, in a third of the time that a syntax tree takes.
     """
-    code: CodeType = _parsed("reference", lambda: compile(source, "reference", "exec", dont_inherit=True))
+    code: CodeType = _parsed("reference", source, lambda text: compile(text, "reference", "exec", dont_inherit=True))
     runs = [value for value in code.co_consts if isinstance(value, CodeType) and value.co_name == "run"]
     if not runs:
         raise Broken("reference: no global function run")
@@ -151,8 +108,7 @@ def _reference(source: str, inputs: list[str]) -> None:
         raise Broken(f"reference: line {run.co_firstlineno}: the parameters of run are not the inputs ({wanted})")
     if "functional" not in source:
         return
-    for node in ast.walk(_parsed("reference", lambda: ast.parse(source))):
-        used = False
+    for node in ast.walk(_parsed("reference", source, ast.parse)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             module = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
             used = any(f"{module}{alias.name}".startswith("torch.nn.functional") for alias in node.names)
@@ -167,7 +123,7 @@ def _reference(source: str, inputs: list[str]) -> None:
 
 def workloads_of(path: Path, file: Path, names: dict[str, Path], sound: dict[str, dict[str, Any]]) -> int:
     """How many workloads `file` holds, one JSON object in a line."""
-    text = _text(path, file, MAX_WORKLOADS)
+    text = text_of(path, file, MAX_WORKLOADS)
     if file.stem not in names:
         raise Broken(f"no definition has the name {shown(file.stem)}")
     if file.parent.name != names[file.stem].parent.name:
@@ -177,12 +133,10 @@ def workloads_of(path: Path, file: Path, names: dict[str, Path], sound: dict[str
         if not line.strip():
             continue
         try:
-            value = _json(line, number)
-            _schema("workload")(value)
-            _workload(value, file.stem, sound.get(file.stem))
-            if value["workload"]["uuid"] in seen:
+            uuid = _workload(json_of(line, number), file.stem, sound.get(file.stem))
+            if uuid in seen:
                 raise Broken("workload.uuid: given twice")
-            seen.add(value["workload"]["uuid"])
+            seen.add(uuid)
         except Broken as error:
             raise error if str(error).startswith("line ") else Broken(f"line {number}: {error}") from None
     if not seen:
@@ -190,19 +144,41 @@ def workloads_of(path: Path, file: Path, names: dict[str, Path], sound: dict[str
     return len(seen)
 
 
-def _workload(value: dict[str, Any], name: str, definition: dict[str, Any] | None) -> None:
-    if value["definition"] != name:
+def _workload(value: Any, name: str, definition: dict[str, Any] | None) -> str:
+    """The uuid of a workload, which binds every variable axis of its definition and says where each input is from."""
+    workload = _field(_field({"": value}, "", dict), "workload", dict)
+    axes, inputs = _field(workload, "axes", dict, "workload."), _field(workload, "inputs", dict, "workload.")
+    if _field(value, "definition", str) != name:
         raise Broken(f"definition: {shown(value['definition'])} is not the name of the file")
-    if definition is None:  # broken, which is a failed check already
-        return
-    bound, axes = value["workload"]["axes"], definition["axes"]
-    for axis, about in axes.items():
-        if about["type"] == "var" and axis not in bound:
+    for axis, size in axes.items():
+        if type(size) is not int or size < 0:  # bool is an int, too
+            raise Broken(f"workload.axes.{shown(axis)}: must be a whole number, not negative")
+    for key, source in inputs.items():
+        kind = source.get("type") if isinstance(source, dict) else None
+        gives = _GIVES.get(kind) if isinstance(kind, str) else None
+        if gives is None or not all(isinstance(source.get(part), types) for part, types in gives.items()):
+            wanted = "random, a scalar with its value, or safetensors with path and tensor_key"
+            raise Broken(f"workload.inputs.{shown(key)}: must be {wanted}")
+    if definition is not None:  # a broken one is a failed check already
+        _bound(axes, inputs, definition)
+    return str(_field(workload, "uuid", str, "workload."))
+
+
+def _field(owner: dict[str, Any], key: str, kind: type[Any], prefix: str = "") -> Any:
+    value = owner.get(key)
+    if not isinstance(value, kind) or value == "":
+        raise Broken(f"{prefix}{key or 'the line'}: must be {'an object' if kind is dict else 'a text'}")
+    return value
+
+
+def _bound(axes: dict[str, int], inputs: dict[str, Any], definition: dict[str, Any]) -> None:
+    for axis, about in definition["axes"].items():
+        if about["type"] == "var" and axis not in axes:
             raise Broken(f"workload.axes: {axis} is not bound")
-        if about["type"] == "const" and bound.get(axis, about["value"]) != about["value"]:
+        if about["type"] == "const" and axes.get(axis, about["value"]) != about["value"]:
             raise Broken(f"workload.axes.{axis}: the definition has {about['value']}")
-    for what, given, known in (("axes", bound, axes), ("inputs", value["workload"]["inputs"], definition["inputs"])):
-        if unknown := [key for key in given if key not in known]:
+    for what, given in (("axes", axes), ("inputs", inputs)):
+        if unknown := [key for key in given if key not in definition[what]]:
             raise Broken(f"workload.{what}: the definition has no {shown(unknown[0])}")
-    if missing := [key for key in definition["inputs"] if key not in value["workload"]["inputs"]]:
+    if missing := [key for key in definition["inputs"] if key not in inputs]:
         raise Broken(f"workload.inputs: lacks {missing[0]}")
