@@ -9,25 +9,23 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from packaging.utils import canonicalize_name
-
 from .changes import changed_paths
 from .config import redact
 from .environment import Environment, import_check
 from .errors import SourcesError
 from .fetch import Remote, read_tree
 from .git import Network
+from .installed import INSTALLED, SHOWN, check_package, package_state, skipped
 from .model import Check, Listener, Repository, Settings
-from .package import Package, names
-from .protect import check_place
-from .requirements import Missing, missing_requirements
+from .package import Package
+from .protect import check_remote, has_checkout
 from .state import Checkout, read_checkout
 from .submodules import GITLINK, head_of
 from .trace import read_trace
-from .verification import PackageState, RepositoryState, Verification
+from .verification import RepositoryState, Verification
 
-SHOWN = 3  # examples in a message
-MATCH = "invoke setup --flashinfer-branch=matching"
+Look = Callable[[Checkout], Iterator[Check]]
+LOOKED_AT = ("remote", "ref", "submodules", "directories", "tree")
 
 
 @dataclass(frozen=True)
@@ -51,12 +49,16 @@ def verify(settings: Settings, environment: Environment, listener: Listener, *, 
         packages = {each.repository.name: package for each in seen if (package := _package(each))}
         imports = {name: pool.submit(import_check, environment, package.module, package.folder)
                    for name, package in packages.items() if environment.distribution(package.name)}  # fmt: skip
-        installed = {each.repository.name: list(_check_package(each, packages, environment)) for each in seen}
+        beside = list(packages.values())
+        installed = {name: list(check_package(package, beside, environment)) for name, package in packages.items()}
         checks: list[Check] = []
         for each in seen:
             name = each.repository.name
-            checks += [*each.checks, *installed[name]]
-            if name in imports:
+            checks += [*each.checks, *installed.get(name, ())]
+            if name not in packages and each.repository.install:
+                why = "its checkout cannot be read" if each.checkout else "it is not cloned"
+                checks += skipped(name, (*INSTALLED, "imports"), why)
+            elif name in imports:
                 ok, detail = imports[name].result()
                 fix = "" if ok else _fix(installed[name])
                 checks.append(Check(f"{name}: imports", "pass" if ok else "fail", detail, fix))
@@ -67,7 +69,7 @@ def verify(settings: Settings, environment: Environment, listener: Listener, *, 
     return Verification(
         ok=not any(check.status in bad for check in checks),
         repositories={each.repository.name: each.state for each in seen},
-        packages={name: _state(package, environment) for name, package in packages.items()},
+        packages={name: package_state(package, environment) for name, package in packages.items()},
         trace=trace.result(),
         checks=tuple(checks),
     )
@@ -83,17 +85,18 @@ def _look(settings: Settings, listener: Listener, repository: Repository) -> _Se
     name, checks = repository.name, list[Check]()
     nothing = RepositoryState(repository.path, redact(repository.url), repository.branch, None, None, None, {})
     try:
-        if not check_place(repository):
+        if not has_checkout(repository):
             missing = Check(f"{name}: repository", "fail", f"nothing at {repository.path}", "invoke clone")
-            return _Seen(repository, None, nothing, (missing,))
+            return _Seen(repository, None, nothing, (missing, *skipped(name, LOOKED_AT, "it is not cloned")))
         checkout = read_checkout(repository)
     except (SourcesError, OSError) as error:
-        return _Seen(repository, None, nothing, (_failed(f"{name}: repository", error),))
+        failed = _failed(f"{name}: repository", error)
+        return _Seen(repository, None, nothing, (failed, *skipped(name, LOOKED_AT, "there is no checkout to look at")))
     remote = Remote(repository.path, checkout.git_dir, name, Network(1, settings.stall, listener))
-    checks = [Check(f"{name}: repository", "pass", str(repository.path)),
-              Check(f"{name}: remote", "pass", redact(repository.url))]  # fmt: skip
+    checks = [Check(f"{name}: repository", "pass", str(repository.path))]
     changed: list[str] | None = None
-    for what, look in (("ref", _ref), ("submodules", partial(_submodules, remote)), ("directories", _directories)):
+    looks: tuple[Look, ...] = (_remote, _ref, partial(_submodules, remote), _directories)
+    for what, look in zip(LOOKED_AT[:-1], looks, strict=True):
         checks += _guarded(f"{name}: {what}", look, checkout)
     try:
         changed = changed_paths(repository.path)
@@ -110,7 +113,7 @@ def _look(settings: Settings, listener: Listener, repository: Repository) -> _Se
     return _Seen(repository, checkout, state, tuple(checks))
 
 
-def _guarded(name: str, look: Callable[[Checkout], Iterator[Check]], checkout: Checkout) -> list[Check]:
+def _guarded(name: str, look: Look, checkout: Checkout) -> list[Check]:
     try:
         prefix = checkout.repository.name
         return [replace(each, name=f"{prefix}: {each.name}" if each.name else name) for each in look(checkout)]
@@ -122,6 +125,11 @@ def _failed(name: str, error: SourcesError | OSError) -> Check:
     if isinstance(error, SourcesError):
         return Check(name, "fail", error.what, error.fix)
     return Check(name, "fail", str(error))
+
+
+def _remote(checkout: Checkout) -> Iterator[Check]:
+    check_remote(checkout.repository)
+    yield Check("", "pass", redact(checkout.repository.url))
 
 
 def _ref(checkout: Checkout) -> Iterator[Check]:
@@ -181,62 +189,3 @@ def _package(seen: _Seen) -> Package | None:
         return Package.of(seen.checkout) if seen.checkout and seen.repository.install else None
     except SourcesError:
         return None
-
-
-def _state(package: Package, environment: Environment) -> PackageState:
-    found = environment.distribution(package.name)
-    return PackageState(found.version, found.editable, found.location) if found else PackageState(None, False, None)
-
-
-def _check_package(seen: _Seen, packages: dict[str, Package], environment: Environment) -> Iterator[Check]:
-    name, fix = seen.repository.name, "invoke install"
-    if not seen.repository.install:
-        return
-    if not (package := packages.get(name)):
-        why = "its checkout cannot be read" if seen.checkout else "it is not cloned"
-        for what in ("installed", "version", "requirements", "pins"):
-            yield Check(f"{name}: {what}", "skip", why)
-        return
-    found = environment.distribution(package.name)
-    if not found:
-        yield Check(f"{name}: installed", "fail", f"{package.name} is not installed in {environment.prefix}", fix)
-        for what in ("version", "requirements", "pins"):
-            yield Check(f"{name}: {what}", "skip", "it is not installed")
-        return
-    here = found.editable and found.location and found.location.resolve() == package.folder.resolve()
-    source = f"editable from {found.location}" if found.editable else "not editable, a release from an index"
-    yield Check(f"{name}: installed", "pass" if here and not found.broken else "fail",
-                found.broken or (source if here else f"{source}; the checkout is {package.folder}"),
-                "" if here and not found.broken else fix)  # fmt: skip
-    same = package.fits(found.version)
-    yield Check(f"{name}: version", "pass" if same else "fail",
-                found.version if same else f"{found.version} is installed, the checkout is {package.version}",
-                "" if same else "invoke install --reinstall")  # fmt: skip
-    yield from _requirements(package, packages, environment)
-    for companion in package.companions:
-        other = environment.distribution(companion)
-        if other and not package.fits(other.version):
-            yield Check(f"{name}: {companion}", "fail", f"{other.version} beside {package.name} {package.version}", fix)
-        elif other:
-            yield Check(f"{name}: {companion}", "pass", other.version)
-
-
-def _requirements(package: Package, packages: dict[str, Package], environment: Environment) -> Iterator[Check]:
-    found = environment.distribution(package.name)
-    assert found
-    ours = names(list(packages.values()))
-    unmet = missing_requirements(environment, found, package.extras)
-    for name, fix, some in (
-        ("requirements", "invoke install", [one for one in unmet if _name(one) not in ours]),
-        ("pins", MATCH, [one for one in unmet if _name(one) in ours]),
-    ):
-        told = [f"{one.requirement} (installed: {one.installed or 'none'})" for one in some]
-        more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
-        if told:
-            yield Check(f"{package.repository}: {name}", "warn", f"not met: {', '.join(told[:SHOWN])}{more}", fix)
-        else:
-            yield Check(f"{package.repository}: {name}", "pass", "all met")
-
-
-def _name(missing: Missing) -> str:
-    return canonicalize_name(missing.requirement.name)

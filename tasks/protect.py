@@ -34,9 +34,17 @@ _LEFT = ("index.lock", "HEAD.lock", "shallow.lock", "config.lock", "packed-refs.
 
 
 def check_place(repository: Repository) -> bool:
+    """Whether a checkout of the repository lies at its path. Raises LocalWorkError as `has_checkout`, `check_remote`."""
+    here = has_checkout(repository)
+    if here:
+        check_remote(repository)
+    return here
+
+
+def has_checkout(repository: Repository) -> bool:
     """Whether a checkout lies at the repository's path; False where nothing does.
 
-    Raises LocalWorkError for anything else: a file, a link, a folder that is no checkout, one of another remote.
+    Raises LocalWorkError for anything else: a file, a link, a folder that is no checkout.
     """
     path = repository.path
     if not path.is_symlink() and (not path.exists() or (path.is_dir() and not any(path.iterdir()))):
@@ -47,15 +55,21 @@ def check_place(repository: Repository) -> bool:
         raise LocalWorkError(f"{repository.name}: {path} is {kind}; a checkout belongs there.", aside)
     if not (path / ".git" / "HEAD").is_file():
         raise LocalWorkError(f"{repository.name}: {path} is a folder, but no checkout of its own.", aside)
+    return True
+
+
+def check_remote(repository: Repository) -> None:
+    """Raise LocalWorkError where the checkout comes from another URL than the configured one."""
+    path = repository.path
     url = run(path, "config", "remote.origin.url", check=False)
     if url != repository.url:
         run(path, "rev-parse", "--git-dir")  # tells what is broken, or that it belongs to another user
         set_url = _command("git", "-C", str(path), "remote", "set-url" if url else "add", "origin", repository.url)
+        aside = _command("mv", str(path), f"{path}.mine")
         fix = set_url if redact(set_url) == set_url else aside  # a password is not shown, and not asked to be typed
         raise LocalWorkError(
             f"{repository.name}: {path} comes from {redact(url) or 'no remote'}, configured is {redact(repository.url)}.", fix
         )
-    return True
 
 
 def check_changes(remote: Remote) -> None:
