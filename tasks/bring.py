@@ -26,11 +26,12 @@ from .fetch import (
     read_blobs,
     read_tree,
 )
-from .git import UnknownObjectError, run
+from .git import run
 from .objects import Cache, Cached, moved_bytes, read_shallow
 from .record import Record
 from .refs import Advertised, Target, release
 from .submodules import GITLINK, Submodule, is_settled, linked_git_dir, read_submodules, wanted
+from .trouble import UnknownObjectError
 
 METADATA = (".gitmodules", *(f"{folder}{name}" for folder in ("", "python/") for name in (
     "pyproject.toml", "setup.py", "setup.cfg", "version.txt")))  # fmt: skip

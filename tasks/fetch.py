@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import NetworkError
-from .git import Network, RefusedError, run, transfer
+from .git import Network, run, transfer
 from .objects import add_shallow, link_packs, read_shallow, write_atomic
 from .refs import Target
+from .trouble import RefusedError
 
 _QUIET = ("--no-tags", "--no-write-fetch-head")
 _NO_HAVES = ("-c", "fetch.negotiationAlgorithm=noop")

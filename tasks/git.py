@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import tempfile
 import threading
 from dataclasses import dataclass
@@ -12,11 +11,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from .config import redact
-from .errors import DiskError, LocalWorkError, NetworkError, SourcesError
+from .errors import SourcesError
 from .model import Listener
 from .processes import answered, end
 from .space import DiskFullError, is_full
+from .trouble import GitError, PassingError, explain
+from .urls import redact
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a missing git is told by `check_version`, not by an ImportError
 
@@ -50,46 +50,11 @@ _ENVIRONMENT = {
 }
 _INHERITED = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX",
               "GIT_NAMESPACE", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_SHALLOW_FILE")  # fmt: skip
-_PASSING = re.compile(
-    r"connection (refused|reset|closed|timed out)|recv failure|send failure|(failed|couldn't|could not) (to )?connect|"
-    r"timed? ?out|timeout was reached|operation too slow|early eof|unexpected disconnect|hung up unexpectedly|"
-    r"transfer closed|empty reply|curl (16|18|28|35|52|55|56|92) |ssl_error_syscall|gnutls|invalid index-pack output|"
-    r"expected flush|unexpected eof|bad pack header|bytes of body are still expected|network is unreachable",
-    re.I,
-)
-_REFUSED = re.compile(r"unadvertised object|dumb http transport does not support|does not support shallow", re.I)
-_UNKNOWN_HOST = re.compile(r"could not resolve host", re.I)
-_NO_SPACE = re.compile(r"no space left on device|out of diskspace|disk quota exceeded", re.I)
-_NO_RIGHTS = re.compile(r"read-only file system|(unable to|cannot|could not|failed to) .*: permission denied|"
-                        r"insufficient permission", re.I)  # fmt: skip
-_HTTP_STATUS = re.compile(r"(?:returned error:|HTTP(?: code =)?) (\d{3})")
-_RETRY_AFTER = re.compile(r"retry[- ]after:? (\d+)", re.I)
 _MOVED = re.compile(r"([\d.]+) (bytes|KiB|MiB|GiB)(?: \| ([\d.]+) (bytes|KiB|MiB|GiB)/s)?")
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 _cancelled = threading.Event()
 _running: set[int] = set()
-
-
-class GitError(SourcesError):
-    """git ended with a status that nothing else explains."""
-
-
-class RefusedError(NetworkError):
-    """The remote does not serve what was asked in this form (an object by its id, a shallow history)."""
-
-
-class UnknownObjectError(NetworkError):
-    """The remote has no object of the id asked for."""
-
-
-class PassingError(NetworkError):
-    """Trouble that may be gone at the next try. `tries` is the most that make sense, `wait` what the remote asked, in s."""
-
-    def __init__(self, what: str, tries: int | None = None, wait: float = 0.0) -> None:
-        super().__init__(what, "Check the connection and run the same command again; what has arrived is kept.")
-        self.tries = tries
-        self.wait = wait
 
 
 @dataclass(frozen=True)
@@ -214,36 +179,6 @@ def transfer(cwd: Path, *args: str, who: str, doing: str, network: Network, stdi
         before_sleep=announce,
         reraise=True,
     )(stream, cwd, *args, who=who, doing=doing, listener=network.listener, stdin=stdin, stall=network.stall)
-
-
-def explain(told: str, who: str, endpoint: str) -> SourcesError:
-    """The error that git's messages `told` mean, for the repository `who` at `endpoint` (a URL or a folder)."""
-    told = redact(told)
-    telling = [line for line in told.splitlines() if re.match(r"(fatal|error|remote):|.*: No space", line)] or [told]
-    said = "; ".join(dict.fromkeys(re.sub(r"^((fatal|error|remote): *)+", "", line).strip() for line in telling[-4:]))
-    where = f"{who}: {endpoint}: {said.rstrip('.')}."
-    if _NO_SPACE.search(told):
-        return DiskFullError(where)
-    if _NO_RIGHTS.search(told):
-        return DiskError(where, "See who may write there.")
-    if "dubious ownership" in told:
-        return LocalWorkError(f"{who}: {endpoint} belongs to another user.",
-                              f"git config --global --add safe.directory {shlex.quote(endpoint)}")  # fmt: skip
-    if _UNKNOWN_HOST.search(told):
-        return PassingError(where, tries=2)
-    status = _HTTP_STATUS.search(told)
-    if status and (status[1] == "429" or status[1] >= "500"):
-        asked = _RETRY_AFTER.search(told)
-        return PassingError(where, wait=min(float(asked[1]), 300) if asked else 0)
-    if _REFUSED.search(told):
-        return RefusedError(where)
-    if "not our ref" in told:
-        return UnknownObjectError(where)
-    if status or re.search(r"authentication failed|could not read (user|pass)|not found|access rights", told, re.I):
-        return NetworkError(where, "Check the URL, and that this machine may read it (credentials are never asked for).")
-    if _PASSING.search(told):
-        return PassingError(where)
-    return GitError(where)
 
 
 def _check_cancelled() -> None:

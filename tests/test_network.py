@@ -11,7 +11,7 @@ import pytest
 import tenacity
 
 from tasks.errors import NetworkError, SourcesError
-from tasks.git import PassingError, explain
+from tasks.trouble import PassingError, explain
 from tests.sources import Sources, url, work
 from tests.upstream.faults import Action
 from tests.upstream.host import GitHost
