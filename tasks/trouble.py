@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 
 from .errors import DiskError, LocalWorkError, NetworkError, SourcesError
 from .space import DiskFullError
@@ -21,7 +22,12 @@ _UNKNOWN_HOST = re.compile(r"could not resolve host", re.I)
 _NO_SPACE = re.compile(r"no space left on device|out of diskspace|disk quota exceeded", re.I)
 _NO_RIGHTS = re.compile(r"read-only file system|(unable to|cannot|could not|failed to) .*: permission denied|"
                         r"insufficient permission", re.I)  # fmt: skip
-_HTTP_STATUS = re.compile(r"(?:returned error:|HTTP(?: code =)?) (\d{3})")
+_NOT_OURS = re.compile(r"dubious ownership")
+_BUSY = re.compile(r"(returned error:|HTTP( code =)?) (429|5\d\d)")
+_NOT_THERE = re.compile(r"not our ref")
+_NO_ACCESS = re.compile(r"(returned error:|HTTP( code =)?) \d{3}|authentication failed|could not read (user|pass)|"
+                        r"not found|access rights", re.I)  # fmt: skip
+LONGEST_WAIT = 300.0  # seconds that a remote may ask for
 _RETRY_AFTER = re.compile(r"retry[- ]after:? (\d+)", re.I)
 
 
@@ -38,7 +44,7 @@ class UnknownObjectError(NetworkError):
 
 
 class PassingError(NetworkError):
-    """Trouble that may be gone at the next try. `tries` is the most that make sense, `wait` what the remote asked, in s."""
+    """Trouble that may be gone at the next try. `tries` is the most that make sense, `wait` the seconds asked for."""
 
     def __init__(self, what: str, tries: int | None = None, wait: float = 0.0) -> None:
         super().__init__(what, "Check the connection and run the same command again; what has arrived is kept.")
@@ -52,25 +58,18 @@ def explain(told: str, who: str, endpoint: str) -> SourcesError:
     telling = [line for line in told.splitlines() if re.match(r"(fatal|error|remote):|.*: No space", line)] or [told]
     said = "; ".join(dict.fromkeys(re.sub(r"^((fatal|error|remote): *)+", "", line).strip() for line in telling[-4:]))
     where = f"{who}: {endpoint}: {said.rstrip('.')}."
-    if _NO_SPACE.search(told):
-        return DiskFullError(where)
-    if _NO_RIGHTS.search(told):
-        return DiskError(where, "See who may write there.")
-    if "dubious ownership" in told:
-        return LocalWorkError(f"{who}: {endpoint} belongs to another user.",
-                              f"git config --global --add safe.directory {shlex.quote(endpoint)}")  # fmt: skip
-    if _UNKNOWN_HOST.search(told):
-        return PassingError(where, tries=2)
-    status = _HTTP_STATUS.search(told)
-    if status and (status[1] == "429" or status[1] >= "500"):
-        asked = _RETRY_AFTER.search(told)
-        return PassingError(where, wait=min(float(asked[1]), 300) if asked else 0)
-    if _REFUSED.search(told):
-        return RefusedError(where)
-    if "not our ref" in told:
-        return UnknownObjectError(where)
-    if status or re.search(r"authentication failed|could not read (user|pass)|not found|access rights", told, re.I):
-        return NetworkError(where, "Check the URL, and that this machine may read it (credentials are never asked for).")
-    if _PASSING.search(told):
-        return PassingError(where)
-    return GitError(where)
+    asked = _RETRY_AFTER.search(told)
+    trust = f"git config --global --add safe.directory {shlex.quote(endpoint)}"
+    access = "Check the URL, and that this machine may read it: credentials are never asked for."
+    meanings: tuple[tuple[re.Pattern[str], Callable[[], SourcesError]], ...] = (  # the first that fits counts
+        (_NO_SPACE, lambda: DiskFullError(where)),
+        (_NO_RIGHTS, lambda: DiskError(where, "See who may write there.")),
+        (_NOT_OURS, lambda: LocalWorkError(f"{who}: {endpoint} belongs to another user.", trust)),
+        (_UNKNOWN_HOST, lambda: PassingError(where, tries=2)),
+        (_BUSY, lambda: PassingError(where, wait=min(float(asked[1]), LONGEST_WAIT) if asked else 0)),
+        (_REFUSED, lambda: RefusedError(where)),
+        (_NOT_THERE, lambda: UnknownObjectError(where)),
+        (_NO_ACCESS, lambda: NetworkError(where, access)),
+        (_PASSING, lambda: PassingError(where)),
+    )
+    return next((error() for pattern, error in meanings if pattern.search(told)), GitError(where))
