@@ -33,7 +33,8 @@ def changes_of(path: Path) -> list[Change]:
 
 def hidden_changes(path: Path) -> list[tuple[str, str]]:
     """The changed files that git does not look at, each with the option of git-update-index(1) that makes it look."""
-    flagged = [(line[0], line[2:]) for line in run(path, "ls-files", "-v", "-z").split("\0") if line[:1].islower() or line[:1] == "S"]
+    listed = run(path, "ls-files", "-v", "-z").split("\0")
+    flagged = [(line[0], line[2:]) for line in listed if line[:1].islower() or line[:1] == "S"]
     files = [name for _, name in flagged if (path / name).is_file() or (path / name).is_symlink()]
     if not files:
         return []
@@ -41,7 +42,8 @@ def hidden_changes(path: Path) -> list[tuple[str, str]]:
     known = {line.partition("\t")[2]: line.split()[1] for line in staged if line}
     now = run(path, "hash-object", "--stdin-paths", stdin="".join(f"{name}\n" for name in files)).split()
     changed = {name for name, oid in zip(files, now, strict=True) if known[name] != oid}
-    return [(name, f"--no-{'assume-unchanged' if flag == 'h' else 'skip-worktree'}") for flag, name in flagged if name in changed]
+    options = {"h": "--no-assume-unchanged"}
+    return [(name, options.get(flag, "--no-skip-worktree")) for flag, name in flagged if name in changed]
 
 
 def changed_paths(path: Path) -> list[str]:

@@ -82,7 +82,8 @@ def check_changes(remote: Remote) -> None:
             raise LocalWorkError(what, _command(*git, *operation))
     if hidden := hidden_changes(remote.path):
         first, option = hidden[0]
-        what = f"{remote.who}: {_listed([name for name, _ in hidden], 'changed')} hidden from git status in {remote.path}."
+        listed = _listed([name for name, _ in hidden], "changed")
+        what = f"{remote.who}: {listed} hidden from git status in {remote.path}."
         raise LocalWorkError(what, _command(*git, "update-index", option, "--", first))
     changes = changes_of(remote.path)
     for change in changes:
@@ -146,7 +147,7 @@ def vacated(remote: Remote, before: Mapping[str, Entry], after: Mapping[str, Ent
 
 
 def _taken(remote: Remote, path: str, *, whole: bool) -> bool:
-    """Whether a file or link lies at `path`; with `whole` also a folder, but for an empty one or a former submodule's."""
+    """Whether a file or link lies at `path`; with `whole` also a folder, if not an empty one or a submodule's."""
     place = remote.path / path
     if place.is_symlink() or not place.is_dir():
         return os.path.lexists(place)
@@ -167,27 +168,31 @@ def check_commits(remote: Remote, branch: str, known: Iterable[str]) -> None:
 
     Commits that the remote has had are no loss: its branches, what was ever fetched from it, and `known`.
     """
-    on = run(remote.path, "symbolic-ref", "--quiet", "HEAD", check=False)  # a branch that does not move keeps its commits
-    moving = {"HEAD" if not on or (branch and on == f"refs/heads/{branch}") else "", f"refs/heads/{branch}" if branch else ""}
-    heads = [ref for ref in sorted(moving) if ref and _exists(remote, ref)]
+    on = run(remote.path, "symbolic-ref", "--quiet", "HEAD", check=False)
+    moving = f"refs/heads/{branch}" if branch else ""
+    heads = ["HEAD"] if on in ("", moving) else []  # a branch that does not move keeps its commits
+    heads = [ref for ref in (*heads, moving) if ref and _exists(remote, ref)]
     if not heads:
         return
     kept = [f"^{oid}" for oid in present(remote.git_dir, {*read_shallow(remote.git_dir), *known})]
-    others = ["--not", *([f"--exclude={branch}"] if branch else []), "--branches", "--remotes", "--tags", "--glob=refs/previous"]
+    without = [f"--exclude={branch}"] if branch else []
+    others = ["--not", *without, "--branches", "--remotes", "--tags", "--glob=refs/previous"]
     stdin = "\n".join([*heads, *kept]) + "\n"
     lost = run(remote.path, "rev-list", "--max-count=100", "--stdin", *others, stdin=stdin).split()
     if lost:
         where = f"on {branch}" if branch else "on a detached HEAD"
         count = "a commit" if len(lost) == 1 else f"{len(lost)} commits"
         raise LocalWorkError(f"{remote.who}: {count} {where} in {remote.path} that its remote does not have.",
-                             _command("git", "-C", str(remote.path), "branch", f"my-work-{lost[0][:7]}", lost[0]))  # fmt: skip
+                             _command("git", "-C", str(remote.path), "branch", f"my-work-{lost[0][:7]}", lost[0])
+                             )  # fmt: skip
 
 
 def check_names(remote: Remote, branch: str) -> None:
     """Raise LocalWorkError where a branch of the user's has a name that leaves no room for `branch`."""
     for other in same_place(remote, "refs/heads/", branch):
         raise LocalWorkError(f"{remote.who}: the branch {other} in {remote.path} leaves no room for {branch}.",
-                             _command("git", "-C", str(remote.path), "branch", "-m", other, f"mine-{other}"))  # fmt: skip
+                             _command("git", "-C", str(remote.path), "branch", "-m", other, f"mine-{other}")
+                             )  # fmt: skip
 
 
 def clear_left_overs(remote: Remote) -> None:

@@ -43,7 +43,8 @@ def read_submodules(
     entries = declared(repository, tree) if links else {}
     pyproject = {}
     if links and not whole and "pyproject.toml" in tree and tree["pyproject.toml"].mode != SYMLINK:
-        pyproject = read_toml(run(repository, "cat-file", "blob", tree["pyproject.toml"].oid).encode(), "pyproject.toml")
+        text = run(repository, "cat-file", "blob", tree["pyproject.toml"].oid)
+        pyproject = read_toml(text.encode("utf-8", "surrogateescape"), "pyproject.toml")
     found = []
     for path, (name, link) in sorted(entries.items()):
         if path not in links:
@@ -52,10 +53,12 @@ def read_submodules(
         try:
             address = resolve_submodule_url(link, url)
         except UsageError as error:
-            raise SourcesError(f"{who}: .gitmodules, submodule {name!a}: {error.what}", "Nothing of it was fetched.") from None
+            what = f"{who}: .gitmodules, submodule {name!a}: {error.what}"
+            raise SourcesError(what, "Nothing of it was fetched.") from None
         folders = None if whole else sparse_folders(pyproject, path)
         found.append(Submodule(name, path, address, links[path], folders))
-    complaints = [f"{path} is a submodule without an entry in .gitmodules" for path in sorted(links.keys() - entries.keys())]
+    lost = sorted(links.keys() - entries.keys())
+    complaints = [f"{path} is a submodule without an entry in .gitmodules" for path in lost]
     return found, complaints
 
 
@@ -75,7 +78,7 @@ def declared(repository: Path, tree: Mapping[str, Entry]) -> dict[str, tuple[str
 
 
 def linked_git_dir(place: Path) -> Path | None:
-    """The git directory that the folder `place` says it belongs to (gitrepository-layout(5), gitfile); None for none."""
+    """The git directory that the folder `place` says is its own (gitrepository-layout(5), gitfile); None for none."""
     file = place / ".git"
     if not os.path.lexists(file):
         return None
@@ -107,13 +110,16 @@ def wanted(path: str, folders: tuple[str, ...] | None) -> bool:
 
 def _check_place(name: str, path: str, tree: Mapping[str, Entry], names: list[str], who: str) -> None:
     parts = PurePosixPath(path).parts
-    outside = path.startswith(("/", "-")) or ".." in parts or any(re.fullmatch(r"\.git|git~\d+", p, re.I) for p in parts)
-    links = {place.casefold() for place, entry in tree.items() if entry.mode == SYMLINK}  # as file systems do that ignore case
+    git = any(re.fullmatch(r"\.git|git~\d+", part, re.I) for part in parts)
+    outside = path.startswith(("/", "-")) or ".." in parts or git
+    # compared as on file systems that ignore case
+    links = {place.casefold() for place, entry in tree.items() if entry.mode == SYMLINK}
     through = any(str(parent).casefold() in links for parent in PurePosixPath(path).parents)
     bad_name = not _NAME.fullmatch(name) or not _printable(name) or any(n.startswith(f"{name}/") for n in names)
     if outside or through or bad_name or not _printable(path):
         said = redact(f"submodule {name!a} at {path!a}")
-        raise SourcesError(f"{who}: .gitmodules, {said}: it would lead out of the checkout.", "Nothing of it was fetched.")
+        what = f"{who}: .gitmodules, {said}: it would lead out of the checkout."
+        raise SourcesError(what, "Nothing of it was fetched.")
 
 
 def _printable(name: str) -> bool:

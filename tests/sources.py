@@ -86,7 +86,7 @@ class Sources:
         return str(command)
 
     def mend(self, task: str = "update", result: Result | None = None, **refs: Any) -> list[str]:
-        """Run the task and the commands that it names until it succeeds, from its `result` on. Returns those commands."""
+        """Run the task and the commands that it names until it succeeds, from `result` on. Returns the commands."""
         commands: list[str] = []
         result = result or self(task, check=None, **refs)
         while result.status:
@@ -140,7 +140,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def fingerprint(folder: Path, leave_out: str = r"^\.lock", times: bool = True) -> dict[str, str]:
-    """Every file below `folder` by its path: what it is, its rights, its content and, with `times`, when it was written.
+    """Every file below `folder` by its path: what it is, its rights, its content and, with `times`, when written.
 
     Left out are paths that match `leave_out` (a regular expression). Folders count as being there.
     """
@@ -160,10 +160,11 @@ def fingerprint(folder: Path, leave_out: str = r"^\.lock", times: bool = True) -
 
 
 def work(folder: Path) -> dict[str, str]:
-    """A fingerprint of all that is a user's: every file but the objects that have come, and what says which those are."""
+    """A fingerprint of all that is a user's: every file but objects that have come, and what says which those are."""
     return fingerprint(
         folder,
-        r"(^|/)\.lock|\.git/(modules/.*)?(objects(/|$)|shallow$)|\.git/(modules/.*/)?sources\.json$|\.git/modules/.*/config$",
+        r"(^|/)\.lock|\.git/(modules/.*)?(objects(/|$)|shallow$)|\.git/(modules/.*/)?sources\.json$"
+        r"|\.git/modules/.*/config$",
     )
 
 

@@ -251,7 +251,8 @@ def test_submodules_of_submodules_come_too(sglang: Sources, upstream: Upstream) 
         ".gitmodules": '[submodule "inner"]\n\tpath = deep/inner\n\turl = ../inner.git\n', "deep/inner": Gitlink(inner)
     })  # fmt: skip
     upstream.add_commit("sglang", "main", {
-        ".gitmodules": f'[submodule "middle"]\n\tpath = middle\n\turl = {url("some/middle")}\n', "middle": Gitlink(middle)
+        ".gitmodules": f'[submodule "middle"]\n\tpath = middle\n\turl = {url("some/middle")}\n',
+        "middle": Gitlink(middle),
     })  # fmt: skip
     sglang("clone")
     assert (sglang.path / "sglang/middle/deep/inner/inner.txt").exists()

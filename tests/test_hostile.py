@@ -1,4 +1,4 @@
-"""REFs, URLs and repositories that mean ill: nothing is executed, nothing is written elsewhere, nothing secret is shown."""
+"""REFs, URLs and repositories that mean ill: nothing is executed, nothing written elsewhere, nothing secret shown."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from tests.upstream.store import File, Gitlink, Symlink, Upstream, git
 pytest_plugins = ("tests.sources",)
 CANARY = "canary"
 REFS = [
-    "--upload-pack=touch canary", "-u touch canary", "--help", "-", "--", "-c", "--exec=touch canary", "--output=canary",
+    "--upload-pack=touch canary", "-u touch canary", "--help", "-", "--", "-c", "--exec=touch canary",
+    "--output=canary",
     "refs/heads/--upload-pack=touch canary", "refs/tags/-x", "ext::sh -c touch% canary", "main;touch canary",
     "$(touch canary)", "`touch canary`", "main\ntouch canary", "main\0", "main\x1b[31m", "main\x7f", "main\r", "ma\tin",
-    "..", "main..v0.5.3", "../main", "main/../main", "main/..", "/main", "main/", "a//b", ".hidden", "a/.b", "main.lock",
+    "..", "main..v0.5.3", "../main", "main/../main", "main/..", "/main", "main/", "a//b", ".hidden", "a/.b",
+    "main.lock",
     "main~1", "main^", "main^{tree}", "main:README.md", "HEAD@{1}", "@", "@{-1}", "*", "refs/heads/*", "ma?n", "[m]ain",
     "main\\", "x" * 10_000, "refs/" + "heads/" * 2_000, "refs/heads/", "refs/remotes/origin/main", "refs/notes/commits",
-    "refs/pull/1/head", "HEAD", "FETCH_HEAD", "MAIN", "Main", "main ", " main", "\u200bmain", "mаin", "\udcffmain",
+    "refs/pull/1/head", "HEAD", "FETCH_HEAD", "MAIN", "Main", "main ", " main", "\u200bmain", "m\u0430in", "\udcffmain",
     "0" * 7, "g" * 40, "matching",
 ]  # fmt: skip
 URLS = [

@@ -75,7 +75,7 @@ class Thing:
         return any(self.git(place, "log", "--all", "-m", "--format=%h", "-S", text) for place in places)
 
     def own(self, place: str, *revisions: str) -> set[str]:
-        """The commits that a ref of the repository (or one of `revisions` alone) leads to and that are not upstream's."""
+        """The commits that a ref of the repository (or `revisions` alone) leads to and that are not upstream's."""
         upstreams = (self.upstream.path(name) for name in ("some/thing", "some/lib"))
         found = commits(self.sources.path / place, *revisions)
         return found.difference(*(commits(path, "--all") for path in upstreams))
@@ -250,7 +250,8 @@ def stash_that_did_not_apply(thing: Thing, place: str) -> None:
 
 UNSAFE = [
     modified, modified_where_nothing_changes, staged, staged_and_changed_again, staged_new,
-    staged_new_where_the_target_has_one, meant_to_be_added, deleted, deleted_in_the_index_alone, renamed, made_executable,
+    staged_new_where_the_target_has_one, meant_to_be_added, deleted, deleted_in_the_index_alone, renamed,
+    made_executable,
     replaced_by_a_link, assumed_unchanged, skipped_in_the_worktree, assumed_unchanged_and_deleted_by_the_target,
     untracked_in_the_way, ignored_in_the_way, untracked_folder_in_the_way, untracked_file_where_a_folder_comes,
     link_where_a_folder_comes, committed_on_the_branch, committed_on_a_detached_head, merge_under_way, rebase_under_way,

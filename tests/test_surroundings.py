@@ -167,14 +167,16 @@ def test_a_subfolder_and_a_hook_are_places_to_start_from(project: Project, tmp_p
 
 def test_what_a_user_has_configured_for_git_changes_nothing(flashinfer: Sources, upstream: Upstream) -> None:
     settings = {
-        "fetch.prune": "true", "fetch.pruneTags": "true", "fetch.recurseSubmodules": "true", "submodule.recurse": "true",
+        "fetch.prune": "true", "fetch.pruneTags": "true", "fetch.recurseSubmodules": "true",
+        "submodule.recurse": "true",
         "core.autocrlf": "true", "core.quotePath": "true", "color.ui": "always", "diff.ignoreSubmodules": "all",
         "status.showUntrackedFiles": "all", "status.branch": "true", "safe.bareRepository": "explicit",
         "core.untrackedCache": "true", "feature.manyFiles": "true", "branch.autoSetupMerge": "false",
         "checkout.guess": "false", "transfer.fsckObjects": "true", "protocol.version": "0", "commit.gpgSign": "true",
         "init.defaultBranch": "trunk", "fetch.parallel": "4", "gc.auto": "1",
         "core.excludesFile": "/dev/null", "remote.origin.fetch": "+refs/heads/x:refs/remotes/origin/x",
-        "status.relativePaths": "false", "log.showSignature": "true", "submodule.fetchJobs": "4", "push.default": "nothing",
+        "status.relativePaths": "false", "log.showSignature": "true", "submodule.fetchJobs": "4",
+        "push.default": "nothing",
     }  # fmt: skip
     for key, value in settings.items():
         subprocess.run(["git", "config", "--global", key, value], check=True)
