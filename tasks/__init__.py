@@ -9,7 +9,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import task
 
-from .config import DEFAULTS
+from .defaults import DEFAULTS
 
 if TYPE_CHECKING:
     from .model import Check, Outcome

@@ -1,4 +1,4 @@
-"""The configuration tree `sources`: its defaults, and how it becomes `Settings`."""
+"""How the configuration tree `sources` becomes `Settings`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from invoke.config import DataProxy
 
+from .defaults import DEFAULTS
 from .errors import UsageError
 from .model import Repository, Settings
 from .urls import check_url, redact, resolve_submodule_url
@@ -18,20 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULTS", "check_url", "load", "redact", "resolve_submodule_url"]
 
-# Numbers stand as text: Invoke casts an environment variable by its default's type, and a bare ValueError would come
-# out of INVOKE_SOURCES_ATTEMPTS=many.
-DEFAULTS: dict[str, Any] = {
-    "directory": "tmp",
-    "trace": "flashinfer_trace",
-    "attempts": "5",
-    "stall": "30",
-    "installer": "auto",
-    "cache": "auto",
-    "repositories": {
-        "sglang": {"url": "https://github.com/sgl-project/sglang.git", "branch": "main"},
-        "flashinfer": {"url": "https://github.com/flashinfer-ai/flashinfer.git", "branch": "main"},
-    },
-}
 INSTALLED = ("sglang", "flashinfer")
 SHOWN = 200  # characters of a wrong value in a message
 FOLDER = {"type": "string", "pattern": r"^(~(?=/|$)|[^~\s])[^\x00-\x1f\x7f]*$", "description": "the path of a folder"}

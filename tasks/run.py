@@ -14,7 +14,8 @@ from invoke.exceptions import Exit
 
 from . import checkout
 from .checks import verify
-from .config import DEFAULTS, load
+from .config import load
+from .defaults import DEFAULTS
 from .environment import Environment, probe
 from .errors import DiskError, SourcesError, UsageError
 from .git import check_version
@@ -95,8 +96,15 @@ class Run:
             self.report.preload()
             try:
                 self._check_room(environment, packages, deps)
-                done = install(packages, environment, installer=settings.installer, deps=deps, reinstall=reinstall,
-                               tools=_tools(), listener=self.report)  # fmt: skip
+                done = install(
+                    packages,
+                    environment,
+                    installer=settings.installer,
+                    deps=deps,
+                    reinstall=reinstall,
+                    tools=_tools(),
+                    listener=self.report,
+                )
             except SourcesError as error:  # the environment takes none of them
                 done = [replace(_planned(each, False), action="failed", error=error) for each in packages]
         return self._step("install", [*failed, *done])
@@ -128,8 +136,15 @@ class Run:
 
 
 @contextmanager
-def run(c: Context, refs: Mapping[str, str], *, full: bool = False, python: str = "", quiet: bool = False,
-        looking: bool = False) -> Iterator[Run]:  # fmt: skip
+def run(
+    c: Context,
+    refs: Mapping[str, str],
+    *,
+    full: bool = False,
+    python: str = "",
+    quiet: bool = False,
+    looking: bool = False,
+) -> Iterator[Run]:
     """The run of one task, alone in its folder. Whatever a user can cause ends here as one message and a status.
 
     `looking` runs change nothing; `quiet` ones print nothing but their result. Raises Failed.
