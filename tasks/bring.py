@@ -33,8 +33,14 @@ from .refs import Advertised, Target, release
 from .submodules import GITLINK, Submodule, is_settled, linked_git_dir, read_submodules, wanted
 from .trouble import UnknownObjectError
 
-METADATA = (".gitmodules", *(f"{folder}{name}" for folder in ("", "python/") for name in (
-    "pyproject.toml", "setup.py", "setup.cfg", "version.txt")))  # fmt: skip
+METADATA = (
+    ".gitmodules",
+    *(
+        f"{folder}{name}"
+        for folder in ("", "python/")
+        for name in ("pyproject.toml", "setup.py", "setup.cfg", "version.txt")
+    ),
+)
 DEEPEST = 8  # submodules of submodules
 
 
@@ -108,7 +114,9 @@ class Bringer:
             close_history(remote, target.commit)
         tree = read_tree(remote, target.commit)
         self.check(tree)
-        missing = missing_objects(remote, target.commit)  # of a full one too, which a user may have cloned with a filter
+        missing = missing_objects(
+            remote, target.commit
+        )  # of a full one too, which a user may have cloned with a filter
         metadata = {path: tree[path].oid for path in METADATA if path in tree and tree[path].mode.startswith("100")}
         if fetch_blobs(remote, target, missing & set(metadata.values()), "reading metadata"):
             missing = set()
@@ -120,7 +128,9 @@ class Bringer:
             remote.network.listener.warn(remote.who, complaint)
         with ThreadPoolExecutor(len(submodules) + 2) as pool:
             parts = [pool.submit(self._submodule, remote, each, 1) for each in submodules]
-            others: list[Future[object]] = [pool.submit(fetch_tags, remote, tags, advertised.peeled)] if not full else []
+            others: list[Future[object]] = (
+                [pool.submit(fetch_tags, remote, tags, advertised.peeled)] if not full else []
+            )
             files = sum(entry.mode != GITLINK for entry in tree.values())
             if len(missing) > files / 2:
                 others.append(pool.submit(fetch_whole, remote, target))
@@ -177,7 +187,7 @@ class Bringer:
 
 
 def submodule_git_dir(parent: Remote, submodule: Submodule) -> Path:
-    """Where the submodule's repository is, or will be: that of the files at its path, else where git-submodule(1) puts it.
+    """Where the submodule's repository is, or will be: that of the files at its path, else as git-submodule(1) has it.
 
     Raises LocalWorkError where the files at its path belong to a repository elsewhere, SourcesError for a repository in
     another one.
@@ -190,8 +200,10 @@ def submodule_git_dir(parent: Remote, submodule: Submodule) -> Path:
         raise LocalWorkError(f"{parent.who}/{submodule.path}: its repository is {linked}, not in {modules}.", absorb)
     place = modules / submodule.name
     if any((folder / "HEAD").is_file() for folder in place.parents if folder.is_relative_to(modules)):
-        raise SourcesError(f"{parent.who}: submodule {submodule.name!a} would lie inside the repository of another one.",
-                           "Nothing of it was fetched.")  # fmt: skip
+        raise SourcesError(
+            f"{parent.who}: submodule {submodule.name!a} would lie inside the repository of another one.",
+            "Nothing of it was fetched.",
+        )
     return place
 
 

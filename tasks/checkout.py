@@ -40,7 +40,9 @@ def each(session: Session, task: Task) -> list[Outcome]:
         except (SourcesError, OSError) as caught:
             error = caught if isinstance(caught, SourcesError) else _disk_error(repository, caught)
             if isinstance(error, DiskFullError):
-                error = error.counted(session.settings.directory, _needed(session, repository), removable(session.settings))
+                error = error.counted(
+                    session.settings.directory, _needed(session, repository), removable(session.settings)
+                )
             action = "left alone" if isinstance(error, LocalWorkError) else "failed"
             outcome = Outcome(repository.name, action, session.ref(repository), error=error)
         finally:
@@ -169,12 +171,17 @@ def _update(session: Session, repository: Repository, remote: Remote, here: Chec
     now = read_checkout(repository)
     moved = sum(part.moved for part in brought.everything())
     moved_to = f"{here.head[:10]} → {now.head[:10]}{_between(remote, here.head, now.head)}"
-    session.listener.event(repository.name, moved_to if now.head != here.head else f"is complete now at {now.head[:10]}")
+    session.listener.event(
+        repository.name, moved_to if now.head != here.head else f"is complete now at {now.head[:10]}"
+    )
     return replace(_outcome(now, "updated", target.ref), moved=moved, before=old.commit, before_version=old.version)
 
 
 def _bringer(
-    session: Session, repository: Repository, check: Callable[[Mapping[str, Entry]], None], arrived: Callable[[Brought], None]
+    session: Session,
+    repository: Repository,
+    check: Callable[[Mapping[str, Entry]], None],
+    arrived: Callable[[Brought], None],
 ) -> Bringer:
     full = session.full or _is_full(repository.path)
     return Bringer(session.settings.cache, full, partial(session.show, repository.name), check, arrived)

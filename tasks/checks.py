@@ -47,8 +47,11 @@ def verify(settings: Settings, environment: Environment, listener: Listener, *, 
         trace = pool.submit(read_trace, settings.trace)
         seen = list(pool.map(partial(_look, settings, listener), settings.repositories))
         packages = {each.repository.name: package for each in seen if (package := _package(each))}
-        imports = {name: pool.submit(import_check, environment, package.module, package.folder)
-                   for name, package in packages.items() if environment.distribution(package.name)}  # fmt: skip
+        imports = {
+            name: pool.submit(import_check, environment, package.module, package.folder)
+            for name, package in packages.items()
+            if environment.distribution(package.name)
+        }
         beside = list(packages.values())
         installed = {name: list(check_package(package, beside, environment)) for name, package in packages.items()}
         checks: list[Check] = []
@@ -107,9 +110,14 @@ def _look(settings: Settings, listener: Listener, repository: Repository) -> _Se
     except SourcesError as error:
         checks.append(Check(f"{name}: tree", "skip", error.what, error.fix))
     state = RepositoryState(
-        repository.path, redact(repository.url), checkout.record.ref or checkout.branch or checkout.head,
-        checkout.head or None, _version(checkout), None if changed is None else bool(changed), _places(checkout),
-    )  # fmt: skip
+        repository.path,
+        redact(repository.url),
+        checkout.record.ref or checkout.branch or checkout.head,
+        checkout.head or None,
+        _version(checkout),
+        None if changed is None else bool(changed),
+        _places(checkout),
+    )
     return _Seen(repository, checkout, state, tuple(checks))
 
 

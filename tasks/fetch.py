@@ -46,7 +46,7 @@ class Remote:
 
 
 def initialise(path: Path, url: str, *, bare: bool = False) -> None:
-    """Make an empty repository at `path` whose remote `origin` is `url`; a `bare` one is `path` itself, without files yet."""
+    """Make an empty repository at `path` whose remote `origin` is `url`; a `bare` one is `path` itself."""
     path.mkdir(parents=True, exist_ok=True)
     run(path, "init", "--quiet", "--template=", *(("--bare",) if bare else ()))
     git_dir = path if bare else path / ".git"
@@ -101,8 +101,8 @@ def missing_objects(remote: Remote, commit: str, *flags: str) -> set[str]:
 
 
 def close_history(remote: Remote, commit: str) -> None:
-    """Mark the commit as having no parents here if they are missing; git itself does so after the pack has come, and may
-    have been killed between."""
+    """Mark the commit as having no parents here if they are missing; git itself does so after the pack has come, and
+    may have been killed between."""
     if commit not in read_shallow(remote.git_dir):
         header = run(remote.path, "cat-file", "commit", commit).partition("\n\n")[0]
         parents = {line.removeprefix("parent ") for line in header.splitlines() if line.startswith("parent ")}
@@ -111,8 +111,8 @@ def close_history(remote: Remote, commit: str) -> None:
 
 
 def fetch_blobs(remote: Remote, target: Target, oids: Iterable[str], doing: str) -> bool:
-    """Bring exactly these objects, in one request. True where the remote serves none by its id, and all files of `target`
-    have come instead."""
+    """Bring exactly these objects, in one request. True where the remote serves none by its id, and all files of
+    `target` have come instead."""
     if wanted := sorted(set(oids)):
         flags = ("--filter=blob:none", "--stdin", "origin")
         try:
@@ -185,13 +185,20 @@ def _fetch_one(remote: Remote, target: Target, flags: tuple[str, ...], options: 
     # Protocol v0 claims every tag that is here, though their trees are not: nothing may be claimed.
     depth = () if target.kind == "commit" else [flag for flag in flags if "negotiation" not in flag]
     try:
-        remote.fetch(*depth, "origin", f"+{name}:refs/named/*" if "*" in name else f"+{name}:refs/named/one",
-                     doing=doing, options=_NO_HAVES)  # fmt: skip
+        remote.fetch(
+            *depth,
+            "origin",
+            f"+{name}:refs/named/*" if "*" in name else f"+{name}:refs/named/one",
+            doing=doing,
+            options=_NO_HAVES,
+        )
     except RefusedError:
         remote.fetch("origin", "+refs/heads/*:refs/named/*", doing=doing, options=_NO_HAVES)
     if not present(remote.git_dir, [target.commit]):
-        raise NetworkError(f"{remote.who}: the remote does not serve the commit {target.commit}.",
-                           "Name a branch or a tag that it serves, or configure another url.")  # fmt: skip
+        raise NetworkError(
+            f"{remote.who}: the remote does not serve the commit {target.commit}.",
+            "Name a branch or a tag that it serves, or configure another url.",
+        )
 
 
 @contextmanager

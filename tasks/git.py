@@ -1,4 +1,4 @@
-"""Runs git, through GitPython: never prompting, never executing what a repository brings, retried where that can help."""
+"""Runs git, through GitPython: never prompting, executing nothing of a repository, retried where that can help."""
 
 from __future__ import annotations
 
@@ -48,8 +48,17 @@ _ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "SSH_ASKPASS_REQUIRE": "never",
 }
-_INHERITED = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX",
-              "GIT_NAMESPACE", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_SHALLOW_FILE")  # fmt: skip
+_INHERITED = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_COMMON_DIR",
+    "GIT_PREFIX",
+    "GIT_NAMESPACE",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_SHALLOW_FILE",
+)
 _MOVED = re.compile(r"([\d.]+) (bytes|KiB|MiB|GiB)(?: \| ([\d.]+) (bytes|KiB|MiB|GiB)/s)?")
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
@@ -73,12 +82,19 @@ class _Progress(gitpython.RemoteProgress):
         super().__init__()
         self._listener, self._who, self._doing = listener, who, doing
 
-    def update(self, op_code: int, cur_count: str | float, max_count: str | float | None = None, message: str = "") -> None:
+    def update(
+        self, op_code: int, cur_count: str | float, max_count: str | float | None = None, message: str = ""
+    ) -> None:
         sizes = _MOVED.search(message)
         moved, unit, rate, rate_unit = sizes.groups("") if sizes else ("0", "bytes", "", "")
         done = float(cur_count) / float(max_count) if max_count else None
-        self._listener.progress(self._who, self._doing, done, int(float(moved) * _UNITS[unit]),
-                                float(rate) * _UNITS[rate_unit] if rate else 0.0)  # fmt: skip
+        self._listener.progress(
+            self._who,
+            self._doing,
+            done,
+            int(float(moved) * _UNITS[unit]),
+            float(rate) * _UNITS[rate_unit] if rate else 0.0,
+        )
 
 
 def check_version() -> None:
@@ -114,7 +130,10 @@ def run(cwd: Path, *args: str, stdin: str = "", check: bool = True) -> str:
     _check_cancelled()
     with _input(stdin) as istream:
         status, out, err = gitpython.Git(cwd).execute(
-            _argv(cwd, args), istream=istream, with_extended_output=True, with_exceptions=False,
+            _argv(cwd, args),
+            istream=istream,
+            with_extended_output=True,
+            with_exceptions=False,
             env={**_environment(cwd), "GIT_ALLOW_PROTOCOL": ""},  # no missing object is asked for behind our back
         )
     if status and check:
@@ -123,7 +142,7 @@ def run(cwd: Path, *args: str, stdin: str = "", check: bool = True) -> str:
 
 
 def stream(cwd: Path, *args: str, who: str, doing: str, listener: Listener, stdin: str = "", stall: float = 30) -> str:
-    """Run a git command whose progress is told to `listener`; returns standard output. Raises as `run` and `explain`."""
+    """Run a git command whose progress is told to `listener`; returns standard output. Raises as `run` does."""
     argv = _argv(cwd, (*args[:1], "--progress", *args[1:]) if args[0] in ("fetch", "checkout") else args, stall)
     listener.command([redact(word) for word in ("git", *args)], cwd)
     progress, lines = _Progress(listener, who, doing), list[str]()

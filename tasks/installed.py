@@ -38,13 +38,19 @@ def check_package(package: Package, packages: Sequence[Package], environment: En
         return
     here = found.editable and found.location and found.location.resolve() == package.folder.resolve()
     source = f"editable from {found.location}" if found.editable else "not editable, a release from an index"
-    yield Check(f"{name}: installed", "pass" if here and not found.broken else "fail",
-                found.broken or (source if here else f"{source}; the checkout is {package.folder}"),
-                "" if here and not found.broken else fix)  # fmt: skip
+    yield Check(
+        f"{name}: installed",
+        "pass" if here and not found.broken else "fail",
+        found.broken or (source if here else f"{source}; the checkout is {package.folder}"),
+        "" if here and not found.broken else fix,
+    )
     same = package.fits(found.version)
-    yield Check(f"{name}: version", "pass" if same else "fail",
-                found.version if same else f"{found.version} is installed, the checkout is {package.version}",
-                "" if same else "invoke install --reinstall")  # fmt: skip
+    yield Check(
+        f"{name}: version",
+        "pass" if same else "fail",
+        found.version if same else f"{found.version} is installed, the checkout is {package.version}",
+        "" if same else "invoke install --reinstall",
+    )
     yield from _requirements(package, found, packages, environment)
     for companion in package.companions:
         other = environment.distribution(companion)

@@ -1,4 +1,4 @@
-"""Moves a checkout to another commit whose objects are here, so that a move that was cut off can be told and finished."""
+"""Moves a checkout to another commit whose objects are here, so that one that was cut off can be told and finished."""
 
 from __future__ import annotations
 
@@ -40,13 +40,23 @@ def move(brought: Brought, configured: str = "", vacated: Iterable[str] = ()) ->
     where: tuple[str, ...] = ("--detach", target.commit)
     if target.kind == "branch":
         where = ("-B", target.name, f"refs/remotes/origin/{target.name}")
-        for old in same_place(remote, "refs/remotes/origin/", target.name):  # gone from the remote, or it had no such branch
+        for old in same_place(
+            remote, "refs/remotes/origin/", target.name
+        ):  # gone from the remote, or it had no such branch
             run(remote.path, "update-ref", "-d", f"refs/remotes/origin/{old}")
         run(remote.path, "update-ref", f"refs/remotes/origin/{target.name}", target.commit)
         track_branch(remote, target.name)
     force = ("--force",) if before.moving == target.commit else ("--no-overwrite-ignore",)
-    stream(remote.path, "checkout", *force, *where, "--",
-           who=remote.who, doing="checking out", listener=remote.network.listener)  # fmt: skip
+    stream(
+        remote.path,
+        "checkout",
+        *force,
+        *where,
+        "--",
+        who=remote.who,
+        doing="checking out",
+        listener=remote.network.listener,
+    )
     if brought.folders is None:
         end_sparse(remote)
     if brought.submodules:
@@ -57,7 +67,9 @@ def move(brought: Brought, configured: str = "", vacated: Iterable[str] = ()) ->
         known = run(remote.path, *listed, check=False).splitlines()
         new = [each.remote.path for each in brought.submodules if f"submodule.{each.target.name}.url" not in known]
         if new:
-            run(remote.path, "submodule", "--quiet", "init", "--", *(str(path.relative_to(remote.path)) for path in new))
+            run(
+                remote.path, "submodule", "--quiet", "init", "--", *(str(path.relative_to(remote.path)) for path in new)
+            )
     write_record(remote.git_dir, replace(brought.record, configured=configured or brought.record.configured))
 
 
@@ -71,7 +83,9 @@ def track_branch(remote: Remote, branch: str) -> None:
 
 def same_place(remote: Remote, folder: str, name: str) -> list[str]:
     """The refs in `folder` that cannot be there together with `name`: one is a folder of the other's."""
-    names = (ref.removeprefix(folder) for ref in run(remote.path, "for-each-ref", "--format=%(refname)", folder).split())
+    names = (
+        ref.removeprefix(folder) for ref in run(remote.path, "for-each-ref", "--format=%(refname)", folder).split()
+    )
     return [other for other in names if other.startswith(f"{name}/") or name.startswith(f"{other}/")]
 
 

@@ -29,12 +29,22 @@ _UNDER_WAY = {  # the first that is there
     "sequencer": ("cherry-pick", "--abort"),
     "BISECT_LOG": ("bisect", "reset"),
 }
-_LEFT = ("index.lock", "HEAD.lock", "shallow.lock", "config.lock", "packed-refs.lock", "refs/**/*.lock", "*.new",
-         "objects/pack/tmp_*", "objects/pack/*.new", "fetch-*")  # fmt: skip
+_LEFT = (
+    "index.lock",
+    "HEAD.lock",
+    "shallow.lock",
+    "config.lock",
+    "packed-refs.lock",
+    "refs/**/*.lock",
+    "*.new",
+    "objects/pack/tmp_*",
+    "objects/pack/*.new",
+    "fetch-*",
+)
 
 
 def check_place(repository: Repository) -> bool:
-    """Whether a checkout of the repository lies at its path. Raises LocalWorkError as `has_checkout`, `check_remote`."""
+    """Whether a checkout of the repository lies at its path. Raises as `has_checkout` and `check_remote`."""
     here = has_checkout(repository)
     if here:
         check_remote(repository)
@@ -67,8 +77,10 @@ def check_remote(repository: Repository) -> None:
         set_url = _command("git", "-C", str(path), "remote", "set-url" if url else "add", "origin", repository.url)
         aside = _command("mv", str(path), f"{path}.mine")
         fix = set_url if redact(set_url) == set_url else aside  # a password is not shown, and not asked to be typed
+        wanted = redact(repository.url)
         raise LocalWorkError(
-            f"{repository.name}: {path} comes from {redact(url) or 'no remote'}, configured is {redact(repository.url)}.", fix
+            f"{repository.name}: {path} comes from {redact(url) or 'no remote'}, configured is {wanted}.",
+            fix,
         )
 
 
@@ -127,8 +139,10 @@ def check_room(remote: Remote, before: Mapping[str, Entry], after: Mapping[str, 
         in_the_way |= {taken} - {""}
     if in_the_way:
         first = remote.path / min(in_the_way)
-        raise LocalWorkError(f"{remote.who}: {len(in_the_way)} untracked where the new commit has files: {first}.",
-                             _command("mv", str(first), f"{first}.mine"))  # fmt: skip
+        raise LocalWorkError(
+            f"{remote.who}: {len(in_the_way)} untracked where the new commit has files: {first}.",
+            _command("mv", str(first), f"{first}.mine"),
+        )
 
 
 def vacated(remote: Remote, before: Mapping[str, Entry], after: Mapping[str, Entry]) -> list[str]:
@@ -141,8 +155,10 @@ def vacated(remote: Remote, before: Mapping[str, Entry], after: Mapping[str, Ent
         options = ("--porcelain", "-z", "--ignored", "--untracked-files=all", "--ignore-submodules=none")
         if linked_git_dir(place) and (mine := run(place, "status", *options)):
             first = mine.split("\0")[0][3:]
-            raise LocalWorkError(f"{remote.who}: {place} makes room for files, and holds {first} of yours.",
-                                 _command("mv", str(place / first), f"{place}.mine"))  # fmt: skip
+            raise LocalWorkError(
+                f"{remote.who}: {place} makes room for files, and holds {first} of yours.",
+                _command("mv", str(place / first), f"{place}.mine"),
+            )
     return found
 
 
@@ -158,8 +174,11 @@ def _taken(remote: Remote, path: str, *, whole: bool) -> bool:
 
 def _untracked(remote: Remote, folder: str, before: Mapping[str, Entry]) -> list[str]:
     """The files in a tracked folder that no commit has."""
-    files = [file.relative_to(remote.path).as_posix() for file in (remote.path / folder).rglob("*")
-             if file.is_symlink() or not file.is_dir()]  # fmt: skip
+    files = [
+        file.relative_to(remote.path).as_posix()
+        for file in (remote.path / folder).rglob("*")
+        if file.is_symlink() or not file.is_dir()
+    ]
     return sorted(file for file in files if file not in before)
 
 
@@ -182,17 +201,19 @@ def check_commits(remote: Remote, branch: str, known: Iterable[str]) -> None:
     if lost:
         where = f"on {branch}" if branch else "on a detached HEAD"
         count = "a commit" if len(lost) == 1 else f"{len(lost)} commits"
-        raise LocalWorkError(f"{remote.who}: {count} {where} in {remote.path} that its remote does not have.",
-                             _command("git", "-C", str(remote.path), "branch", f"my-work-{lost[0][:7]}", lost[0])
-                             )  # fmt: skip
+        raise LocalWorkError(
+            f"{remote.who}: {count} {where} in {remote.path} that its remote does not have.",
+            _command("git", "-C", str(remote.path), "branch", f"my-work-{lost[0][:7]}", lost[0]),
+        )
 
 
 def check_names(remote: Remote, branch: str) -> None:
     """Raise LocalWorkError where a branch of the user's has a name that leaves no room for `branch`."""
     for other in same_place(remote, "refs/heads/", branch):
-        raise LocalWorkError(f"{remote.who}: the branch {other} in {remote.path} leaves no room for {branch}.",
-                             _command("git", "-C", str(remote.path), "branch", "-m", other, f"mine-{other}")
-                             )  # fmt: skip
+        raise LocalWorkError(
+            f"{remote.who}: the branch {other} in {remote.path} leaves no room for {branch}.",
+            _command("git", "-C", str(remote.path), "branch", "-m", other, f"mine-{other}"),
+        )
 
 
 def clear_left_overs(remote: Remote) -> None:
@@ -209,8 +230,10 @@ def clear_left_overs(remote: Remote) -> None:
     for process in psutil.process_iter(["name"]):
         try:
             if process.info["name"] == "git" and Path(process.cwd()).is_relative_to(remote.path.resolve()):
-                raise LocalWorkError(f"{remote.who}: git (process {process.pid}) is at work in {remote.path}.",
-                                     "Wait until it is done, then run the same command again.")  # fmt: skip
+                raise LocalWorkError(
+                    f"{remote.who}: git (process {process.pid}) is at work in {remote.path}.",
+                    "Wait until it is done, then run the same command again.",
+                )
         except psutil.Error:
             continue
     for each in left:

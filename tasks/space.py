@@ -59,8 +59,10 @@ def check_writable(folder: Path) -> None:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as error:
-        raise DiskError(f"{folder} cannot be written: {error.strerror}.",
-                        "Set another folder: INVOKE_SOURCES_DIRECTORY=/path invoke …") from None  # fmt: skip
+        raise DiskError(
+            f"{folder} cannot be written: {error.strerror}.",
+            "Set another folder: INVOKE_SOURCES_DIRECTORY=/path invoke …",
+        ) from None
 
 
 def in_words(size: int) -> str:

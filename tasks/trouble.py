@@ -20,13 +20,19 @@ _PASSING = re.compile(
 _REFUSED = re.compile(r"unadvertised object|dumb http transport does not support|does not support shallow", re.I)
 _UNKNOWN_HOST = re.compile(r"could not resolve host", re.I)
 _NO_SPACE = re.compile(r"no space left on device|out of diskspace|disk quota exceeded", re.I)
-_NO_RIGHTS = re.compile(r"read-only file system|(unable to|cannot|could not|failed to) .*: permission denied|"
-                        r"insufficient permission", re.I)  # fmt: skip
+_NO_RIGHTS = re.compile(
+    r"read-only file system|(unable to|cannot|could not|failed to) .*: permission denied|"
+    r"insufficient permission",
+    re.I,
+)
 _NOT_OURS = re.compile(r"dubious ownership")
 _BUSY = re.compile(r"(returned error:|HTTP( code =)?) (429|5\d\d)")
 _NOT_THERE = re.compile(r"not our ref")
-_NO_ACCESS = re.compile(r"(returned error:|HTTP( code =)?) \d{3}|authentication failed|could not read (user|pass)|"
-                        r"not found|access rights", re.I)  # fmt: skip
+_NO_ACCESS = re.compile(
+    r"(returned error:|HTTP( code =)?) \d{3}|authentication failed|could not read (user|pass)|"
+    r"not found|access rights",
+    re.I,
+)
 LONGEST_WAIT = 300.0  # seconds that a remote may ask for
 _RETRY_AFTER = re.compile(r"retry[- ]after:? (\d+)", re.I)
 
