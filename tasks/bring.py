@@ -111,7 +111,7 @@ class Bringer:
         except UnknownObjectError as error:
             raise UsageError(f"{error.what}", "Name a commit that the remote has, or a branch or tag.") from None
         if not full:
-            close_history(remote, target.commit)
+            close_history(remote, [target.commit])
         tree = read_tree(remote, target.commit)
         self.check(tree)
         missing = missing_objects(
@@ -179,7 +179,7 @@ class Bringer:
         if missing_trees(remote, target.commit):
             haves = present(remote.git_dir, [*cached.tips, head])
             fetch_trees(remote, target, haves, blobs=submodule.folders is None and not haves)
-        close_history(remote, target.commit)
+        close_history(remote, [target.commit])
         if missing := missing_objects(remote, target.commit):
             tree = read_tree(remote, target.commit)
             needed = {entry.oid for path, entry in tree.items() if wanted(path, submodule.folders)}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .bring import Bringer, Brought
 from .errors import DiskError, LocalWorkError, SourcesError
-from .fetch import Entry, Remote, initialise, read_tree
+from .fetch import Entry, Remote, close_history, initialise, read_tree
 from .git import begin, cancel, run
 from .layouts import cost
 from .model import Outcome, Repository
@@ -216,6 +216,8 @@ def _check_own_work(remote: Remote, target: Target, advertised: Advertised) -> N
     else:
         check_changes(remote)
     there = {*advertised.heads.values(), *advertised.tags.values()}
+    if read_shallow(remote.git_dir):
+        close_history(remote, {*there, *advertised.peeled.values()})
     check_commits(remote, branch, [record.commit, record.moving, *there])
     if branch:
         check_names(remote, branch)

@@ -6,6 +6,7 @@ A slim checkout holds one commit (git-fetch(1), --depth), and of a submodule onl
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -66,10 +67,16 @@ def keep_promises(remote: Remote) -> None:
 
 def present(git_dir: Path, oids: Iterable[str]) -> set[str]:
     """Which of the objects are in the repository, looked up without asking a promisor remote for the others."""
-    from gitdb import GitDB
+    from gitdb.pack import PackIndexFile  # and no GitDB, which fails where a pack has no index yet
 
-    database = GitDB(str(git_dir / "objects"))
-    return {oid for oid in oids if oid and database.has_object(bytes.fromhex(oid))}
+    objects = git_dir / "objects"
+    packs = [PackIndexFile(str(index)) for index in objects.glob("pack/pack-*.idx")]
+
+    def here(oid: str) -> bool:
+        packed = any(pack.sha_to_index(bytes.fromhex(oid)) is not None for pack in packs)
+        return packed or (objects / oid[:2] / oid[2:]).is_file()
+
+    return {oid for oid in oids if oid and here(oid)}
 
 
 def fetch_trees(remote: Remote, target: Target, haves: Iterable[str], *, blobs: bool) -> None:
@@ -100,14 +107,15 @@ def missing_objects(remote: Remote, commit: str, *flags: str) -> set[str]:
     return {line[1:] for line in run(remote.path, *listed).splitlines() if line.startswith("?")}
 
 
-def close_history(remote: Remote, commit: str) -> None:
-    """Mark the commit as having no parents here if they are missing; git itself does so after the pack has come, and
-    may have been killed between."""
-    if commit not in read_shallow(remote.git_dir):
-        header = run(remote.path, "cat-file", "commit", commit).partition("\n\n")[0]
-        parents = {line.removeprefix("parent ") for line in header.splitlines() if line.startswith("parent ")}
-        if parents - present(remote.git_dir, parents):
-            add_shallow(remote.git_dir, [commit])
+def close_history(remote: Remote, commits: Iterable[str]) -> None:
+    """Mark those of the commits that are here as having no parents, where their parents are not; git itself does so after
+    the pack has come, and may have been killed between."""
+    if unsure := present(remote.git_dir, commits) - read_shallow(remote.git_dir):
+        headers = {oid: text.partition(b"\n\n")[0] for oid, text in read_blobs(remote, unsure).items()}
+        found = {oid: re.findall(rb"^parent (\w+)$", header, re.M) for oid, header in headers.items()}
+        parents = {oid: {parent.decode() for parent in theirs} for oid, theirs in found.items()}
+        here = present(remote.git_dir, set().union(*parents.values()))
+        add_shallow(remote.git_dir, [oid for oid, theirs in parents.items() if theirs - here])
 
 
 def fetch_blobs(remote: Remote, target: Target, oids: Iterable[str], doing: str) -> bool:
@@ -124,7 +132,7 @@ def fetch_blobs(remote: Remote, target: Target, oids: Iterable[str], doing: str)
 
 
 def read_blobs(remote: Remote, oids: Iterable[str]) -> dict[str, bytes]:
-    """The content of blobs that are here (git-cat-file(1), --batch)."""
+    """The content of objects that are here (git-cat-file(1), --batch)."""
     told = run(remote.path, "cat-file", "--batch", stdin="".join(f"{oid}\n" for oid in oids))
     rest, found = told.encode("utf-8", "surrogateescape") + b"\n", dict[str, bytes]()
     while rest.strip():

@@ -29,18 +29,8 @@ _UNDER_WAY = {  # the first that is there
     "sequencer": ("cherry-pick", "--abort"),
     "BISECT_LOG": ("bisect", "reset"),
 }
-_LEFT = (
-    "index.lock",
-    "HEAD.lock",
-    "shallow.lock",
-    "config.lock",
-    "packed-refs.lock",
-    "refs/**/*.lock",
-    "*.new",
-    "objects/pack/tmp_*",
-    "objects/pack/*.new",
-    "fetch-*",
-)
+_LEFT = ("index.lock", "HEAD.lock", "shallow.lock", "config.lock", "packed-refs.lock", "refs/**/*.lock", "*.new",
+         "objects/pack/tmp_*", "objects/pack/*.pack", "objects/pack/*.new", "fetch-*")  # fmt: skip
 
 
 def check_place(repository: Repository) -> bool:
@@ -222,7 +212,8 @@ def clear_left_overs(remote: Remote) -> None:
     Raises LocalWorkError where a living git works in the checkout.
     """
     inner = [head.parent for head in (remote.git_dir / "modules").rglob("HEAD") if (head.parent / "objects").is_dir()]
-    left = [each for git_dir in (remote.git_dir, *inner) for pattern in _LEFT for each in git_dir.glob(pattern)]
+    left = [each for git_dir in (remote.git_dir, *inner) for pattern in _LEFT for each in git_dir.glob(pattern)
+            if each.suffix != ".pack" or not each.with_suffix(".idx").exists()]  # fmt: skip
     if not left:
         return
     import psutil
