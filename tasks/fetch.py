@@ -108,8 +108,8 @@ def missing_objects(remote: Remote, commit: str, *flags: str) -> set[str]:
 
 
 def close_history(remote: Remote, commits: Iterable[str]) -> None:
-    """Mark those of the commits that are here as having no parents, where their parents are not; git itself does so after
-    the pack has come, and may have been killed between."""
+    """Mark those of the commits that are here as having no parents, where their parents are not; git itself does so
+    after the pack has come, and may have been killed between."""
     if unsure := present(remote.git_dir, commits) - read_shallow(remote.git_dir):
         headers = {oid: text.partition(b"\n\n")[0] for oid, text in read_blobs(remote, unsure).items()}
         found = {oid: re.findall(rb"^parent (\w+)$", header, re.M) for oid, header in headers.items()}
