@@ -96,7 +96,7 @@ def link_worktree(remote: Remote) -> None:
     remote.path.mkdir(parents=True, exist_ok=True)
     (remote.git_dir / "index").unlink(missing_ok=True)  # of files that are gone
     run(remote.git_dir, "config", "core.worktree", os.path.relpath(remote.path, remote.git_dir))
-    write_atomic(remote.path / ".git", f"gitdir: {os.path.relpath(remote.git_dir, remote.path)}\n")
+    write_atomic(remote.path / ".git", f"gitdir: {os.path.relpath(remote.git_dir, remote.path)}\n", remote.git_dir)
 
 
 def check_unfinished(remote: Remote, moving: str, folders: tuple[str, ...] | None = None) -> None:

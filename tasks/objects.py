@@ -47,9 +47,12 @@ def add_shallow(git_dir: Path, commits: Iterable[str]) -> None:
         write_atomic(git_dir / "shallow", "".join(f"{commit}\n" for commit in sorted(before | after)))
 
 
-def write_atomic(file: Path, text: str) -> None:
-    """Replace the content of `file` so that it is the old or the new one whenever the machine stops."""
-    draft = file.with_name(f"{file.name}.{os.getpid()}.new")
+def write_atomic(file: Path, text: str, drafts: Path | None = None) -> None:
+    """Replace the content of `file` so that it is the old or the new one whenever the machine stops.
+
+    The draft lies in `drafts` (default: beside the file), where one that a killed process left is nobody's trouble.
+    """
+    draft = (drafts or file.parent) / f"{file.name}.{os.getpid()}.new"
     try:
         with draft.open("w", encoding="utf-8", errors="surrogateescape") as stream:
             stream.write(text)

@@ -30,7 +30,7 @@ _UNDER_WAY = {  # the first that is there
     "BISECT_LOG": ("bisect", "reset"),
 }
 _LEFT = ("index.lock", "HEAD.lock", "shallow.lock", "config.lock", "packed-refs.lock", "refs/**/*.lock", "*.new",
-         "objects/pack/tmp_*", "objects/pack/*.pack", "objects/pack/*.new", "fetch-*")  # fmt: skip
+         "objects/pack/tmp_*", "objects/pack/*.pack", "objects/pack/*.new", "info/*.new", "fetch-*")  # fmt: skip
 
 
 def check_place(repository: Repository) -> bool:
