@@ -8,12 +8,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import sysconfig
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Environment, Project, Result
+from tests.conftest import Project, Result
 from tests.upstream.store import Upstream
 
 PACKAGE = {
@@ -109,9 +109,9 @@ def test_the_collection_is_a_part_of_another_projects_under_a_name_of_its_own(pr
 
 
 def test_a_further_repository_is_four_lines_and_one_of_them_says_whether_it_is_installed(
-    make_project: Callable[..., Project], make_environment: Callable[..., Environment], upstream: Upstream
+    project: Project, upstream: Upstream
 ) -> None:
-    project = make_project("project", make_environment(pip=True))
+    project.environ["PATH"] += f":{sysconfig.get_path('scripts')}"  # where the tests' uv is
     upstream.add_commit("somebody/bench", "trunk", PACKAGE)
     upstream.add_commit("somebody/notes", "main", {"notes.txt": "notes\n"})
     (project.path / "invoke.yaml").write_text(
@@ -126,7 +126,7 @@ sources:
       install: true
 """
     )
-    project.invoke("setup", "--no-deps", env={"INVOKE_SOURCES_INSTALLER": "pip"}, check=None)
+    project.invoke("setup", "--no-deps", check=None)
     found = json.loads(project.invoke("verify", "--json", check=None).out)
     assert found["repositories"]["notes"]["path"] == str(project.tmp / "notes")
     assert found["packages"]["bench"] == {"version": "1.5", "editable": True, "location": str(project.tmp / "bench")}
