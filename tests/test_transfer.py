@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sysconfig
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -162,6 +163,7 @@ def test_nothing_new_is_one_question_and_not_a_file_written(
 def test_a_second_setup_asks_one_question_and_starts_no_installer(
     project: Project, host: GitHost, tmp_path: Path
 ) -> None:
+    project.environ["PATH"] += f":{sysconfig.get_path('scripts')}"  # where the tests' uv is
     project.invoke("setup", "--no-deps", check=None)
     seen = r"(^|/)(\.lock|__pycache__)|\.pyc$"
     before = fingerprint(project.tmp, seen), fingerprint(project.environment.path, seen)
