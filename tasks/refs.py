@@ -81,7 +81,7 @@ def resolve(ref: str, advertised: Advertised, repository: str, endpoint: str) ->
     exactly one advertised id. Raises UsageError, with the nearest names, for what the remote does not have.
     """
     check_ref(ref)
-    place = f"{repository} at {redact(endpoint)}"
+    place = f"{repository}: {redact(endpoint)}"
     if ref == MATCHING:
         raise UsageError(f"`{MATCHING}` is a word for FlashInfer; {repository} has nothing to match.")
     name = latest(advertised.tags) if ref == LATEST else ref.removeprefix(HEADS).removeprefix(TAGS)
@@ -101,7 +101,7 @@ def resolve(ref: str, advertised: Advertised, repository: str, endpoint: str) ->
         if len(found) == 1:
             return Target(ref, "commit", "", *found, *found)
         why = "begins more than one id" if found else "begins the id of no branch or tag"
-        raise UsageError(f"{ref!a} {why} of {place}.", "Give the full commit id (40 or 64 characters).")
+        raise UsageError(f"{place}: {ref!a} {why}.", "Give the full commit id (40 or 64 characters).")
     near = ", ".join(nearest(name, [LATEST, MATCHING, *advertised.tags, *advertised.heads]))
     raise UsageError(
         f"{place} has no branch, tag or commit {ref}.", f"The nearest names there: {near}." if near else ""

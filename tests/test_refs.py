@@ -140,7 +140,7 @@ def test_an_unknown_ref_names_the_nearest(ref: str, suggested: list[str]) -> Non
 
 def test_an_unknown_ref_names_repository_and_endpoint() -> None:
     message = refused("no-such-thing-anywhere")
-    assert "flashinfer at https://***@host.example/x.git" in message
+    assert "flashinfer: https://***@host.example/x.git" in message
 
 
 def test_the_word_matching_means_nothing_to_a_remote() -> None:
