@@ -60,6 +60,11 @@ def each(session: Session, task: Task) -> list[Outcome]:
             raise
 
 
+def not_cloned(repository: Repository) -> SourcesError:
+    """What to raise where a checkout is needed and there is none."""
+    return SourcesError(f"{repository.name} is not cloned.", "invoke clone")
+
+
 def clone(session: Session, repository: Repository) -> Outcome:
     """Clone the repository if there is nothing at its path, which then holds a whole checkout or still nothing.
 
@@ -107,7 +112,7 @@ def plan_clone(session: Session, repository: Repository) -> Outcome:
 def plan_update(session: Session, repository: Repository) -> Outcome:
     """What `update` would do; asks the remote and changes nothing. Raises what it raises, as far as can be told."""
     if not check_place(repository):
-        raise SourcesError(f"{repository.name} is not cloned.", "invoke clone")
+        raise not_cloned(repository)
     here = read_checkout(repository)
     _show(session, here)
     planned = _plan(session, repository, "would update")
@@ -137,7 +142,7 @@ def update(session: Session, repository: Repository) -> Outcome:
     is left that could fail but the disk; a move that was cut off is finished by the next update.
     """
     if not check_place(repository):
-        raise SourcesError(f"{repository.name} is not cloned.", "invoke clone")
+        raise not_cloned(repository)
     remote = Remote(repository.path, repository.path / ".git", repository.name, session.network)
     clear_left_overs(remote)
     here = read_checkout(repository)

@@ -19,7 +19,7 @@ from .defaults import DEFAULTS
 from .environment import Environment, probe
 from .errors import DiskError, SourcesError, UsageError
 from .git import check_version
-from .installation import install, preload
+from .installation import install
 from .layouts import COMPANIONS, cost
 from .lock import turn
 from .matching import FLASHINFER
@@ -81,7 +81,7 @@ class Run:
             try:
                 if repository.install:
                     if not (repository.path / ".git").exists():
-                        raise SourcesError(f"{repository.name} is not cloned.", "invoke clone")
+                        raise checkout.not_cloned(repository)
                     packages.append(Package.of(read_checkout(repository)))
             except SourcesError as error:
                 failed.append(Outcome(repository.name, "failed", error=error))
@@ -92,7 +92,6 @@ class Run:
             ours = names(packages)
             done = [_planned(each, not reinstall and each.is_current(environment, deps, ours)) for each in packages]
         else:
-            preload()
             self.report.preload()
             try:
                 self._check_room(environment, packages, deps)
