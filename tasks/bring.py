@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,10 +27,12 @@ from .fetch import (
     read_tree,
 )
 from .git import run
+from .gitconfig import read_config
 from .objects import Cache, Cached, moved_bytes, read_shallow
+from .paths import cone
 from .record import Record
 from .refs import Advertised, Target, release
-from .submodules import GITLINK, Submodule, is_settled, linked_git_dir, read_submodules, wanted
+from .submodules import GITLINK, Submodule, head_of, is_settled, linked_git_dir, read_submodules
 from .trouble import UnknownObjectError
 
 METADATA = (
@@ -42,18 +44,19 @@ METADATA = (
     ),
 )
 DEEPEST = 8  # submodules of submodules
+AT_ONCE = 32  # of a repository's submodules
 
 
 @dataclass(frozen=True)
 class Brought:
-    """A commit whose objects are all here, with its submodules; `moved` bytes came for it, theirs not counted."""
+    """A commit whose objects are all here, with its submodules; `came` bytes for it, theirs not counted."""
 
     remote: Remote
     target: Target
     tree: Mapping[str, Entry]
     folders: tuple[str, ...] | None
     submodules: tuple[Brought, ...]
-    moved: int
+    came: int
 
     @property
     def record(self) -> Record:
@@ -66,11 +69,16 @@ class Brought:
         """Whether this submodule is checked out as it was brought."""
         return is_settled(self.remote.path, self.remote.git_dir, self.record)
 
-    def everything(self) -> Iterator[Brought]:
-        """This and all submodules below."""
-        yield self
+    @property
+    def moved(self) -> int:
+        """The bytes that came for it and all submodules below."""
+        return self.came + sum(each.moved for each in self.submodules)
+
+    def below(self) -> Iterator[Brought]:
+        """All submodules below."""
         for submodule in self.submodules:
-            yield from submodule.everything()
+            yield submodule
+            yield from submodule.below()
 
 
 @dataclass(frozen=True)
@@ -78,74 +86,82 @@ class Bringer:
     """How objects are brought: into which `cache`, and with whole histories or not.
 
     `show` gets the repository's paths and metadata files (path to content) as soon as they are here. `check` sees its
-    tree before anything outside the git directory is touched, and `arrived` each submodule that is all here.
+    tree before anything outside the git directory is touched. `complete` is told when the repository's own objects are
+    all here, while those of the submodules at these paths may still come, and `arrived` of each submodule.
     """
 
     cache: Path | None
     full: bool
     show: Callable[[Iterable[str], Mapping[str, bytes]], None]
     check: Callable[[Mapping[str, Entry]], None]
+    complete: Callable[[Iterable[str]], None]
     arrived: Callable[[Brought], None]
 
-    def bring(self, remote: Remote, target: Target, url: str, advertised: Advertised, haves: Iterable[str]) -> Brought:
+    def bring(self, remote: Remote, target: Target, advertised: Advertised, haves: Iterable[str]) -> Brought:
         """Bring the repository itself. `haves` are commits that it has checked out before. Raises NetworkError,
         DiskError, UsageError for a commit that the remote does not have, SourcesError for what .gitmodules declares."""
-        cache = Cache(self.cache, url)
+        cache = Cache(self.cache, remote.url)
         with cache.keeping(remote.git_dir):
-            return self._bring(remote, target, url, advertised, haves, cache)
+            return self._bring(remote, target, advertised, haves, cache)
 
     def _bring(
-        self, remote: Remote, target: Target, url: str, advertised: Advertised, haves: Iterable[str], cache: Cache
+        self, remote: Remote, target: Target, advertised: Advertised, haves: Iterable[str], cache: Cache
     ) -> Brought:
         tags = {tag: oid for tag, oid in advertised.tags.items() if release(tag)}
-        full = self.full
-        cached = cache.take(remote.git_dir, full=full)
-        if not full:
-            keep_promises(remote)
         before = moved_bytes(remote.git_dir)
+        tree, missing = self._tree(remote, target, tags.values(), haves, cache.take(remote.git_dir, full=self.full))
+        metadata = {path: tree[path].oid for path in METADATA if path in tree and tree[path].mode.startswith("100")}
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            # The largest part begins first, and brings the metadata again, rather than waiting for it.
+            whole = len(missing) > len(tree) / 2
+            files = pool.submit(fetch_whole, remote, target) if whole else None
+            if not fetch_blobs(remote, missing & {*metadata.values()}, "reading metadata"):
+                files = files or pool.submit(fetch_whole, remote, target)
+                files.result()
+            contents = read_blobs(remote, metadata.values())
+            known = {path: contents[oid] for path, oid in metadata.items()}
+            self.show(tree, known)
+            pyproject = known.get("pyproject.toml", b"")
+            submodules, complaints = read_submodules(remote, tree, pyproject, remote.url, whole=self.full)
+            for complaint in complaints:
+                remote.network.listener.warn(remote.who, complaint)
+            parts = [pool.submit(self._submodule, remote, each, 1) for each in submodules]
+            others = [] if self.full else [pool.submit(fetch_tags, remote, tags, advertised.peeled)]
+            if not files:
+                _fetch_files(remote, target, missing - {*metadata.values()})
+            for other in filter(None, (files, *others)):
+                other.result()
+            histories = {**tags, target.name or "HEAD": target.object} if self.full else {}
+            cache.give(remote.git_dir, "" if self.full else target.commit, histories.items())
+            moved = moved_bytes(remote.git_dir) - before
+            self.complete([each.path for each in submodules])
+            return Brought(remote, target, tree, None, tuple(part.result() for part in parts), moved)
+
+    def _tree(
+        self, remote: Remote, target: Target, tags: Iterable[str], haves: Iterable[str], cached: Cached
+    ) -> tuple[dict[str, Entry], set[str]]:
+        """Bring the commit and its trees, or all its history. Returns the tree and which of its blobs are missing."""
+        fresh = moved_bytes(remote.git_dir) == 0
         try:
-            if full:
-                fetch_history(remote, target, tags.values(), dict(cached.full))
-            elif missing_trees(remote, target.commit):
-                fetch_trees(remote, target, present(remote.git_dir, [*haves, *cached.tips]), blobs=False)
+            if self.full:
+                fetch_history(remote, target, tags, dict(cached.full))
+            else:
+                keep_promises(remote)
+                if missing_trees(remote, target.commit):
+                    fetch_trees(remote, target, present(remote.git_dir, [*haves, *cached.tips]), blobs=False)
+                close_history(remote, [target.commit])
         except UnknownObjectError as error:
             raise UsageError(f"{error.what}", "Name a commit that the remote has, or a branch or tag.") from None
-        if not full:
-            close_history(remote, [target.commit])
         tree = read_tree(remote, target.commit)
         self.check(tree)
-        missing = missing_objects(
-            remote, target.commit
-        )  # of a full one too, which a user may have cloned with a filter
-        metadata = {path: tree[path].oid for path in METADATA if path in tree and tree[path].mode.startswith("100")}
-        if fetch_blobs(remote, target, missing & set(metadata.values()), "reading metadata"):
-            missing = set()
-        contents = read_blobs(remote, metadata.values())
-        self.show(tree, {path: contents[oid] for path, oid in metadata.items()})
-        missing -= set(metadata.values())
-        submodules, complaints = read_submodules(remote.path, tree, url, remote.who, whole=full)
-        for complaint in complaints:
-            remote.network.listener.warn(remote.who, complaint)
-        with ThreadPoolExecutor(len(submodules) + 2) as pool:
-            parts = [pool.submit(self._submodule, remote, each, 1) for each in submodules]
-            others: list[Future[object]] = (
-                [pool.submit(fetch_tags, remote, tags, advertised.peeled)] if not full else []
-            )
-            files = sum(entry.mode != GITLINK for entry in tree.values())
-            if len(missing) > files / 2:
-                others.append(pool.submit(fetch_whole, remote, target))
-            elif missing:
-                others.append(pool.submit(fetch_blobs, remote, target, missing, "fetching files"))
-        for other in others:
-            other.result()
-        histories = {**tags, target.name or "HEAD": target.object} if full else {}
-        cache.give(remote.git_dir, "" if full else target.commit, histories.items())
-        inner = tuple(part.result() for part in parts)
-        return Brought(remote, target, tree, None, inner, moved_bytes(remote.git_dir) - before)
+        blobs = {entry.oid for entry in tree.values() if entry.mode != GITLINK}
+        if fresh and not self.full and not present(remote.git_dir, list(blobs)[:1]):
+            return tree, blobs
+        return tree, missing_objects(remote, target.commit)  # of a full one too: a user may have filtered
 
     def _submodule(self, parent: Remote, submodule: Submodule, depth: int) -> Brought:
         who, path = f"{parent.who}/{submodule.path}", parent.path / submodule.path
-        remote = Remote(path, submodule_git_dir(parent, submodule), who, parent.network)
+        remote = Remote(path, submodule_git_dir(parent, submodule), who, submodule.url, parent.network)
         store = replace(remote, path=remote.git_dir)  # its files come with the move
         target = Target(submodule.url, "commit", submodule.name, submodule.commit, submodule.commit)
         if depth > DEEPEST:
@@ -153,37 +169,46 @@ class Bringer:
         before = Brought(remote, target, {}, submodule.folders, (), 0)
         if before.settled and not (self.full and read_shallow(remote.git_dir)):
             return before
-        prepare_submodule(store, submodule.url)
+        prepare_submodule(store)
         cache = Cache(self.cache, submodule.url)
         cached = cache.take(remote.git_dir, full=self.full)
         size = moved_bytes(remote.git_dir)
         with cache.keeping(remote.git_dir):
             if self.full:
                 fetch_history(store, target, (), dict(cached.full))
+                tree = read_tree(store, target.commit)
             else:
-                self._slim_submodule(store, target, submodule, cached)
-        tree = read_tree(store, submodule.commit)
-        inner: list[Submodule] = []
-        if submodule.folders is None:
-            inner, _ = read_submodules(store.path, tree, submodule.url, remote.who, whole=self.full)
-        below = tuple(self._submodule(remote, each, depth + 1) for each in inner)
+                tree = _slim_submodule(store, target, submodule.folders, [*cached.tips, head_of(path)])
+        below: tuple[Brought, ...] = ()
+        if submodule.folders is None and any(entry.mode == GITLINK for entry in tree.values()):
+            entry = tree.get("pyproject.toml")
+            pyproject = read_blobs(store, [entry.oid])[entry.oid] if entry and entry.mode.startswith("100") else b""
+            inner, _ = read_submodules(store, tree, pyproject, submodule.url, whole=self.full)
+            below = tuple(self._submodule(remote, each, depth + 1) for each in inner)
         brought = Brought(remote, target, tree, submodule.folders, below, moved_bytes(remote.git_dir) - size)
         tip, histories = ("", [("HEAD", submodule.commit)]) if self.full else (submodule.commit, [])
         cache.give(remote.git_dir, tip, histories)
         self.arrived(brought)
         return brought
 
-    def _slim_submodule(self, remote: Remote, target: Target, submodule: Submodule, cached: Cached) -> None:
-        keep_promises(remote)
-        head = run(remote.path, "rev-parse", "--quiet", "--verify", "HEAD", check=False)
-        if missing_trees(remote, target.commit):
-            haves = present(remote.git_dir, [*cached.tips, head])
-            fetch_trees(remote, target, haves, blobs=submodule.folders is None and not haves)
-        close_history(remote, [target.commit])
-        if missing := missing_objects(remote, target.commit):
-            tree = read_tree(remote, target.commit)
-            needed = {entry.oid for path, entry in tree.items() if wanted(path, submodule.folders)}
-            fetch_blobs(remote, target, missing & needed, "fetching files")
+
+def _slim_submodule(
+    remote: Remote, target: Target, folders: tuple[str, ...] | None, haves: Iterable[str]
+) -> dict[str, Entry]:
+    keep_promises(remote)
+    if missing_trees(remote, target.commit):
+        here = present(remote.git_dir, haves)
+        fetch_trees(remote, target, here, blobs=folders is None and not here)
+    close_history(remote, [target.commit])
+    tree, holds = read_tree(remote, target.commit), cone(folders)
+    needed = {entry.oid for path, entry in tree.items() if entry.mode != GITLINK and holds(path)}
+    _fetch_files(remote, target, needed - present(remote.git_dir, needed))
+    return tree
+
+
+def _fetch_files(remote: Remote, target: Target, missing: set[str]) -> None:
+    if not fetch_blobs(remote, missing, "fetching files"):
+        fetch_whole(remote, target)
 
 
 def submodule_git_dir(parent: Remote, submodule: Submodule) -> Path:
@@ -207,16 +232,15 @@ def submodule_git_dir(parent: Remote, submodule: Submodule) -> Path:
     return place
 
 
-def prepare_submodule(store: Remote, url: str) -> None:
+def prepare_submodule(store: Remote) -> None:
     """Make the submodule's repository, or point an existing one at its present URL."""
-    file = f"--file={store.git_dir}/config"
     store.git_dir.mkdir(parents=True, exist_ok=True)
-    known = run(store.git_dir.parent, "config", file, "remote.origin.url", check=False)
-    if not known:
-        initialise(store.git_dir, url, bare=True)
-        return
-    worktree = run(store.git_dir.parent, "config", file, "core.worktree", check=False)
+    known = read_config(store.git_dir)
+    file, url = f"--file={store.git_dir}/config", known.get("remote.origin.url", ("",))[0]
+    if not url:
+        return initialise(store.git_dir, store.url, bare=True)
+    worktree = known.get("core.worktree", ("",))[-1]
     if worktree and not (store.git_dir / worktree).is_dir():  # git would go there first
         run(store.git_dir.parent, "config", file, "--unset-all", "core.worktree")
-    if known != url:
-        run(store.git_dir, "config", file, "remote.origin.url", url)
+    if url != store.url:
+        run(store.git_dir, "config", file, "remote.origin.url", store.url)

@@ -5,23 +5,23 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from .bring import Bringer, Brought
-from .errors import DiskError, LocalWorkError, SourcesError
+from .errors import DiskError, LocalWorkError, NetworkError, SourcesError, UsageError
 from .fetch import Entry, Remote, close_history, initialise, read_tree
 from .git import begin, cancel, run
 from .layouts import cost
 from .model import Outcome, Repository
-from .move import check_unfinished, move
+from .move import check_unfinished, move, place, settle
 from .objects import Cache, read_shallow
 from .protect import check_changes, check_commits, check_names, check_place, check_room, clear_left_overs, vacated
 from .record import read_record, write_record
-from .refs import Advertised, Target, release
+from .refs import TAGS, Advertised, Target, release, same_place
 from .session import Session
 from .space import DiskFullError, check_space, in_words, removable
 from .state import Checkout, read_checkout
@@ -71,39 +71,42 @@ def clone(session: Session, repository: Repository) -> Outcome:
     Raises UsageError for a REF that the remote does not have, NetworkError, DiskError, LocalWorkError for what is there
     and is no checkout of the repository.
     """
-    if check_place(repository):
-        here = read_checkout(repository)
+    if here := check_place(repository):
         _show(session, here)
         interrupted = " (an update was cut off; `invoke update` finishes it)" if here.record.moving else ""
         session.listener.event(repository.name, f"is there already{interrupted}")
         return _outcome(here, "present", here.record.ref)
-    target = session.target(repository)
-    _check_cost(session, repository)
+    target, advertised = session.target(repository), session.advertised(repository)
+    _check_cost(session, repository, full=False)
     staging = session.settings.directory / f".{repository.name}.partial"
     if staging.exists():  # of a run that was killed; what it brought is good
         Cache(session.settings.cache, repository.url).give(staging / ".git")
         _remove(staging)
     try:
         initialise(staging, repository.url)
-        remote = Remote(staging, staging / ".git", repository.name, session.network)
-        brought = _bringer(session, repository, check=lambda tree: None, arrived=move).bring(
-            remote, target, repository.url, session.advertised(repository), ()
-        )
-        _set_refs(remote, target, session.advertised(repository))
-        move(brought, repository.branch)
+        remote = Remote(staging, staging / ".git", repository.name, repository.url, session.network)
+
+        def check_out(submodules: Iterable[str]) -> None:
+            for path in submodules:  # git may find one there or not, but not while it comes
+                (staging / path).mkdir(parents=True, exist_ok=True)
+            _set_refs(remote, {}, target, advertised)
+            place(remote, target, None)
+
+        show = partial(session.show, repository.name)
+        bringer = Bringer(session.settings.cache, session.full, show, lambda tree: None, check_out, move)
+        brought = bringer.bring(remote, target, advertised, ())
+        settle(brought, repository.branch)
         staging.rename(repository.path)
     except BaseException:
         _remove(staging)
         raise
-    moved = sum(part.moved for part in brought.everything())
     session.listener.event(repository.name, f"cloned {target.ref} at {target.commit[:10]}")
-    return replace(_outcome(read_checkout(repository), "cloned", target.ref), moved=moved)
+    return replace(_outcome(read_checkout(repository), "cloned", target.ref), moved=brought.moved)
 
 
 def plan_clone(session: Session, repository: Repository) -> Outcome:
     """What `clone` would do; asks the remote and changes nothing. Raises what it raises."""
-    if check_place(repository):
-        here = read_checkout(repository)
+    if here := check_place(repository):
         _show(session, here)
         return _outcome(here, "present", here.record.ref)
     return _plan(session, repository, "would clone")
@@ -111,9 +114,8 @@ def plan_clone(session: Session, repository: Repository) -> Outcome:
 
 def plan_update(session: Session, repository: Repository) -> Outcome:
     """What `update` would do; asks the remote and changes nothing. Raises what it raises, as far as can be told."""
-    if not check_place(repository):
+    if not (here := check_place(repository)):
         raise not_cloned(repository)
-    here = read_checkout(repository)
     _show(session, here)
     planned = _plan(session, repository, "would update")
     if not planned.commit:
@@ -122,7 +124,7 @@ def plan_update(session: Session, repository: Repository) -> Outcome:
     advertised = session.advertised(repository)
     if _is_current(session, here, target, advertised):
         return _outcome(here, "up to date", target.ref)
-    _check_own_work(Remote(here.path, here.git_dir, repository.name, session.network), target, advertised)
+    _check_own_work(_remote(session, here), here, target, advertised)
     session.listener.event(repository.name, f"{here.head[:10]} → {target.commit[:10]}")
     return planned
 
@@ -141,11 +143,10 @@ def update(session: Session, repository: Repository) -> Outcome:
     Raises LocalWorkError where something would be lost, and what `clone` raises. Only objects have come until nothing
     is left that could fail but the disk; a move that was cut off is finished by the next update.
     """
-    if not check_place(repository):
+    if not (here := check_place(repository)):
         raise not_cloned(repository)
-    remote = Remote(repository.path, repository.path / ".git", repository.name, session.network)
+    remote = _remote(session, here)
     clear_left_overs(remote)
-    here = read_checkout(repository)
     try:
         return _update(session, repository, remote, here)
     except SourcesError:
@@ -161,39 +162,47 @@ def _update(session: Session, repository: Repository, remote: Remote, here: Chec
         session.listener.event(repository.name, f"is up to date at {here.head[:10]}")
         return _outcome(here, "up to date", target.ref)
     old = _outcome(here, "", "")
-    _check_own_work(remote, target, advertised)
-    _check_cost(session, repository)
+    full = session.full or _is_full(here)
+    if read_shallow(remote.git_dir):
+        close_history(remote, {*advertised.heads.values(), *advertised.tags.values(), *advertised.peeled.values()})
+    _check_cost(session, repository, full=_is_full(here))
     before = read_tree(remote, here.head) if here.head else {}
     if here.record.moving:
         before = {**read_tree(remote, here.record.moving), **before}  # some of its files may be here
-    bringer = _bringer(session, repository, check=lambda tree: check_room(remote, before, tree), arrived=lambda _: None)
-    brought = bringer.bring(remote, target, repository.url, advertised, [here.head] if here.head else [])
-    for submodule in list(brought.everything())[1:]:
+    with ThreadPoolExecutor(1) as pool:
+        own = pool.submit(_check_own_work, remote, here, target, advertised)
+
+        def check(tree: Mapping[str, Entry]) -> None:
+            own.result()
+            check_room(remote, before, tree)
+
+        show = partial(session.show, repository.name)
+        bringer = Bringer(session.settings.cache, full, show, check, lambda paths: None, lambda submodule: None)
+        try:
+            brought = bringer.bring(remote, target, advertised, [here.head] if here.head else [])
+        except (NetworkError, UsageError):
+            own.result()  # what is in the way comes first, in the order of work
+            raise
+    for submodule in brought.below():
         _check_submodule(submodule)
     room = vacated(remote, before, brought.tree)
-    _set_refs(remote, target, advertised)
+    _set_refs(remote, here.refs, target, advertised)
     move(brought, repository.branch, room)
     now = read_checkout(repository)
-    moved = sum(part.moved for part in brought.everything())
     moved_to = f"{here.head[:10]} → {now.head[:10]}{_between(remote, here.head, now.head)}"
     session.listener.event(
         repository.name, moved_to if now.head != here.head else f"is complete now at {now.head[:10]}"
     )
-    return replace(_outcome(now, "updated", target.ref), moved=moved, before=old.commit, before_version=old.version)
+    outcome = _outcome(now, "updated", target.ref)
+    return replace(outcome, moved=brought.moved, before=old.commit, before_version=old.version)
 
 
-def _bringer(
-    session: Session,
-    repository: Repository,
-    check: Callable[[Mapping[str, Entry]], None],
-    arrived: Callable[[Brought], None],
-) -> Bringer:
-    full = session.full or _is_full(repository.path)
-    return Bringer(session.settings.cache, full, partial(session.show, repository.name), check, arrived)
+def _remote(session: Session, here: Checkout) -> Remote:
+    return Remote(here.path, here.git_dir, here.repository.name, here.repository.url, session.network)
 
 
-def _is_full(path: Path) -> bool:
-    return bool(head_of(path)) and not read_shallow(path / ".git")
+def _is_full(here: Checkout) -> bool:
+    return bool(here.head) and not read_shallow(here.git_dir)
 
 
 def _show(session: Session, here: Checkout) -> None:
@@ -206,26 +215,22 @@ def _show(session: Session, here: Checkout) -> None:
 def _is_current(session: Session, here: Checkout, target: Target, advertised: Advertised) -> bool:
     placed = here.head == target.commit and here.branch == (target.name if target.kind == "branch" else "")
     tags = all(here.tags.get(tag, ("",))[0] == oid for tag, oid in advertised.tags.items() if release(tag))
-    if not placed or not tags or here.record.moving or (session.full and not _is_full(here.path)):
+    if not placed or not tags or here.record.moving or (session.full and not _is_full(here)):
         return False
-    remote = Remote(here.path, here.git_dir, here.repository.name, session.network)
-    tree = read_tree(remote, here.head)
+    tree = read_tree(_remote(session, here), here.head)
     links = {path: tree[path].oid for path in declared(here.path, tree) if path in tree and tree[path].mode == GITLINK}
     return all(head_of(here.path / path) == oid for path, oid in links.items())
 
 
-def _check_own_work(remote: Remote, target: Target, advertised: Advertised) -> None:
-    record, branch = read_record(remote.git_dir), target.name if target.kind == "branch" else ""
+def _check_own_work(remote: Remote, here: Checkout, target: Target, advertised: Advertised) -> None:
+    record, branch = here.record, target.name if target.kind == "branch" else ""
     if record.moving:
         check_unfinished(remote, record.moving)
     else:
         check_changes(remote)
-    there = {*advertised.heads.values(), *advertised.tags.values()}
-    if read_shallow(remote.git_dir):
-        close_history(remote, {*there, *advertised.peeled.values()})
-    check_commits(remote, branch, [record.commit, record.moving, *there])
+    check_commits(remote, branch, [record.commit, record.moving, *advertised.heads.values(), *advertised.tags.values()])
     if branch:
-        check_names(remote, branch)
+        check_names(here, branch)
 
 
 def _check_submodule(brought: Brought) -> None:
@@ -246,15 +251,22 @@ def _check_submodule(brought: Brought) -> None:
     check_room(remote, before, brought.tree)
 
 
-def _set_refs(remote: Remote, target: Target, advertised: Advertised) -> None:
-    """Have the remote's version tags, and keep the commit of one that was moved under refs/previous/."""
-    told = run(remote.path, "for-each-ref", "--format=%(objectname) %(refname:strip=2)", "refs/tags")
-    here = {tag: oid for oid, tag in (line.split(" ", 1) for line in told.splitlines())}
-    new = {tag: oid for tag, oid in advertised.tags.items() if release(tag) and here.get(tag) != oid}
+def _set_refs(remote: Remote, here: Mapping[str, tuple[str, str]], target: Target, advertised: Advertised) -> None:
+    """Have the remote's version tags and its branch, and keep the commit of a tag that was moved under refs/previous/.
+
+    `here` are the refs there are.
+    """
+    tags = {f"{TAGS}{tag}": oid for tag, oid in advertised.tags.items() if release(tag)}
     if target.kind == "tag":
-        new |= {target.name: target.object} if here.get(target.name) != target.object else {}
-    kept = [f"update refs/previous/tags/{tag}/{here[tag][:12]} {here[tag]}" for tag in new if tag in here]
-    lines = [*kept, *(f"update refs/tags/{tag} {oid}" for tag, oid in new.items())]
+        tags[f"{TAGS}{target.name}"] = target.object
+    old = {ref: here[ref][0] for ref, oid in tags.items() if ref in here and here[ref][0] != oid}
+    lines = [f"update refs/previous/{ref.removeprefix('refs/')}/{oid[:12]} {oid}" for ref, oid in old.items()]
+    lines += [f"update {ref} {oid}" for ref, oid in tags.items() if ref not in here or ref in old]
+    if target.kind == "branch":
+        origin = "refs/remotes/origin/"
+        for gone in same_place([ref for ref in here if ref.startswith(origin)], f"{origin}{target.name}"):
+            run(remote.path, "update-ref", "-d", gone)
+        lines.append(f"update {origin}{target.name} {target.commit}")
     run(remote.path, "update-ref", "--stdin", stdin="".join(f"{line}\n" for line in lines))
 
 
@@ -265,9 +277,9 @@ def _between(remote: Remote, old: str, new: str) -> str:
     return f", {count} commits later" if count else ""
 
 
-def _check_cost(session: Session, repository: Repository) -> None:
+def _check_cost(session: Session, repository: Repository, *, full: bool) -> None:
     costs = cost(repository.name)
-    if session.full and not _is_full(repository.path):
+    if session.full and not full:
         moved, disk = in_words(costs.full_moved), in_words(costs.full_disk)
         session.listener.event(repository.name, f"the whole history moves about {moved} and takes {disk}")
     check_space(session.settings.directory, _needed(session, repository), repository.name, removable(session.settings))

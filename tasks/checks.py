@@ -14,9 +14,8 @@ from .config import redact
 from .environment import Environment, import_check
 from .errors import SourcesError
 from .fetch import Remote, read_tree
-from .git import Network
 from .installed import INSTALLED, SHOWN, check_package, package_state, skipped
-from .model import Check, Listener, Repository, Settings
+from .model import Check, Listener, Network, Repository, Settings
 from .package import Package
 from .protect import check_remote, has_checkout
 from .state import Checkout, read_checkout
@@ -95,7 +94,7 @@ def _look(settings: Settings, listener: Listener, repository: Repository) -> _Se
     except (SourcesError, OSError) as error:
         failed = _failed(f"{name}: repository", error)
         return _Seen(repository, None, nothing, (failed, *skipped(name, LOOKED_AT, "there is no checkout to look at")))
-    remote = Remote(repository.path, checkout.git_dir, name, Network(1, settings.stall, listener))
+    remote = Remote(repository.path, checkout.git_dir, name, repository.url, Network(1, settings.stall, listener))
     checks = [Check(f"{name}: repository", "pass", str(repository.path))]
     changed: list[str] | None = None
     looks: tuple[Look, ...] = (_remote, _ref, partial(_submodules, remote), _directories)
@@ -136,7 +135,7 @@ def _failed(name: str, error: SourcesError | OSError) -> Check:
 
 
 def _remote(checkout: Checkout) -> Iterator[Check]:
-    check_remote(checkout.repository)
+    check_remote(checkout)
     yield Check("", "pass", redact(checkout.repository.url))
 
 

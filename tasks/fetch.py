@@ -10,12 +10,14 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import NetworkError
-from .git import Network, run, transfer
-from .objects import add_shallow, link_packs, read_shallow, write_atomic
+from .git import run
+from .gitconfig import read_config, write_config
+from .model import Network
+from .objects import add_shallow, link_packs, read_shallow
 from .refs import Target
 from .trouble import RefusedError
 
@@ -33,15 +35,18 @@ class Entry:
 
 @dataclass(frozen=True)
 class Remote:
-    """The repository at `path` (with a remote `origin`) that objects come into, told about as `who`."""
+    """The repository at `path` that objects come into from its remote `origin` at `url`, told about as `who`."""
 
     path: Path
     git_dir: Path
     who: str
+    url: str
     network: Network
 
     def fetch(self, *args: str, doing: str, stdin: str = "", options: tuple[str, ...] = ()) -> str:
-        """git-fetch(1) with `args`, retried. Raises what `git.transfer` raises."""
+        """git-fetch(1) with `args`, retried. Raises what `transfer` raises."""
+        from .transfer import transfer
+
         command = (*options, "fetch", *_QUIET, *args)
         return transfer(self.path, *command, who=self.who, doing=doing, network=self.network, stdin=stdin)
 
@@ -52,17 +57,16 @@ def initialise(path: Path, url: str, *, bare: bool = False) -> None:
     run(path, "init", "--quiet", "--template=", *(("--bare",) if bare else ()))
     git_dir = path if bare else path / ".git"
     (git_dir / "info").mkdir(exist_ok=True)
-    quoted = url.replace("\\", "\\\\").replace('"', '\\"')
-    config = (git_dir / "config").read_text().replace("bare = true", "bare = false")
-    write_atomic(git_dir / "config", f'{config}[remote "origin"]\n\turl = "{quoted}"\n')
+    config = git_dir / "config"
+    config.write_text(config.read_text().replace("bare = true", "bare = false"))
+    write_config(git_dir, {}, {"remote.origin.url": url})
 
 
 def keep_promises(remote: Remote) -> None:
     """Let git ask the remote for what packs of a partial clone left out, where they came out of the cache."""
     if any(remote.git_dir.glob("objects/pack/*.promisor")):
-        for key, value in (("promisor", "true"), ("partialclonefilter", "blob:none")):
-            if not run(remote.path, "config", f"remote.origin.{key}", check=False):
-                run(remote.path, "config", f"remote.origin.{key}", value)
+        promised = {"remote.origin.promisor": "true", "remote.origin.partialclonefilter": "blob:none"}
+        write_config(remote.git_dir, read_config(remote.git_dir), promised)
 
 
 def present(git_dir: Path, oids: Iterable[str]) -> set[str]:
@@ -118,23 +122,22 @@ def close_history(remote: Remote, commits: Iterable[str]) -> None:
         add_shallow(remote.git_dir, [oid for oid, theirs in parents.items() if theirs - here])
 
 
-def fetch_blobs(remote: Remote, target: Target, oids: Iterable[str], doing: str) -> bool:
-    """Bring exactly these objects, in one request. True where the remote serves none by its id, and all files of
-    `target` have come instead."""
+def fetch_blobs(remote: Remote, oids: Iterable[str], doing: str) -> bool:
+    """Bring exactly these objects, in one request. False where the remote serves none by its id."""
     if wanted := sorted(set(oids)):
         flags = ("--filter=blob:none", "--stdin", "origin")
         try:
             remote.fetch(*flags, doing=doing, stdin="\n".join(wanted) + "\n", options=_NO_HAVES)
         except RefusedError:
-            fetch_whole(remote, target)
-            return True
-    return False
+            return False
+    return True
 
 
 def read_blobs(remote: Remote, oids: Iterable[str]) -> dict[str, bytes]:
     """The content of objects that are here (git-cat-file(1), --batch)."""
-    told = run(remote.path, "cat-file", "--batch", stdin="".join(f"{oid}\n" for oid in oids))
-    rest, found = told.encode("utf-8", "surrogateescape") + b"\n", dict[str, bytes]()
+    asked, found = "".join(f"{oid}\n" for oid in oids), dict[str, bytes]()
+    told = run(remote.path, "cat-file", "--batch", stdin=asked) if asked else ""
+    rest = told.encode("utf-8", "surrogateescape") + b"\n"
     while rest.strip():
         head, _, rest = rest.partition(b"\n")
         oid, _, size = head.decode().split()
@@ -217,9 +220,8 @@ def _in_place(remote: Remote) -> Iterator[Remote]:
 @contextmanager
 def _aside(remote: Remote) -> Iterator[Remote]:
     """A repository of its own to fetch into, whose objects the remote's repository has at the end."""
-    url = run(remote.path, "config", "remote.origin.url")
     with tempfile.TemporaryDirectory(prefix="fetch-", dir=remote.git_dir) as folder:
-        aside = Remote(Path(folder), Path(folder) / ".git", remote.who, remote.network)
-        initialise(aside.path, url)
+        aside = replace(remote, path=Path(folder), git_dir=Path(folder) / ".git")
+        initialise(aside.path, remote.url)
         yield aside
         link_packs(aside.git_dir / "objects", remote.git_dir / "objects")

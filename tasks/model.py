@@ -81,3 +81,12 @@ class Listener(Protocol):
 
     def output(self, who: str, line: str) -> None:
         """One line that an installer printed."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """How network operations are made: at most `attempts` tries, given up after `stall` seconds without a byte."""
+
+    attempts: int
+    stall: float
+    listener: Listener

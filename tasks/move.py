@@ -12,11 +12,15 @@ from dataclasses import replace
 from .bring import Brought
 from .errors import LocalWorkError
 from .fetch import Entry, Remote, read_tree
-from .git import run, stream
+from .git import run
+from .gitconfig import GitConfig, read_config, write_config
 from .objects import write_atomic
+from .paths import cone
 from .record import read_record, write_record
+from .refs import Target
 from .sparse import end_sparse, set_sparse
-from .submodules import GITLINK, head_of, wanted
+from .submodules import GITLINK, head_of
+from .transfer import stream
 
 
 def move(brought: Brought, configured: str = "", vacated: Iterable[str] = ()) -> None:
@@ -26,76 +30,64 @@ def move(brought: Brought, configured: str = "", vacated: Iterable[str] = ()) ->
     off left nothing but its own. Changes tracked files, HEAD and the branch. The folders `vacated`, of submodules that
     make room for files, go with all that is in them.
     """
-    remote, target = brought.remote, brought.target
+    place(brought.remote, brought.target, brought.folders, vacated)
+    settle(brought, configured)
+
+
+def place(remote: Remote, target: Target, folders: tuple[str, ...] | None, vacated: Iterable[str] = ()) -> None:
+    """The part of a `move` that needs no submodule; `settle` is the rest."""
     before = read_record(remote.git_dir)
+    known = read_config(remote.git_dir)
     if before.moving and before.moving != target.commit:  # its files would be left over as untracked ones
-        link_worktree(remote)
+        link_worktree(remote, known)
         run(remote.path, "checkout", "--quiet", "--force", "--detach", before.moving)
         before = replace(before, commit=before.moving, moving="")
     write_record(remote.git_dir, replace(before, moving=target.commit))
     for folder in vacated:
         shutil.rmtree(remote.path / folder, ignore_errors=True)
-    link_worktree(remote)
-    set_sparse(remote, brought.folders)
+    link_worktree(remote, known)
+    set_sparse(remote, folders, known)
     where: tuple[str, ...] = ("--detach", target.commit)
     if target.kind == "branch":
         where = ("-B", target.name, f"refs/remotes/origin/{target.name}")
-        for old in same_place(
-            remote, "refs/remotes/origin/", target.name
-        ):  # gone from the remote, or it had no such branch
-            run(remote.path, "update-ref", "-d", f"refs/remotes/origin/{old}")
-        run(remote.path, "update-ref", f"refs/remotes/origin/{target.name}", target.commit)
-        track_branch(remote, target.name)
+        follow(remote, target.name, known)
     force = ("--force",) if before.moving == target.commit else ("--no-overwrite-ignore",)
-    stream(
-        remote.path,
-        "checkout",
-        *force,
-        *where,
-        "--",
-        who=remote.who,
-        doing="checking out",
-        listener=remote.network.listener,
-    )
-    if brought.folders is None:
+    network, who = remote.network, remote.who
+    command = ("checkout", "--quiet", *force, *where, "--")  # else it looks into each submodule for changes to tell of
+    stream(remote.path, *command, who=who, doing="checking out", listener=network.listener)
+    if folders is None:
         end_sparse(remote)
+
+
+def settle(brought: Brought, configured: str = "") -> None:
+    """The rest of a `move`, after `place`: the submodules that are not checked out yet, and the record of it all."""
     if brought.submodules:
         with ThreadPoolExecutor(len(brought.submodules)) as pool:
             for done in [pool.submit(move, each) for each in brought.submodules if not each.settled]:
                 done.result()
-        listed = ("config", "--name-only", "--get-regexp", r"^submodule\..*\.url$")
-        known = run(remote.path, *listed, check=False).splitlines()
-        new = [each.remote.path for each in brought.submodules if f"submodule.{each.target.name}.url" not in known]
-        if new:
-            run(
-                remote.path, "submodule", "--quiet", "init", "--", *(str(path.relative_to(remote.path)) for path in new)
-            )
-    write_record(remote.git_dir, replace(brought.record, configured=configured or brought.record.configured))
+        known = read_config(brought.remote.git_dir)
+        new = [each for each in brought.submodules if f"submodule.{each.target.name}.url" not in known]
+        urls = {f"submodule.{each.target.name}.url": each.remote.url for each in new}
+        active = {f"submodule.{each.target.name}.active": "true" for each in new}
+        write_config(brought.remote.git_dir, known, active | urls)  # as git-submodule(1), init, does
+    record = brought.record
+    write_record(brought.remote.git_dir, replace(record, configured=configured or record.configured))
 
 
-def track_branch(remote: Remote, branch: str) -> None:
+def follow(remote: Remote, branch: str, known: GitConfig) -> None:
     """Let `git fetch` and `git pull` of the user follow the branch."""
     refspec = f"+refs/heads/{branch}:refs/remotes/origin/{branch}"
-    following = run(remote.path, "config", "--get-all", "remote.origin.fetch", check=False).splitlines()
-    if not {refspec, "+refs/heads/*:refs/remotes/origin/*"} & set(following):
-        run(remote.path, "config", "--add", "remote.origin.fetch", refspec)
+    if "+refs/heads/*:refs/remotes/origin/*" not in known.get("remote.origin.fetch", ()):
+        write_config(remote.git_dir, known, {"remote.origin.fetch": refspec})
 
 
-def same_place(remote: Remote, folder: str, name: str) -> list[str]:
-    """The refs in `folder` that cannot be there together with `name`: one is a folder of the other's."""
-    names = (
-        ref.removeprefix(folder) for ref in run(remote.path, "for-each-ref", "--format=%(refname)", folder).split()
-    )
-    return [other for other in names if other.startswith(f"{name}/") or name.startswith(f"{other}/")]
-
-
-def link_worktree(remote: Remote) -> None:
+def link_worktree(remote: Remote, known: GitConfig) -> None:
     """Join a submodule's folder to its repository (gitrepository-layout(5), gitfile); nothing where they are joined."""
     if remote.git_dir == remote.path / ".git" or (remote.path / ".git").exists():
         return
     remote.path.mkdir(parents=True, exist_ok=True)
     (remote.git_dir / "index").unlink(missing_ok=True)  # of files that are gone
-    run(remote.git_dir, "config", "core.worktree", os.path.relpath(remote.path, remote.git_dir))
+    write_config(remote.git_dir, known, {"core.worktree": os.path.relpath(remote.path, remote.git_dir)})
     write_atomic(remote.path / ".git", f"gitdir: {os.path.relpath(remote.git_dir, remote.path)}\n", remote.git_dir)
 
 
@@ -104,9 +96,9 @@ def check_unfinished(remote: Remote, moving: str, folders: tuple[str, ...] | Non
 
     Such a move leaves files of the old commit, of the new one, missing ones, and ones that were being written.
     """
-    head = head_of(remote.path)
+    head, holds = head_of(remote.path), cone(folders)
     old = read_tree(remote, head) if head else {}
-    new = {path: entry for path, entry in read_tree(remote, moving).items() if wanted(path, folders)}
+    new = {path: entry for path, entry in read_tree(remote, moving).items() if holds(path)}
     paths = [p for p in sorted({*old, *new}) if (remote.path / p).is_file() and not (remote.path / p).is_symlink()]
     hashes = dict(zip(paths, _hashes(remote, paths), strict=True))
     for path in paths:

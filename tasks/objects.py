@@ -58,6 +58,8 @@ def write_atomic(file: Path, text: str, drafts: Path | None = None) -> None:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
+        if file.exists():
+            shutil.copymode(file, draft)
         draft.replace(file)
     finally:
         draft.unlink(missing_ok=True)

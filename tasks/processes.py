@@ -19,10 +19,10 @@ def end(pid: int) -> None:
 
 
 @contextmanager
-def answered(pid: int, patience: float) -> Iterator[threading.Event]:
+def answered(given_up: threading.Event, patience: float, pid: int) -> Iterator[None]:
     """Meanwhile end the process when a connection that it or a child asks for is not answered for `patience` seconds;
-    the event is set then. git itself waits for minutes, since http.lowSpeedTime counts from the connection on."""
-    over, given_up = threading.Event(), threading.Event()
+    `given_up` is set then. git itself waits for minutes, since http.lowSpeedTime counts from the connection on."""
+    over = threading.Event()
 
     def watch() -> None:
         before = set[object]()
@@ -35,7 +35,7 @@ def answered(pid: int, patience: float) -> Iterator[threading.Event]:
 
     threading.Thread(target=watch, daemon=True).start()
     try:
-        yield given_up
+        yield
     finally:
         over.set()
 

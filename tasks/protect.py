@@ -6,7 +6,8 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from dataclasses import replace
+from pathlib import Path
 
 from .changes import changes_of, hidden_changes
 from .config import redact
@@ -14,10 +15,12 @@ from .errors import LocalWorkError
 from .fetch import Entry, Remote, present
 from .git import run
 from .model import Repository
-from .move import same_place
 from .objects import read_shallow
+from .paths import folders_of, parents
 from .record import read_record
-from .submodules import GITLINK, linked_git_dir
+from .refs import same_place
+from .state import Checkout, read_checkout
+from .submodules import GITLINK, head_of, linked_git_dir
 
 _UNDER_WAY = {  # the first that is there
     "rebase-merge": ("rebase", "--abort"),
@@ -33,11 +36,12 @@ _LEFT = ("index.lock", "HEAD.lock", "shallow.lock", "config.lock", "packed-refs.
          "objects/pack/tmp_*", "objects/pack/*.pack", "objects/pack/*.new", "info/*.new", "fetch-*")  # fmt: skip
 
 
-def check_place(repository: Repository) -> bool:
-    """Whether a checkout of the repository lies at its path. Raises as `has_checkout` and `check_remote`."""
-    here = has_checkout(repository)
-    if here:
-        check_remote(repository)
+def check_place(repository: Repository) -> Checkout | None:
+    """The checkout of the repository at its path, if one is there. Raises as `has_checkout` and `check_remote`."""
+    if not has_checkout(repository):
+        return None
+    here = read_checkout(repository)
+    check_remote(here)
     return here
 
 
@@ -58,10 +62,9 @@ def has_checkout(repository: Repository) -> bool:
     return True
 
 
-def check_remote(repository: Repository) -> None:
+def check_remote(checkout: Checkout) -> None:
     """Raise LocalWorkError where the checkout comes from another URL than the configured one."""
-    path = repository.path
-    url = run(path, "config", "remote.origin.url", check=False)
+    repository, path, url = checkout.repository, checkout.path, checkout.url
     if url != repository.url:
         run(path, "rev-parse", "--git-dir")  # tells what is broken, or that it belongs to another user
         set_url = _command("git", "-C", str(path), "remote", "set-url" if url else "add", "origin", repository.url)
@@ -90,7 +93,7 @@ def check_changes(remote: Remote) -> None:
     changes = changes_of(remote.path)
     for change in changes:
         if change.submodule and (linked := linked_git_dir(remote.path / change.path)):
-            inner = Remote(remote.path / change.path, linked, f"{remote.who}/{change.path}", remote.network)
+            inner = replace(remote, path=remote.path / change.path, git_dir=linked, who=f"{remote.who}/{change.path}")
             check_changes(inner)
             check_commits(inner, "", [change.oid, read_record(linked).commit])
     if changes:
@@ -98,7 +101,7 @@ def check_changes(remote: Remote) -> None:
         fix: tuple[str, ...] = ("stash",)
         if any(each.state == "u" for each in changes):
             fix = ("reset", "--quiet")  # keeps the files as they are
-        elif not _exists(remote, "HEAD"):
+        elif not head_of(remote.path):
             fix = ("rm", "-r", "--quiet", "--cached", ".")
         elif added := [each.path for each in changes if each.state == ".A"]:
             fix = ("reset", "--quiet", "--", *added)
@@ -117,15 +120,15 @@ def _listed(paths: list[str], what: str) -> str:
 
 def check_room(remote: Remote, before: Mapping[str, Entry], after: Mapping[str, Entry]) -> None:
     """Raise LocalWorkError where a file that no commit has lies where the new commit puts one."""
-    folders = {str(parent) for path in before for parent in PurePosixPath(path).parents}
+    folders = folders_of(before)
     in_the_way = set()
     for path in after.keys() - before.keys():
-        *_, place = places = [str(each) for each in (*reversed(PurePosixPath(path).parents[:-1]), PurePosixPath(path))]
+        places = [*parents(path), path]
         if any(parent in before for parent in places):
             continue  # git replaces what is tracked, `vacated` tells of submodules
-        taken = next((p for p in places if p not in folders and _taken(remote, p, whole=p == place)), "")
-        if place in folders:
-            taken = next(iter(_untracked(remote, place, before)), "")
+        taken = next((p for p in places if p not in folders and _taken(remote, p, whole=p == path)), "")
+        if path in folders:
+            taken = next(iter(_untracked(remote, path, before)), "")
         in_the_way |= {taken} - {""}
     if in_the_way:
         first = remote.path / min(in_the_way)
@@ -138,7 +141,8 @@ def check_room(remote: Remote, before: Mapping[str, Entry], after: Mapping[str, 
 def vacated(remote: Remote, before: Mapping[str, Entry], after: Mapping[str, Entry]) -> list[str]:
     """The submodules whose folders the new commit needs for files. Raises LocalWorkError where one holds files of the
     user's, ignored ones counted."""
-    needed = {str(p) for path, e in after.items() if e.mode != GITLINK for p in (path, *PurePosixPath(path).parents)}
+    files = [path for path, entry in after.items() if entry.mode != GITLINK]
+    needed = {*files, *folders_of(files)}
     found = [path for path, entry in before.items() if entry.mode == GITLINK and path in needed]
     for path in found:
         place = remote.path / path
@@ -177,17 +181,17 @@ def check_commits(remote: Remote, branch: str, known: Iterable[str]) -> None:
 
     Commits that the remote has had are no loss: its branches, what was ever fetched from it, and `known`.
     """
-    on = run(remote.path, "symbolic-ref", "--quiet", "HEAD", check=False)
-    moving = f"refs/heads/{branch}" if branch else ""
-    heads = ["HEAD"] if on in ("", moving) else []  # a branch that does not move keeps its commits
-    heads = [ref for ref in (*heads, moving) if ref and _exists(remote, ref)]
+    on = (remote.git_dir / "HEAD").read_text().strip()
+    moving = [f"refs/heads/{branch}"] if branch else []
+    heads = [*([] if on.startswith("ref: ") else ["HEAD"]), *moving]  # a branch that does not move keeps its commits
     if not heads:
         return
     kept = [f"^{oid}" for oid in present(remote.git_dir, {*read_shallow(remote.git_dir), *known})]
     without = [f"--exclude={branch}"] if branch else []
     others = ["--not", *without, "--branches", "--remotes", "--tags", "--glob=refs/previous"]
     stdin = "\n".join([*heads, *kept]) + "\n"
-    lost = run(remote.path, "rev-list", "--max-count=100", "--stdin", *others, stdin=stdin).split()
+    listed = ("rev-list", "--ignore-missing", "--max-count=100", "--stdin", *others)  # there may be no such branch here
+    lost = run(remote.path, *listed, stdin=stdin).split()
     if lost:
         where = f"on {branch}" if branch else "on a detached HEAD"
         count = "a commit" if len(lost) == 1 else f"{len(lost)} commits"
@@ -197,12 +201,12 @@ def check_commits(remote: Remote, branch: str, known: Iterable[str]) -> None:
         )
 
 
-def check_names(remote: Remote, branch: str) -> None:
+def check_names(here: Checkout, branch: str) -> None:
     """Raise LocalWorkError where a branch of the user's has a name that leaves no room for `branch`."""
-    for other in same_place(remote, "refs/heads/", branch):
+    for other in same_place(here.named("refs/heads/"), branch):
         raise LocalWorkError(
-            f"{remote.who}: the branch {other} in {remote.path} leaves no room for {branch}.",
-            _command("git", "-C", str(remote.path), "branch", "-m", other, f"mine-{other}"),
+            f"{here.repository.name}: the branch {other} in {here.path} leaves no room for {branch}.",
+            _command("git", "-C", str(here.path), "branch", "-m", other, f"mine-{other}"),
         )
 
 
@@ -233,10 +237,6 @@ def clear_left_overs(remote: Remote) -> None:
         else:
             each.unlink(missing_ok=True)
     remote.network.listener.event(remote.who, f"removed {len(left)} files that a killed process had left")
-
-
-def _exists(remote: Remote, ref: str) -> bool:
-    return bool(run(remote.path, "rev-parse", "--quiet", "--verify", f"{ref}^{{commit}}", check=False))
 
 
 def _command(*argv: str) -> str:

@@ -6,6 +6,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Literal
 
@@ -121,6 +122,7 @@ def nearest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
     return list(dict.fromkeys(close))[:count]
 
 
+@cache
 def release(tag: str) -> Version | None:
     """The version (PEP 440) that a tag names, or None.
 
@@ -136,6 +138,11 @@ def release(tag: str) -> Version | None:
     except ValueError:  # InvalidVersion, or a number too long for int()
         return None
     return None if version.local else version
+
+
+def same_place(names: Iterable[str], name: str) -> list[str]:
+    """Those of the names that no ref can have beside one called `name`: one is a folder of the other's."""
+    return [other for other in names if other.startswith(f"{name}/") or name.startswith(f"{other}/")]
 
 
 def _releases(tags: Iterable[str]) -> list[tuple[Version, str]]:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from threading import Lock
 
 from .config import redact
 from .errors import LocalWorkError, SourcesError, UsageError
-from .git import Network, transfer
 from .layouts import find_layout
 from .matching import matching
 from .metadata import Metadata, read_metadata
-from .model import Listener, Repository, Settings
+from .model import Listener, Network, Repository, Settings
+from .paths import folders_of
 from .refs import MATCHING, Advertised, Target, resolve
 
 
@@ -44,6 +43,8 @@ class Session:
             first = repository.url not in self._asked
             future = self._asked.setdefault(repository.url, Future())
         if first:
+            from .transfer import transfer
+
             try:
                 question = ("ls-remote", "--heads", "--tags", "--", repository.url)
                 root = self.settings.root
@@ -100,5 +101,6 @@ class Session:
 
 def metadata_of(name: str, paths: Iterable[str], files: Mapping[str, bytes]) -> Metadata:
     """The metadata in a repository's files. Raises SourcesError where its layout is not known or a file is broken."""
-    known = {str(parent) for path in paths for parent in (PurePosixPath(path), *PurePosixPath(path).parents)}
+    places = [*paths]
+    known = {*places, *folders_of(places)}
     return read_metadata(files, find_layout(name, known.__contains__).folder)

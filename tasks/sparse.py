@@ -3,41 +3,45 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
 
 from .fetch import Remote
 from .git import run
+from .gitconfig import GitConfig, write_config
 from .objects import write_atomic
+from .paths import folders_of
+
+_ON = {"core.sparsecheckout": "true", "core.sparsecheckoutcone": "true"}
 
 
-def set_sparse(remote: Remote, folders: tuple[str, ...] | None) -> None:
-    """Have `folders` checked out with the next commit, or all where they are None.
+def set_sparse(remote: Remote, folders: tuple[str, ...] | None, known: GitConfig) -> None:
+    """Have `folders` checked out with the next commit, or all where they are None. `known` is the configuration.
 
     git's own command would first bring and write the files of the commit that is about to be left.
     """
-    if read_sparse(remote) == (folders and sorted(folders)):
+    file = remote.git_dir / "info/sparse-checkout"
+    if folders is None and not _is_sparse(remote):
         return
-    parents = {str(parent) for folder in folders or () for parent in PurePosixPath(folder).parents} - {"."}
+    above = folders_of(folders or ())
     lines = ["/*"] if folders is None else ["/*", "!/*/"]
-    for place in sorted({*parents, *(folders or ())}):
+    for place in sorted({*above, *(folders or ())}):
         quoted = re.sub(r"([\\*?\[])", r"\\\1", place)
-        lines += [f"/{quoted}/", f"!/{quoted}/*/"] if place in parents else [f"/{quoted}/"]
-    (remote.git_dir / "info").mkdir(exist_ok=True)
-    write_atomic(remote.git_dir / "info/sparse-checkout", "".join(f"{line}\n" for line in lines))
-    for key in ("core.sparseCheckoutCone", "core.sparseCheckout"):
-        run(remote.path, "config", "--worktree", key, "true")
+        lines += [f"/{quoted}/", f"!/{quoted}/*/"] if place in above else [f"/{quoted}/"]
+    text = "".join(f"{line}\n" for line in lines)
+    if not file.exists() or file.read_text(encoding="utf-8", errors="surrogateescape") != text:
+        file.parent.mkdir(exist_ok=True)
+        write_atomic(file, text)
+    write_config(remote.git_dir, known, _ON)
+    if (remote.git_dir / "config.worktree").exists():  # it counts first, and git makes it
+        for key, value in _ON.items():
+            run(remote.path, "config", "--worktree", key, value)
 
 
 def end_sparse(remote: Remote) -> None:
     """Leave nothing sparse about a checkout that holds all its files."""
-    if read_sparse(remote) is not None:
+    if _is_sparse(remote):
         run(remote.path, "sparse-checkout", "disable")
 
 
-def read_sparse(remote: Remote) -> list[str] | None:
-    """The folders that are checked out, None for all."""
-    if not (remote.git_dir / "info/sparse-checkout").exists():
-        return None
-    if run(remote.path, "config", "core.sparseCheckout", check=False) != "true":
-        return None
-    return sorted(run(remote.path, "sparse-checkout", "list").splitlines())
+def _is_sparse(remote: Remote) -> bool:
+    here = (remote.git_dir / "info/sparse-checkout").exists()
+    return here and run(remote.path, "config", "core.sparseCheckout", check=False) == "true"

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from .git import run
+from .gitconfig import GitConfig, read_config
 from .layouts import Layout, find_layout
 from .metadata import Metadata, read_metadata
 from .model import Repository
@@ -17,13 +18,29 @@ from .refs import highest, release
 
 @dataclass(frozen=True)
 class Checkout:
-    """The checkout of `repository` at the commit `head`; `branch` is empty on a detached HEAD. `tags` are the local
-    tags: name to (object id, commit id)."""
+    """The checkout of `repository` at the commit `head`; `branch` is empty on a detached HEAD. `refs` are its branches,
+    remote-tracking branches and tags, by their full names: (object id, commit id). `config` is as `read_config` has it.
+    """
 
     repository: Repository
     head: str
     branch: str
-    tags: Mapping[str, tuple[str, str]]
+    refs: Mapping[str, tuple[str, str]]
+    config: GitConfig
+
+    @property
+    def url(self) -> str:
+        """Where its remote is; empty where it has none."""
+        return self.config.get("remote.origin.url", ("",))[0]
+
+    @cached_property
+    def tags(self) -> dict[str, tuple[str, str]]:
+        """The local tags, by name."""
+        return self.named("refs/tags/")
+
+    def named(self, folder: str) -> dict[str, tuple[str, str]]:
+        """The refs in `folder`, by their names in it."""
+        return {name.removeprefix(folder): oids for name, oids in self.refs.items() if name.startswith(folder)}
 
     @property
     def path(self) -> Path:
@@ -67,10 +84,9 @@ class Checkout:
 def read_checkout(repository: Repository) -> Checkout:
     """The state of the checkout at the repository's path, which has to be one. Raises GitError if git cannot tell."""
     form = "%(refname)%00%(objectname)%00%(*objectname)"
-    told = run(repository.path, "for-each-ref", f"--format={form}", "refs/heads", "refs/tags")
+    told = run(repository.path, "for-each-ref", f"--format={form}", "refs/heads", "refs/tags", "refs/remotes/origin")
     refs = {name: (oid, peeled or oid) for name, oid, peeled in (line.split("\0") for line in told.splitlines())}
     head = (repository.path / ".git" / "HEAD").read_text().strip()
     branch = head.removeprefix("ref: refs/heads/") if head.startswith("ref: refs/heads/") else ""
     commit = refs.get(f"refs/heads/{branch}", ("", ""))[0] if head.startswith("ref: ") else head
-    tags = {name.removeprefix("refs/tags/"): oids for name, oids in refs.items() if name.startswith("refs/tags/")}
-    return Checkout(repository, commit, branch, tags)
+    return Checkout(repository, commit, branch, refs, read_config(repository.path / ".git"))

@@ -10,9 +10,10 @@ from pathlib import Path, PurePosixPath
 
 from .config import redact, resolve_submodule_url
 from .errors import SourcesError, UsageError
-from .fetch import Entry
+from .fetch import Entry, Remote
 from .git import run
 from .metadata import read_toml, sparse_folders
+from .paths import parents
 from .record import Record, read_record
 
 GITLINK, SYMLINK = "160000", "120000"
@@ -32,30 +33,28 @@ class Submodule:
 
 
 def read_submodules(
-    repository: Path, tree: Mapping[str, Entry], url: str, who: str, *, whole: bool
+    remote: Remote, tree: Mapping[str, Entry], pyproject: bytes, url: str, *, whole: bool
 ) -> tuple[list[Submodule], list[str]]:
     """The submodules of a commit, from its `tree` listing, and a complaint for each gitlink that has no entry.
 
-    `url` is where the repository itself comes from. With `whole` on every submodule has all its folders. Raises
-    SourcesError for an entry that would lead out of the checkout or to a transport that is not allowed.
+    Its `pyproject` declares the folders that are wanted of them; with `whole` on every submodule has all. `url` is
+    where the repository itself comes from. Raises SourcesError for an entry that would lead out of the checkout or to a
+    transport that is not allowed.
     """
     links = {path: entry.oid for path, entry in tree.items() if entry.mode == GITLINK}
-    entries = declared(repository, tree) if links else {}
-    pyproject = {}
-    if links and not whole and "pyproject.toml" in tree and tree["pyproject.toml"].mode != SYMLINK:
-        text = run(repository, "cat-file", "blob", tree["pyproject.toml"].oid)
-        pyproject = read_toml(text.encode("utf-8", "surrogateescape"), "pyproject.toml")
+    entries = declared(remote.path, tree) if links else {}
+    shipped = read_toml(pyproject, "pyproject.toml") if links and not whole else {}
     found = []
     for path, (name, link) in sorted(entries.items()):
         if path not in links:
             continue
-        _check_place(name, path, tree, [other for other, _ in entries.values()], who)
+        _check_place(name, path, tree, [other for other, _ in entries.values()], remote.who)
         try:
             address = resolve_submodule_url(link, url)
         except UsageError as error:
-            what = f"{who}: .gitmodules, submodule {name!a}: {error.what}"
+            what = f"{remote.who}: .gitmodules, submodule {name!a}: {error.what}"
             raise SourcesError(what, "Nothing of it was fetched.") from None
-        folders = None if whole else sparse_folders(pyproject, path)
+        folders = None if whole else sparse_folders(shipped, path)
         found.append(Submodule(name, path, address, links[path], folders))
     lost = sorted(links.keys() - entries.keys())
     complaints = [f"{path} is a submodule without an entry in .gitmodules" for path in lost]
@@ -100,21 +99,13 @@ def is_settled(path: Path, git_dir: Path, record: Record) -> bool:
     return read_record(git_dir) == record and head_of(path) == record.commit
 
 
-def wanted(path: str, folders: tuple[str, ...] | None) -> bool:
-    """Whether a cone-mode sparse checkout of `folders` holds the file `path` (git-sparse-checkout(1))."""
-    if folders is None:
-        return True
-    parents = {str(parent) for folder in folders for parent in PurePosixPath(folder).parents}
-    return str(PurePosixPath(path).parent) in parents or any(path.startswith(f"{folder}/") for folder in folders)
-
-
 def _check_place(name: str, path: str, tree: Mapping[str, Entry], names: list[str], who: str) -> None:
     parts = PurePosixPath(path).parts
     git = any(re.fullmatch(r"\.git|git~\d+", part, re.I) for part in parts)
     outside = path.startswith(("/", "-")) or ".." in parts or git
     # compared as on file systems that ignore case
     links = {place.casefold() for place, entry in tree.items() if entry.mode == SYMLINK}
-    through = any(str(parent).casefold() in links for parent in PurePosixPath(path).parents)
+    through = any(parent.casefold() in links for parent in parents(path))
     bad_name = not _NAME.fullmatch(name) or not _printable(name) or any(n.startswith(f"{name}/") for n in names)
     if outside or through or bad_name or not _printable(path):
         said = redact(f"submodule {name!a} at {path!a}")
