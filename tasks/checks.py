@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -84,16 +84,22 @@ def _fix(others: Sequence[Check]) -> str:
 
 
 def _look(settings: Settings, listener: Listener, repository: Repository) -> _Seen:
-    name, checks = repository.name, list[Check]()
+    name = repository.name
     nothing = RepositoryState(repository.path, redact(repository.url), repository.branch, None, None, None, {})
     try:
         if not has_checkout(repository):
             missing = Check(f"{name}: repository", "fail", f"nothing at {repository.path}", "invoke clone")
             return _Seen(repository, None, nothing, (missing, *skipped(name, LOOKED_AT, "it is not cloned")))
-        checkout = read_checkout(repository)
+        with ThreadPoolExecutor(1) as pool:
+            tree = pool.submit(changed_paths, repository.path)  # what takes longest begins first
+            return _look_into(settings, listener, read_checkout(repository), tree)
     except (SourcesError, OSError) as error:
         failed = _failed(f"{name}: repository", error)
         return _Seen(repository, None, nothing, (failed, *skipped(name, LOOKED_AT, "there is no checkout to look at")))
+
+
+def _look_into(settings: Settings, listener: Listener, checkout: Checkout, tree: Future[list[str]]) -> _Seen:
+    repository, name = checkout.repository, checkout.repository.name
     remote = Remote(repository.path, checkout.git_dir, name, repository.url, Network(1, settings.stall, listener))
     checks = [Check(f"{name}: repository", "pass", str(repository.path))]
     changed: list[str] | None = None
@@ -101,7 +107,7 @@ def _look(settings: Settings, listener: Listener, repository: Repository) -> _Se
     for what, look in zip(LOOKED_AT[:-1], looks, strict=True):
         checks += _guarded(f"{name}: {what}", look, checkout)
     try:
-        changed = changed_paths(repository.path)
+        changed = tree.result()
         some = f"{len(changed)} changed: {', '.join(changed[:SHOWN])}"
         detail = some if changed else "no tracked file is changed"
         fix = shlex.join(["git", "-C", str(repository.path), "status"]) if changed else ""

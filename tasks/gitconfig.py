@@ -20,7 +20,8 @@ def read_config(git_dir: Path) -> dict[str, tuple[str, ...]]:
     if not file.exists():
         return found
     listed = ("config", f"--file={file.absolute()}", "--includes", "--null", "--list")
-    for setting in run(git_dir.parent, *listed, check=False).split("\0"):  # its worktree may be gone
+    told = run(git_dir.parent, *listed, check=False)  # from there, since its worktree may be gone
+    for setting in filter(None, told.split("\0")):
         key, _, value = setting.partition("\n")
         found[key] = (*found.get(key, ()), value)
     return found

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple, TextIO, cast
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -19,9 +17,10 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from .plain import silence
 from .text import duration, size
 
-WIDE = 10_000  # columns of what is no terminal: nothing is folded there
+WIDE = 10_000  # columns: nothing is folded there
 PROSE = 30  # columns that text is given before it is folded
 STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
 MARKS = {"pass": "✓", "warn": "!", "fail": "✗", "skip": "-"}
@@ -38,13 +37,11 @@ class _Row(NamedTuple):
 class Screen(Console):
     """A stream with its width, colours and letters, and the live lines at its foot. For one thread at a time."""
 
-    def __init__(self, stream: TextIO, *, terminal: bool, colour: bool) -> None:
+    def __init__(self, stream: TextIO, *, colour: bool) -> None:
         super().__init__(
             file=stream,
-            force_terminal=terminal,
-            color_system="auto" if terminal else None,
+            force_terminal=True,
             no_color=not colour,
-            width=None if terminal else WIDE,
             markup=False,
             emoji=False,
             highlight=False,
@@ -58,19 +55,19 @@ class Screen(Console):
     def on_broken_pipe(self) -> None:
         """Go on without a reader, such as one that was `head`."""
         self.quiet = True
-        silence(self.file)
+        silence(cast(TextIO, self.file))
 
     def say(self, *parts: tuple[str, str], wrap: bool = True) -> None:
         """Print texts with their styles on one line. What is to be copied is left to the terminal to `wrap`."""
-        self.print(Text.assemble(*parts), soft_wrap=not (wrap and self.is_terminal))
+        self.print(Text.assemble(*parts), soft_wrap=not wrap)
         if self._rows:
             self._show()
 
     def check(self, status: str, name: str, detail: str, fix: Sequence[str], width: int) -> None:
         """Print a check, the name `width` columns wide and the detail beside it or, if need be, below; then the fix."""
-        mark = MARKS[status] if self.unicode and self.is_terminal else status
+        mark = MARKS[status] if self.unicode else status
         head, beside = f"  {mark}  ", self.width - width >= 2 * PROSE
-        if self.is_terminal and not beside:
+        if not beside:
             self.say((head, STYLES[status]), (name, "bold"))
             self.print(Padding(Text(detail), (0, 0, 0, len(head)), expand=False)) if detail else None
         else:
@@ -161,15 +158,9 @@ class Screen(Console):
         return grid
 
 
-def silence(stream: object) -> None:
-    """Point a stream at nothing, after its reader has gone."""
-    with Path(os.devnull).open("w") as nothing:
-        os.dup2(nothing.fileno(), stream.fileno())  # type: ignore[attr-defined]
-
-
 def preload() -> None:
     """Make rich import all that it imports late: an installer may replace it while this program runs."""
-    screen = Screen(io.StringIO(), terminal=True, colour=True)
+    screen = Screen(io.StringIO(), colour=True)
     screen.put("a/b", "receiving", 0.5, 1, 1.0)
     screen.say(("✓", "bold red"))
     screen.check("fail", "name", "detail", ("fix",), 4)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, TextIO
 
 from .actions import annotation
+from .plain import Plain
 from .text import clean, one_line
 
 if TYPE_CHECKING:
@@ -24,20 +25,23 @@ class Printer:
         self._stream, self._errors = stream, errors
         self._drawable = not self.github and environ.get("TERM") not in ("dumb", "unknown")
         self._colour = not environ.get("NO_COLOR")
-        self._screens: dict[TextIO, Screen] = {}
+        self._screens: dict[TextIO, Screen | Plain] = {}
         self._annotated: set[tuple[str, str]] = set()
         for target in (stream, errors):
             if isinstance(target, io.TextIOWrapper):  # letters that the locale lacks do not stop a message
                 target.reconfigure(errors="backslashreplace")
 
-    def screen(self, error: bool = False) -> Screen:
+    def screen(self, error: bool = False) -> Screen | Plain:
         """Return what draws on one of the two streams; hold the lock while using it."""
         stream = self._errors if error else self._stream
         if stream not in self._screens:
-            from .live import Screen
-
-            self._screens[stream] = Screen(stream, terminal=self._drawable and stream.isatty(), colour=self._colour)
+            self._screens[stream] = self._open(stream) if self._drawable and stream.isatty() else Plain(stream)
         return self._screens[stream]
+
+    def _open(self, stream: TextIO) -> Screen:
+        from .live import Screen
+
+        return Screen(stream, colour=self._colour)
 
     def end_live(self) -> None:
         """Take all live lines away."""

@@ -38,6 +38,8 @@ def explain_mistakes() -> None:
 
 def as_called(text: str) -> str:
     """The text with its commands as they are here: in another project's collection, `invoke sources.clone`."""
+    if "invoke " not in text:
+        return text
     from invoke.main import program
 
     collection: Collection | None = getattr(program, "collection", None)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 from .actions import markdown
 from .errors import SourcesError
 from .model import Check, Outcome
+from .plain import silence
 from .printer import Printer
 from .tables import DROPPABLE, PROSE, columns, counted, grouped, summarised
 from .text import clean, one_line, size
@@ -59,9 +60,10 @@ class Report:
 
     def preload(self) -> None:
         """Import everything that drawing needs, before an installer may replace it."""
-        from .live import preload
+        if any(self._printer.screen(error).is_terminal for error in (False, True)):
+            from .live import preload
 
-        preload()
+            preload()
 
     # What goes on: the methods of `Listener`
 
@@ -151,8 +153,6 @@ class Report:
         try:
             print(dumps(verification.to_json(), indent=2), file=self._results, flush=True)
         except BrokenPipeError:
-            from .live import silence
-
             silence(self._results)
 
     def fail(self, error: SourcesError) -> None:

@@ -12,14 +12,12 @@ from invoke.config import AmbiguousMergeError, Config, DataProxy
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from . import checkout
 from .checks import verify
 from .config import load
 from .defaults import DEFAULTS
 from .environment import Environment, probe
 from .errors import DiskError, SourcesError, UsageError
 from .git import check_version
-from .installation import install
 from .layouts import COMPANIONS, cost
 from .lock import turn
 from .matching import FLASHINFER
@@ -63,13 +61,22 @@ class Run:
         return next((each.error for step in self.steps.values() for each in step if each.error), None)
 
     def clone(self) -> list[Outcome]:
-        return self._step("clone", checkout.each(self._left(), checkout.plan_clone if self.dry else checkout.clone))
+        from .cloning import clone, plan_clone
+        from .work import each
+
+        return self._step("clone", each(self._left(), plan_clone if self.dry else clone))
 
     def update(self) -> list[Outcome]:
+        from .updating import plan_update, update
+        from .work import each
+
         session = self._left("would clone")
-        return self._step("update", checkout.each(session, checkout.plan_update if self.dry else checkout.update))
+        return self._step("update", each(session, plan_update if self.dry else update))
 
     def install(self, deps: bool, reinstall: bool) -> list[Outcome]:
+        from .installation import install
+        from .work import not_cloned
+
         environment = probe(Path(self.python) if self.python else None)
         planned = {
             row.repository: row for step in self.steps.values() for row in step if row.action.startswith("would")
@@ -81,7 +88,7 @@ class Run:
             try:
                 if repository.install:
                     if not (repository.path / ".git").exists():
-                        raise checkout.not_cloned(repository)
+                        raise not_cloned(repository)
                     packages.append(Package.of(read_checkout(repository)))
             except SourcesError as error:
                 failed.append(Outcome(repository.name, "failed", error=error))

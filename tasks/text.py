@@ -15,12 +15,16 @@ _CONTROLS = re.compile(  # also what turns the direction of writing around, or i
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
 )
 
+_MARKS = ("://", "::", "##[")  # of URLs and of workflow commands
+
 
 def clean(text: str, *, limit: int = 2000) -> str:
     """Return `text` without control characters (newlines stay), escape sequences, workflow commands and passwords.
 
     What passes `limit` characters is cut. Redacted twice: what is taken out may have hidden a password or split one.
     """
+    if len(text) <= limit and text.isascii() and text.isprintable() and not any(mark in text for mark in _MARKS):
+        return text
     text = re.sub(r"\r\n?", "\n", redact(text)).replace("\t", " ")
     text = redact(_CONTROLS.sub("", _ESCAPES.sub("", text)))
     text = re.sub(r"^(\s*):(?=:)", r"\1: ", text, flags=re.MULTILINE).replace("##[", "## [")

@@ -57,4 +57,6 @@ def resolve_submodule_url(url: str, parent: str) -> str:
 
 def redact(text: str) -> str:
     """The text with `***` for the user and password of every URL in it (the user alone is kept in `ssh://git@…`)."""
+    if "://" not in text:
+        return text
     return _USERINFO.sub(lambda found: found[0] if _SSH_USER.fullmatch(found[0]) else f"{found[1]}***@", text)

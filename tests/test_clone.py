@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import threading
@@ -280,3 +281,14 @@ def test_a_host_that_serves_neither_filters_nor_ids_is_enough(
     assert sources.head("flashinfer") == upstream.commit("flashinfer", "v0.6.7.post3")
     sound(sources, "flashinfer")
     sound(sources, "sglang")
+
+
+def test_a_change_of_the_same_size_right_after_the_clone_is_seen(flashinfer: Sources) -> None:
+    flashinfer("clone")
+    root = flashinfer.path / "flashinfer"
+    for file in (root / "version.txt", next((root / "3rdparty/spdlog/include").rglob("*.h"))):
+        before, text = file.stat(), file.read_bytes()
+        file.write_bytes(text[:-1] + b"!")
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert file.stat().st_size == before.st_size
+        assert git(file.parent, "status", "--porcelain", "--", file.name) != ""

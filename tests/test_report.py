@@ -57,7 +57,7 @@ with Report() as report:
     for percent in range(0, 101, 6):
         report.progress("sglang", "receiving objects", percent / 100, percent * 123_000, 3_100_000.0)
         report.progress("sglang/3rdparty/cutlass", "checking out", None, 0, 0.0)
-        if live := report._printer.screen()._live:
+        if live := getattr(report._printer.screen(), "_live", None):
             live.refresh()  # eight times a second otherwise
     report.warn("sglang", "a warning")
     report.event("sglang", "cloned")

@@ -47,13 +47,13 @@ def write_configuration(file: Path, url: str, included: Sequence[Path] = ()) -> 
 
 def run(command: Sequence[str], environment: dict[str, str]) -> int:
     """Run the command in the foreground and return its exit status; Ctrl-C is the command's to handle."""
+    signal.signal(signal.SIGINT, lambda *_: None)  # a child starts without this handler
     beside = shutil.which(command[0], path=str(Path(sys.executable).parent))  # `invoke` of this environment
     try:
         child = subprocess.Popen([beside or command[0], *command[1:]], env=os.environ | environment)
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr)
         return 127
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     status = child.wait()
     return status if status >= 0 else 128 - status
