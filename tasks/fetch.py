@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .errors import NetworkError
 from .git import run
-from .gitconfig import read_config, write_config
+from .gitconfig import write_config
 from .model import Network
 from .objects import add_shallow, link_packs, read_shallow
 from .refs import Target
@@ -64,9 +64,10 @@ def initialise(path: Path, url: str, *, bare: bool = False) -> None:
 
 def keep_promises(remote: Remote) -> None:
     """Let git ask the remote for what packs of a partial clone left out, where they came out of the cache."""
-    if any(remote.git_dir.glob("objects/pack/*.promisor")):
-        promised = {"remote.origin.promisor": "true", "remote.origin.partialclonefilter": "blob:none"}
-        write_config(remote.git_dir, read_config(remote.git_dir), promised)
+    promised = "partialclonefilter" in (remote.git_dir / "config").read_text(encoding="utf-8", errors="surrogateescape")
+    if not promised and any(remote.git_dir.glob("objects/pack/*.promisor")):
+        settings = {"remote.origin.promisor": "true", "remote.origin.partialclonefilter": "blob:none"}
+        write_config(remote.git_dir, {}, settings)
 
 
 def present(git_dir: Path, oids: Iterable[str]) -> set[str]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from .git import run
-from .gitconfig import GitConfig, read_config
+from .gitconfig import read_config
 from .layouts import Layout, find_layout
 from .metadata import Metadata, read_metadata
 from .model import Repository
@@ -19,19 +19,17 @@ from .refs import highest, release
 @dataclass(frozen=True)
 class Checkout:
     """The checkout of `repository` at the commit `head`; `branch` is empty on a detached HEAD. `refs` are its branches,
-    remote-tracking branches and tags, by their full names: (object id, commit id). `config` is as `read_config` has it.
-    """
+    remote-tracking branches and tags, by their full names: (object id, commit id)."""
 
     repository: Repository
     head: str
     branch: str
     refs: Mapping[str, tuple[str, str]]
-    config: GitConfig
 
-    @property
+    @cached_property
     def url(self) -> str:
         """Where its remote is; empty where it has none."""
-        return self.config.get("remote.origin.url", ("",))[0]
+        return read_config(self.git_dir).get("remote.origin.url", ("",))[0]
 
     @cached_property
     def tags(self) -> dict[str, tuple[str, str]]:
@@ -89,4 +87,4 @@ def read_checkout(repository: Repository) -> Checkout:
     head = (repository.path / ".git" / "HEAD").read_text().strip()
     branch = head.removeprefix("ref: refs/heads/") if head.startswith("ref: refs/heads/") else ""
     commit = refs.get(f"refs/heads/{branch}", ("", ""))[0] if head.startswith("ref: ") else head
-    return Checkout(repository, commit, branch, refs, read_config(repository.path / ".git"))
+    return Checkout(repository, commit, branch, refs)

@@ -50,7 +50,7 @@ def _update(session: Session, repository: Repository, remote: Remote, here: Chec
     old = outcome_of(here, "", "")
     full = session.full or _is_full(here)
     if read_shallow(remote.git_dir):
-        close_history(remote, {*advertised.heads.values(), *advertised.tags.values(), *advertised.peeled.values()})
+        close_history(remote, {*advertised.heads.values(), *map(advertised.commit, advertised.tags)})
     check_cost(session, repository, full=_is_full(here))
     before = read_tree(remote, here.head) if here.head else {}
     if here.record.moving:
