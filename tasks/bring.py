@@ -108,8 +108,9 @@ class Bringer:
         self, remote: Remote, target: Target, advertised: Advertised, haves: Iterable[str], cache: Cache
     ) -> Brought:
         tags = {tag: oid for tag, oid in advertised.tags.items() if release(tag)}
+        cached = cache.take(remote.git_dir, full=self.full)
         before = moved_bytes(remote.git_dir)
-        tree, missing = self._tree(remote, target, tags.values(), haves, cache.take(remote.git_dir, full=self.full))
+        tree, missing = self._tree(remote, target, tags.values(), haves, cached)
         metadata = {path: tree[path].oid for path in METADATA if path in tree and tree[path].mode.startswith("100")}
         with ThreadPoolExecutor(AT_ONCE) as pool:
             # The largest part begins first, and brings the metadata again, rather than waiting for it.
