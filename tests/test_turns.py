@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sysconfig
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,6 +54,7 @@ def sound(project: Project, upstream: Upstream) -> None:
 def test_two_in_one_folder_take_turns_and_the_one_that_waits_says_for_whom(
     arguments: tuple[str, ...], project: Project, host: GitHost, upstream: Upstream
 ) -> None:
+    project.environ["PATH"] += f":{sysconfig.get_path('scripts')}"  # where the tests' uv is
     first, stalled, second = both(project, host, *arguments)
     stalled.release.set()
     told = {process: process.communicate(timeout=120) for process in (first, second)}

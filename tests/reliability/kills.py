@@ -41,13 +41,13 @@ def _refs(task: str, sglang: str, flashinfer: str, *more: str) -> tuple[str, ...
 
 
 SCENARIOS: Mapping[str, Scenario] = {
-    "clone": Scenario(None, ("clone",), ("main", "main"), 2.2),
-    "branch to tag": Scenario(("main", "main"), _refs("update", "v0.5.3", "v0.3.0"), ("v0.5.3", "v0.3.0"), 2.2),
-    "layout to layout": Scenario(("v0.4.0", "v0.1.6"), _refs("update", "main", "main"), ("main", "main"), 2.2),
+    "clone": Scenario(None, ("clone",), ("main", "main"), 1.6),
+    "branch to tag": Scenario(("main", "main"), _refs("update", "v0.5.3", "v0.3.0"), ("v0.5.3", "v0.3.0"), 1.6),
+    "layout to layout": Scenario(("v0.4.0", "v0.1.6"), _refs("update", "main", "main"), ("main", "main"), 1.6),
     "back to the old layout": Scenario(
-        ("main", "main"), _refs("update", "v0.4.0", "v0.1.6"), ("v0.4.0", "v0.1.6"), 2.2
+        ("main", "main"), _refs("update", "v0.4.0", "v0.1.6"), ("v0.4.0", "v0.1.6"), 1.6
     ),
-    "to whole histories": Scenario(("main", "main"), _refs("update", "main", "main", "--full"), ("main", "main"), 2.2),
+    "to whole histories": Scenario(("main", "main"), _refs("update", "main", "main", "--full"), ("main", "main"), 1.6),
     "install": Scenario(None, ("setup", "--no-deps"), ("main", "main"), 4),
 }
 
