@@ -74,6 +74,7 @@ def _update(session: Session, repository: Repository, remote: Remote, here: Chec
     for submodule in brought.below():
         _check_submodule(submodule)
     room = vacated(remote, before, brought.tree)
+    _check_commits(remote, here, target, advertised)  # again: one may have been made while all that came
     set_refs(remote, here.refs, target, advertised)
     move(brought, repository.branch, room)
     now = read_checkout(repository)
@@ -113,14 +114,18 @@ def _is_current(session: Session, here: Checkout, target: Target, advertised: Ad
 
 
 def _check_own_work(remote: Remote, here: Checkout, target: Target, advertised: Advertised) -> None:
-    record, branch = here.record, target.name if target.kind == "branch" else ""
-    if record.moving:
-        check_unfinished(remote, record.moving)
+    if here.record.moving:
+        check_unfinished(remote, here.record.moving)
     else:
         check_changes(remote)
-    check_commits(remote, branch, [record.commit, record.moving, *advertised.heads.values(), *advertised.tags.values()])
-    if branch:
-        check_names(here, branch)
+    _check_commits(remote, here, target, advertised)
+    if target.kind == "branch":
+        check_names(here, target.name)
+
+
+def _check_commits(remote: Remote, here: Checkout, target: Target, advertised: Advertised) -> None:
+    known = [here.record.commit, here.record.moving, *advertised.heads.values(), *advertised.tags.values()]
+    check_commits(remote, target.name if target.kind == "branch" else "", known)
 
 
 def _check_submodule(brought: Brought) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.sources import Sources, commits, fingerprint, url, work
+from tests.upstream.host import GitHost
 from tests.upstream.store import Gitlink, Upstream
 
 pytest_plugins = ("tests.sources",)
@@ -403,6 +404,22 @@ def test_a_commit_in_a_submodule_that_the_repository_shall_have(staged: bool, th
     thing.sources.mend(result=result)
     assert thing.sources.head("thing") == new
     assert mine in commits(thing.sources.path / "thing/deps/lib")
+
+
+@pytest.mark.parametrize("detached", [False, True], ids=["on the branch", "on a detached HEAD"])
+def test_a_commit_that_is_made_while_objects_come_keeps_its_ref(detached: bool, thing: Thing, host: GitHost) -> None:
+    if detached:
+        thing.sources.repositories["thing"]["branch"] = "v1.0"
+        thing.sources("update")
+        thing.sources.repositories["thing"]["branch"] = "main"
+    new = thing.move_on()
+    made: list[str] = []
+    host.fault("hook", r"thing\.git.*upload-pack\? fetch", call=lambda: made.append(thing.commit("thing")))
+    result = thing.sources("update", check=5)
+    assert made[0] in commits(thing.sources.path / "thing")
+    thing.sources.mend(result=result)
+    assert thing.sources.head("thing") == new
+    assert made[0] in commits(thing.sources.path / "thing")
 
 
 def test_a_commit_in_a_submodule_that_is_none_any_more(thing: Thing) -> None:
