@@ -54,7 +54,11 @@ def place(remote: Remote, target: Target, folders: tuple[str, ...] | None, vacat
     force = ("--force",) if before.moving == target.commit else ("--no-overwrite-ignore",)
     network, who = remote.network, remote.who
     command = ("checkout", "--quiet", *force, *where, "--")  # else it looks into each submodule for changes to tell of
-    stream(remote.path, *command, who=who, doing="checking out", listener=network.listener)
+    try:
+        stream(remote.path, *command, who=who, doing="checking out", listener=network.listener)
+    except LocalWorkError:  # git looks first, and has touched nothing
+        write_record(remote.git_dir, before)
+        raise
     if folders is None:
         end_sparse(remote)
 

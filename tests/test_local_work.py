@@ -422,6 +422,17 @@ def test_a_commit_that_is_made_while_objects_come_keeps_its_ref(detached: bool, 
     assert made[0] in commits(thing.sources.path / "thing")
 
 
+@pytest.mark.parametrize("name", ["a.txt", "new.txt"])
+def test_a_file_that_is_changed_while_objects_come_is_kept(name: str, thing: Thing, host: GitHost) -> None:
+    new = thing.move_on()
+    host.fault("hook", r"lib\.git.*upload-pack\? fetch", call=lambda: thing.write("thing", name))
+    result = thing.sources("update", check=5)
+    assert (thing.sources.path / "thing" / name).read_text() == f"{PRECIOUS}\n"
+    thing.sources.mend(result=result)
+    assert thing.sources.head("thing") == new
+    assert thing.has()
+
+
 def test_a_commit_in_a_submodule_that_is_none_any_more(thing: Thing) -> None:
     """The folder of a former submodule, with a commit made there afterwards; then it is a submodule again."""
     thing.upstream.add_commit("some/thing", "main", {".gitmodules": None, "deps/lib": None})
