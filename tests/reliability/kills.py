@@ -42,7 +42,7 @@ def _refs(task: str, sglang: str, flashinfer: str, *more: str) -> tuple[str, ...
 
 SCENARIOS: Mapping[str, Scenario] = {
     "clone": Scenario(None, ("clone",), ("main", "main"), 1.6),
-    "branch to tag": Scenario(("main", "main"), _refs("update", "v0.5.3", "v0.3.0"), ("v0.5.3", "v0.3.0"), 1.6),
+    "branch to tag": Scenario(("main", "main"), _refs("update", "v0.5.3", "v0.3.0"), ("v0.5.3", "v0.3.0"), 1.2),
     "layout to layout": Scenario(("v0.4.0", "v0.1.6"), _refs("update", "main", "main"), ("main", "main"), 1.6),
     "back to the old layout": Scenario(
         ("main", "main"), _refs("update", "v0.4.0", "v0.1.6"), ("v0.4.0", "v0.1.6"), 1.6
