@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,7 @@ from .refs import Target
 from .sparse import end_sparse, set_sparse
 from .submodules import GITLINK, head_of
 from .transfer import stream
+from .trouble import GitError
 
 
 def move(brought: Brought, configured: str = "", vacated: Iterable[str] = ()) -> None:
@@ -56,9 +58,11 @@ def place(remote: Remote, target: Target, folders: tuple[str, ...] | None, vacat
     command = ("checkout", "--quiet", *force, *where, "--")  # else it looks into each submodule for changes to tell of
     try:
         stream(remote.path, *command, who=who, doing="checking out", listener=network.listener)
-    except LocalWorkError:  # git looks first, and has touched nothing
-        write_record(remote.git_dir, before)
-        raise
+    except GitError as error:
+        if not (head_of(remote.path) and re.search(r"would be \w+ by checkout", error.what)):
+            raise
+        write_record(remote.git_dir, before)  # git looks first, and has touched nothing
+        raise LocalWorkError(f"{who}: files were changed while the update ran.", "invoke update") from None
     if folders is None:
         end_sparse(remote)
 

@@ -26,7 +26,6 @@ _NO_RIGHTS = re.compile(
     re.I,
 )
 _NOT_OURS = re.compile(r"dubious ownership")
-_IN_THE_WAY = re.compile(r"would be (overwritten|removed) by checkout")
 _BUSY = re.compile(r"(returned error:|HTTP( code =)?) (429|5\d\d)")
 _NOT_THERE = re.compile(r"not our ref")
 _NO_ACCESS = re.compile(
@@ -71,7 +70,6 @@ def explain(told: str, who: str, endpoint: str) -> SourcesError:
     meanings: tuple[tuple[re.Pattern[str], Callable[[], SourcesError]], ...] = (  # the first that fits counts
         (_NO_SPACE, lambda: DiskFullError(where)),
         (_NO_RIGHTS, lambda: DiskError(where, "See who may write there.")),
-        (_IN_THE_WAY, lambda: LocalWorkError(f"{who}: files were changed while the update ran.", "invoke update")),
         (_NOT_OURS, lambda: LocalWorkError(f"{who}: {endpoint} belongs to another user.", trust)),
         (_UNKNOWN_HOST, lambda: PassingError(where, tries=2)),
         (_BUSY, lambda: PassingError(where, wait=min(float(asked[1]), LONGEST_WAIT) if asked else 0)),
