@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from .git import run
+from .git import execute, run
 from .submodules import GITLINK, linked_git_dir
 
 _STATUS = ("status", "--porcelain=v2", "-z", "--untracked-files=no", "--ignore-submodules=dirty", "--no-renames")
@@ -67,6 +67,15 @@ def hidden_changes(path: Path) -> list[tuple[str, str]]:
 def changed_paths(path: Path) -> list[str]:
     """The tracked files that differ from the commit, and the submodules with other commits or changed files."""
     return [change.path for change in changes_of(path)]
+
+
+def note_unchanged(path: Path) -> None:
+    """Let git note which files it finds unchanged, as git-status(1) does for people: until then it reads again, each
+    time, what it wrote in the second before the index (gitformat-index(5), racy entries)."""
+    locks = {"GIT_OPTIONAL_LOCKS": "1", "GIT_ALLOW_PROTOCOL": ""}
+    for place in (path, *(path / each.path for each in _staged(path, lambda line: line[2:8] == GITLINK))):
+        if linked_git_dir(place):
+            execute(place, _STATUS, locks, "", lambda message: None)
 
 
 def _staged(path: Path, which: Callable[[str], bool]) -> list[_Staged]:

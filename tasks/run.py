@@ -12,6 +12,7 @@ from invoke.config import AmbiguousMergeError, Config, DataProxy
 from invoke.context import Context
 from invoke.exceptions import Exit
 
+from .changes import note_unchanged
 from .checks import verify
 from .config import load
 from .defaults import DEFAULTS
@@ -113,6 +114,9 @@ class Run:
                 )
             except SourcesError as error:  # the environment takes none of them
                 done = [replace(_planned(each, False), action="failed", error=error) for each in packages]
+        for package in packages:
+            if any(row.repository == package.repository and row.seconds for row in done):  # something was done
+                note_unchanged(package.git_dir.parent)
         return self._step("install", [*failed, *done])
 
     def verify(self, strict: bool) -> Verification:
