@@ -35,13 +35,10 @@ from .refs import Advertised, Target, release
 from .submodules import GITLINK, Submodule, head_of, is_settled, linked_git_dir, read_submodules
 from .trouble import UnknownObjectError
 
+PYPROJECT = "pyproject.toml"
 METADATA = (
     ".gitmodules",
-    *(
-        f"{folder}{name}"
-        for folder in ("", "python/")
-        for name in ("pyproject.toml", "setup.py", "setup.cfg", "version.txt")
-    ),
+    *(f"{folder}{name}" for folder in ("", "python/") for name in (PYPROJECT, "setup.py", "setup.cfg", "version.txt")),
 )
 DEEPEST = 8  # submodules of submodules
 AT_ONCE = 32  # of a repository's submodules
@@ -93,9 +90,9 @@ class Bringer:
     cache: Path | None
     full: bool
     show: Callable[[Iterable[str], Mapping[str, bytes]], None]
-    check: Callable[[Mapping[str, Entry]], None]
-    complete: Callable[[Iterable[str]], None]
-    arrived: Callable[[Brought], None]
+    check: Callable[[Mapping[str, Entry]], None] = lambda tree: None
+    complete: Callable[[Iterable[str]], None] = lambda paths: None
+    arrived: Callable[[Brought], None] = lambda submodule: None
 
     def bring(self, remote: Remote, target: Target, advertised: Advertised, haves: Iterable[str]) -> Brought:
         """Bring the repository itself. `haves` are commits that it has checked out before. Raises NetworkError,
@@ -111,7 +108,7 @@ class Bringer:
         cached = cache.take(remote.git_dir, full=self.full)
         before = moved_bytes(remote.git_dir)
         tree, missing = self._tree(remote, target, tags.values(), haves, cached)
-        metadata = {path: tree[path].oid for path in METADATA if path in tree and tree[path].mode.startswith("100")}
+        metadata = _files(tree, METADATA)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             # The largest part begins first, and brings the metadata again, rather than waiting for it.
             whole = len(missing) > len(tree) / 2
@@ -122,8 +119,7 @@ class Bringer:
             contents = read_blobs(remote, metadata.values())
             known = {path: contents[oid] for path, oid in metadata.items()}
             self.show(tree, known)
-            pyproject = known.get("pyproject.toml", b"")
-            submodules, complaints = read_submodules(remote, tree, pyproject, remote.url, whole=self.full)
+            submodules, complaints = read_submodules(remote, tree, known.get(PYPROJECT, b""), whole=self.full)
             for complaint in complaints:
                 remote.network.listener.warn(remote.who, complaint)
             parts = [pool.submit(self._submodule, remote, each, 1) for each in submodules]
@@ -147,10 +143,7 @@ class Bringer:
             if self.full:
                 fetch_history(remote, target, tags, dict(cached.full))
             else:
-                keep_promises(remote)
-                if missing_trees(remote, target.commit):
-                    fetch_trees(remote, target, present(remote.git_dir, [*haves, *cached.tips]), blobs=False)
-                close_history(remote, [target.commit])
+                _slim_trees(remote, target, [*haves, *cached.tips], blobs=False)
         except UnknownObjectError as error:
             raise UsageError(f"{error.what}", "Name a commit that the remote has, or a branch or tag.") from None
         tree = read_tree(remote, target.commit)
@@ -177,14 +170,16 @@ class Bringer:
         with cache.keeping(remote.git_dir):
             if self.full:
                 fetch_history(store, target, (), dict(cached.full))
-                tree = read_tree(store, target.commit)
             else:
-                tree = _slim_submodule(store, target, submodule.folders, [*cached.tips, head_of(path)])
+                _slim_trees(store, target, [*cached.tips, head_of(path)], blobs=submodule.folders is None)
+            tree, holds = read_tree(store, target.commit), cone(submodule.folders)
+            if not self.full:
+                needed = {entry.oid for path, entry in tree.items() if entry.mode != GITLINK and holds(path)}
+                _fetch_files(store, target, needed - present(store.git_dir, needed))
         below: tuple[Brought, ...] = ()
         if submodule.folders is None and any(entry.mode == GITLINK for entry in tree.values()):
-            entry = tree.get("pyproject.toml")
-            pyproject = read_blobs(store, [entry.oid])[entry.oid] if entry and entry.mode.startswith("100") else b""
-            inner, _ = read_submodules(store, tree, pyproject, submodule.url, whole=self.full)
+            pyproject = b"".join(read_blobs(store, _files(tree, [PYPROJECT]).values()).values())
+            inner, _ = read_submodules(store, tree, pyproject, whole=self.full)
             below = tuple(self._submodule(remote, each, depth + 1) for each in inner)
         brought = Brought(remote, target, tree, submodule.folders, below, moved_bytes(remote.git_dir) - size)
         tip, histories = ("", [("HEAD", submodule.commit)]) if self.full else (submodule.commit, [])
@@ -193,18 +188,18 @@ class Bringer:
         return brought
 
 
-def _slim_submodule(
-    remote: Remote, target: Target, folders: tuple[str, ...] | None, haves: Iterable[str]
-) -> dict[str, Entry]:
+def _files(tree: Mapping[str, Entry], paths: Iterable[str]) -> dict[str, str]:
+    """Path -> object id of those that are regular files."""
+    return {path: tree[path].oid for path in paths if path in tree and tree[path].mode.startswith("100")}
+
+
+def _slim_trees(remote: Remote, target: Target, haves: Iterable[str], *, blobs: bool) -> None:
+    """Bring the commit and its trees; with `blobs` on all files, too, where none of the commits `haves` is here."""
     keep_promises(remote)
     if missing_trees(remote, target.commit):
         here = present(remote.git_dir, haves)
-        fetch_trees(remote, target, here, blobs=folders is None and not here)
+        fetch_trees(remote, target, here, blobs=blobs and not here)
     close_history(remote, [target.commit])
-    tree, holds = read_tree(remote, target.commit), cone(folders)
-    needed = {entry.oid for path, entry in tree.items() if entry.mode != GITLINK and holds(path)}
-    _fetch_files(remote, target, needed - present(remote.git_dir, needed))
-    return tree
 
 
 def _fetch_files(remote: Remote, target: Target, missing: set[str]) -> None:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from .git import execute, run
+from .git import run
 from .submodules import GITLINK, linked_git_dir
 
 _STATUS = ("status", "--porcelain=v2", "-z", "--untracked-files=no", "--ignore-submodules=dirty", "--no-renames")
@@ -36,7 +36,7 @@ class _Staged:
 def changes_of(path: Path) -> list[Change]:
     """What git-status(1) tells but untracked files, submodules last. Their own changes count; all are looked at in
     parallel, which git does not do."""
-    links = [each for each in _staged(path, lambda line: line[2:8] == GITLINK) if linked_git_dir(path / each.path)]
+    links = _submodules(path)
     found = []
     with ThreadPoolExecutor(len(links) + 1) as pool:
         inner = [pool.submit(changes_of, path / each.path) for each in links]
@@ -72,10 +72,12 @@ def changed_paths(path: Path) -> list[str]:
 def note_unchanged(path: Path) -> None:
     """Let git note which files it finds unchanged, as git-status(1) does for people: until then it reads again, each
     time, what it wrote in the second before the index (gitformat-index(5), racy entries)."""
-    locks = {"GIT_OPTIONAL_LOCKS": "1", "GIT_ALLOW_PROTOCOL": ""}
-    for place in (path, *(path / each.path for each in _staged(path, lambda line: line[2:8] == GITLINK))):
-        if linked_git_dir(place):
-            execute(place, _STATUS, locks, "", lambda message: None)
+    for place in (path, *(path / each.path for each in _submodules(path))):
+        run(place, *_STATUS, check=False, locks=True)
+
+
+def _submodules(path: Path) -> list[_Staged]:
+    return [each for each in _staged(path, lambda line: line[2:8] == GITLINK) if linked_git_dir(path / each.path)]
 
 
 def _staged(path: Path, which: Callable[[str], bool]) -> list[_Staged]:

@@ -48,7 +48,7 @@ def clone(session: Session, repository: Repository) -> Outcome:
             place(remote, target, None)
 
         metadata = partial(session.show, repository.name)
-        bringer = Bringer(session.settings.cache, session.full, metadata, lambda tree: None, check_out, move)
+        bringer = Bringer(session.settings.cache, session.full, metadata, complete=check_out, arrived=move)
         brought = bringer.bring(remote, target, advertised, ())
         settle(brought, repository.branch)
         for each in (brought, *brought.below()):  # nobody else wrote here, so git need not read again what it wrote

@@ -19,6 +19,7 @@ from .gitconfig import write_config
 from .model import Network
 from .objects import add_shallow, link_packs, read_shallow
 from .refs import Target
+from .transfer import transfer
 from .trouble import RefusedError
 
 _QUIET = ("--no-tags", "--no-write-fetch-head")
@@ -45,8 +46,6 @@ class Remote:
 
     def fetch(self, *args: str, doing: str, stdin: str = "", options: tuple[str, ...] = ()) -> str:
         """git-fetch(1) with `args`, retried. Raises what `transfer` raises."""
-        from .transfer import transfer
-
         command = (*options, "fetch", *_QUIET, *args)
         return transfer(self.path, *command, who=self.who, doing=doing, network=self.network, stdin=stdin)
 

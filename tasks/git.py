@@ -90,12 +90,13 @@ def check_cancelled() -> None:
         raise KeyboardInterrupt
 
 
-def run(cwd: Path, *args: str, stdin: str = "", check: bool = True) -> str:
+def run(cwd: Path, *args: str, stdin: str = "", check: bool = True, locks: bool = False) -> str:
     """Run a local git command in `cwd` and return its standard output without the last newline.
 
-    Raises GitError with git's own words, DiskError or LocalWorkError; with `check` off a failure returns ''.
+    With `locks` on, git may write down what it finds on the way (git(1), GIT_OPTIONAL_LOCKS). Raises GitError with
+    git's own words, DiskError or LocalWorkError; with `check` off a failure returns ''.
     """
-    local = {"GIT_ALLOW_PROTOCOL": ""}  # no missing object is asked for behind our back
+    local = {"GIT_ALLOW_PROTOCOL": "", "GIT_OPTIONAL_LOCKS": f"{locks:d}"}  # no missing object is asked for on the way
     errors = list[str]()
     status, out = execute(cwd, args, local, stdin, errors.append)
     if status and check:

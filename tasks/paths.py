@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 
 def parents(path: str) -> list[str]:
@@ -22,10 +22,10 @@ def folders_of(paths: Iterable[str]) -> set[str]:
     return found
 
 
-def cone(folders: Iterable[str] | None) -> Callable[[str], bool]:
+def cone(folders: Sequence[str] | None) -> Callable[[str], bool]:
     """Whether a cone-mode sparse checkout of `folders` (None: of everything) holds a file (git-sparse-checkout(1))."""
     if folders is None:
         return lambda path: True
     within = tuple(f"{folder}/" for folder in folders)
-    above = {"", *folders_of(folder.rstrip("/") for folder in within)}
+    above = {"", *folders_of(folders)}
     return lambda path: path.startswith(within) or path.rpartition("/")[0] in above

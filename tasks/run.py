@@ -114,8 +114,9 @@ class Run:
                 )
             except SourcesError as error:  # the environment takes none of them
                 done = [replace(_planned(each, False), action="failed", error=error) for each in packages]
+        worked_on = {row.repository for row in done if row.seconds}
         for package in packages:
-            if any(row.repository == package.repository and row.seconds for row in done):  # something was done
+            if package.repository in worked_on:
                 note_unchanged(package.git_dir.parent)
         return self._step("install", [*failed, *done])
 

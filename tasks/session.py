@@ -15,6 +15,7 @@ from .metadata import Metadata, read_metadata
 from .model import Listener, Network, Repository, Settings
 from .paths import folders_of
 from .refs import MATCHING, Advertised, Target, resolve
+from .transfer import transfer
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,6 @@ class Session:
             first = repository.url not in self._asked
             future = self._asked.setdefault(repository.url, Future())
         if first:
-            from .transfer import transfer
-
             try:
                 question = ("ls-remote", "--heads", "--tags", "--", repository.url)
                 root = self.settings.root

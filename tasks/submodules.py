@@ -33,13 +33,12 @@ class Submodule:
 
 
 def read_submodules(
-    remote: Remote, tree: Mapping[str, Entry], pyproject: bytes, url: str, *, whole: bool
+    remote: Remote, tree: Mapping[str, Entry], pyproject: bytes, *, whole: bool
 ) -> tuple[list[Submodule], list[str]]:
     """The submodules of a commit, from its `tree` listing, and a complaint for each gitlink that has no entry.
 
-    Its `pyproject` declares the folders that are wanted of them; with `whole` on every submodule has all. `url` is
-    where the repository itself comes from. Raises SourcesError for an entry that would lead out of the checkout or to a
-    transport that is not allowed.
+    Its `pyproject` declares the folders that are wanted of them; with `whole` on every submodule has all.
+    Raises SourcesError for an entry that would lead out of the checkout or to a transport that is not allowed.
     """
     links = {path: entry.oid for path, entry in tree.items() if entry.mode == GITLINK}
     entries = declared(remote.path, tree) if links else {}
@@ -50,7 +49,7 @@ def read_submodules(
             continue
         _check_place(name, path, tree, [other for other, _ in entries.values()], remote.who)
         try:
-            address = resolve_submodule_url(link, url)
+            address = resolve_submodule_url(link, remote.url)
         except UsageError as error:
             what = f"{remote.who}: .gitmodules, submodule {name!a}: {error.what}"
             raise SourcesError(what, "Nothing of it was fetched.") from None

@@ -48,10 +48,11 @@ def _update(session: Session, repository: Repository, remote: Remote, here: Chec
         session.listener.event(repository.name, f"is up to date at {here.head[:10]}")
         return outcome_of(here, "up to date", target.ref)
     old = outcome_of(here, "", "")
-    full = session.full or _is_full(here)
+    was_full = _is_full(here)
+    full = session.full or was_full
     if read_shallow(remote.git_dir):
         close_history(remote, {*advertised.heads.values(), *map(advertised.commit, advertised.tags)})
-    check_cost(session, repository, full=_is_full(here))
+    check_cost(session, repository, full=was_full)
     before = read_tree(remote, here.head) if here.head else {}
     if here.record.moving:
         before = {**read_tree(remote, here.record.moving), **before}  # some of its files may be here
@@ -65,7 +66,7 @@ def _update(session: Session, repository: Repository, remote: Remote, here: Chec
             check_room(remote, before, tree)
 
         metadata = partial(session.show, repository.name)
-        bringer = Bringer(session.settings.cache, full, metadata, check, lambda paths: None, lambda submodule: None)
+        bringer = Bringer(session.settings.cache, full, metadata, check)
         try:
             brought = bringer.bring(remote, target, advertised, [here.head] if here.head else [])
         except (NetworkError, UsageError):

@@ -57,6 +57,8 @@ def not_cloned(repository: Repository) -> SourcesError:
 
 
 def planned(session: Session, repository: Repository, action: str) -> Outcome:
+    """The outcome of a dry run: the `action`, and where the REF leads, as far as that is known. Raises what
+    `Session.target` raises."""
     try:
         target = session.target(repository)
     except LocalWorkError:  # what `matching` is cannot be known before SGLang is cloned
@@ -65,10 +67,11 @@ def planned(session: Session, repository: Repository, action: str) -> Outcome:
 
 
 def show(session: Session, here: Checkout) -> None:
+    """Hand on what the checkout says of itself to whoever waits for it, or why it says nothing."""
     try:
-        session.show(repository_name := here.repository.name, [*here.layout.markers, *here.files], here.files)
+        session.show(here.repository.name, [*here.layout.markers, *here.files], here.files)
     except SourcesError as error:
-        session.give_up(repository_name, error)
+        session.give_up(here.repository.name, error)
 
 
 def set_refs(remote: Remote, here: Mapping[str, tuple[str, str]], target: Target, advertised: Advertised) -> None:
@@ -91,6 +94,8 @@ def set_refs(remote: Remote, here: Mapping[str, tuple[str, str]], target: Target
 
 
 def check_cost(session: Session, repository: Repository, *, full: bool) -> None:
+    """Say what a whole history costs, if one is wanted and the checkout is not `full` already. Raises DiskError where
+    too little space is free."""
     costs = cost(repository.name)
     if session.full and not full:
         moved, disk = in_words(costs.full_moved), in_words(costs.full_disk)
@@ -104,6 +109,7 @@ def _needed(session: Session, repository: Repository) -> int:
 
 
 def outcome_of(here: Checkout, action: str, ref: str) -> Outcome:
+    """The outcome of an `action` that left the checkout as it is now; no version where its files tell none."""
     try:
         version = here.version
     except SourcesError:

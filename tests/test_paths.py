@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.paths import cone, folders_of, parents
+from tests.upstream.store import git
 
 PATHS = st.lists(st.lists(st.sampled_from(["a", "b", "a.b", "c d"]), min_size=1, max_size=4).map("/".join), max_size=8)
 
@@ -31,5 +31,5 @@ def test_a_cone_holds_what_git_checks_out(folders: tuple[str, ...] | None, tmp_p
     author = ("-c", "user.name=A", "-c", "user.email=a@example.org")
     sparse = [("sparse-checkout", "set", "--cone", *folders)] if folders is not None else []
     for command in (("init", "-q"), ("add", "."), (*author, "commit", "-qm", "files"), *sparse):
-        subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True)
+        git(tmp_path, *command)
     assert [name for name in files if cone(folders)(name)] == [name for name in files if (tmp_path / name).exists()]

@@ -56,6 +56,18 @@ def kinds(upstream: Upstream, name: str, oids: set[str]) -> dict[str, str]:
     return dict(line.split() for line in told.stdout.splitlines())
 
 
+def examples(upstream: Upstream, commit: str) -> set[str]:
+    """The object ids of cutlass' examples, which FlashInfer does not ship."""
+    return {oid for path, oid in blobs(upstream, "cutlass", commit).items() if path.startswith("examples/")}
+
+
+def shipping_examples(upstream: Upstream) -> str:
+    """FlashInfer's pyproject.toml, if it did."""
+    text, line = upstream.read("flashinfer", "pyproject.toml"), '"tools/util/include/**"'
+    assert line in text
+    return text.replace(line, f'{line}, "examples/**"')
+
+
 @pytest.fixture
 def git_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Counter[str]]:
     """A function that tells which git processes were started since it was last asked, the host's not counted."""
@@ -249,17 +261,13 @@ def test_a_release_that_declares_another_folder_gets_that_folder_and_moves_no_mo
     flashinfer: Sources, host: GitHost, upstream: Upstream
 ) -> None:
     flashinfer("clone")
-    text = upstream.read("flashinfer", "pyproject.toml")
-    line = '"tools/util/include/**"'
-    assert line in text
-    upstream.add_commit("flashinfer", "main", {"pyproject.toml": text.replace(line, f'{line}, "examples/**"')})
+    upstream.add_commit("flashinfer", "main", {"pyproject.toml": shipping_examples(upstream)})
     commit = flashinfer.head("flashinfer/3rdparty/cutlass")
-    examples = {oid for p, oid in blobs(upstream, "cutlass", commit).items() if p.startswith("examples/")}
     git_dir = flashinfer.path / "flashinfer/.git/modules/3rdparty/cutlass"
     before = packed(git_dir)
     host.reset()
     flashinfer("update")
-    assert set(packed(git_dir) - before) == examples - set(before)
+    assert set(packed(git_dir) - before) == examples(upstream, commit) - set(before)
     assert host.count(rf"cutlass\.git.*{FETCH}") == 1
     assert (flashinfer.path / "flashinfer/3rdparty/cutlass/examples/part0.h").exists()
     assert flashinfer.git("flashinfer/3rdparty/cutlass", "status", "--porcelain") == ""
@@ -269,20 +277,17 @@ def test_a_release_and_a_submodule_that_change_together_move_each_file_once(
     flashinfer: Sources, host: GitHost, upstream: Upstream
 ) -> None:
     flashinfer("clone")
-    text = upstream.read("flashinfer", "pyproject.toml")
-    line = '"tools/util/include/**"'
     commit = upstream.add_commit("cutlass", "main", {f"examples/part{n}.h": f"// {n}\n" for n in range(3)})
     files: dict[str, str | bytes | Gitlink | None] = {"3rdparty/cutlass": Gitlink(commit)}
-    files["pyproject.toml"] = text.replace(line, f'{line}, "examples/**"')
+    files["pyproject.toml"] = shipping_examples(upstream)
     git_dir = flashinfer.path / "flashinfer/.git/modules/3rdparty/cutlass"
     before = packed(git_dir)
     upstream.add_commit("flashinfer", "main", files)
     host.reset()
     flashinfer("update")
     here = set(packed(git_dir) - before)
-    examples = {oid for p, oid in blobs(upstream, "cutlass", commit).items() if p.startswith("examples/")}
     got = {oid for oid, kind in kinds(upstream, "cutlass", here).items() if kind == "blob"}
-    assert got == examples - set(before), "files of the former commit are not asked for"
+    assert got == examples(upstream, commit) - set(before), "files of the former commit are not asked for"
     assert host.count(rf"cutlass\.git.*{FETCH}") == 2
     assert (flashinfer.path / "flashinfer/3rdparty/cutlass/examples/part0.h").read_text() == "// 0\n"
 
