@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import task
 
-from .defaults import DEFAULTS
+from .config.defaults import DEFAULTS
 
 if TYPE_CHECKING:
-    from .model import Check, Outcome
+    from .models import Check, Outcome
     from .run import Failed
-    from .verification import Verification
+    from .verify.result import Verification
+
+import_module(".verify", __name__)  # before the task of that name: a first import later would replace it
 
 F = TypeVar("F", bound=Callable[..., object])
 _OPTIONS = {
@@ -133,7 +136,7 @@ def setup(
 
 namespace = Collection(clone, update, install, verify, setup)
 namespace.configure({"sources": DEFAULTS})
-_LATER = {"Check": "model", "Failed": "run", "Outcome": "model", "Verification": "verification"}
+_LATER = {"Check": "models", "Failed": "run", "Outcome": "models", "Verification": "verify.result"}
 __all__ = ["Check", "Failed", "Outcome", "Verification", "clone", "install", "namespace", "setup", "update", "verify"]
 
 
@@ -141,6 +144,4 @@ def __getattr__(name: str) -> Any:
     """The values that the tasks return and raise, imported when they are asked for (PEP 562)."""
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
     return getattr(import_module(f".{_LATER[name]}", __name__), name)

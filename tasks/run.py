@@ -12,25 +12,25 @@ from invoke.config import AmbiguousMergeError, Config, DataProxy
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from .changes import note_unchanged
-from .checks import verify
-from .config import load
-from .defaults import DEFAULTS
-from .environment import Environment, probe
+from .checkout.changes import note_unchanged
+from .checkout.lock import turn
+from .checkout.session import Session
+from .checkout.space import check_space
+from .checkout.state import read_checkout
+from .cli import as_called
+from .config.defaults import DEFAULTS
+from .config.settings import load
 from .errors import DiskError, SourcesError, UsageError
-from .git import check_version
-from .layouts import COMPANIONS, cost
-from .lock import turn
-from .matching import FLASHINFER
-from .model import Outcome
-from .package import Package, names
-from .program import as_called
-from .refs import check_ref
-from .report import Report
-from .session import Session
-from .space import check_space
-from .state import read_checkout
-from .verification import Verification
+from .git.command import check_version
+from .git.revisions import check_ref
+from .models import Outcome
+from .packages.environment import Environment, probe
+from .packages.layouts import COMPANIONS, cost
+from .packages.matching import FLASHINFER
+from .packages.package import Package, names
+from .report.report import Report
+from .verify.checks import verify
+from .verify.result import Verification
 
 ROOT = Path(__file__).resolve().parent.parent
 INTERRUPTED = 130  # as shells have it for SIGINT
@@ -62,21 +62,21 @@ class Run:
         return next((each.error for step in self.steps.values() for each in step if each.error), None)
 
     def clone(self) -> list[Outcome]:
-        from .cloning import clone, plan_clone
-        from .work import each
+        from .checkout.clone import clone, plan_clone
+        from .checkout.work import each
 
         return self._step("clone", each(self._left(), plan_clone if self.dry else clone))
 
     def update(self) -> list[Outcome]:
-        from .updating import plan_update, update
-        from .work import each
+        from .checkout.update import plan_update, update
+        from .checkout.work import each
 
         session = self._left("would clone")
         return self._step("update", each(session, plan_update if self.dry else update))
 
     def install(self, deps: bool, reinstall: bool) -> list[Outcome]:
-        from .installation import install
-        from .work import not_cloned
+        from .checkout.work import not_cloned
+        from .packages.install import install
 
         environment = probe(Path(self.python) if self.python else None)
         planned = {

@@ -114,7 +114,7 @@ def test_nothing_slow_is_imported_before_it_is_needed(project: Project) -> None:
         assert "tasks" in imported
         assert not imported & set(SLOW)
         assert {name for name in imported if name.startswith("tasks.")} <= {
-            f"tasks.{name}" for name in ("defaults", "program")
+            f"tasks.{name}" for name in ("config", "config.defaults", "cli")
         }
 
 

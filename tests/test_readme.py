@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from invoke.vendor import yaml
 
-from tasks.config import DEFAULTS
-from tasks.layouts import LAYOUTS
+from tasks.config.settings import DEFAULTS
+from tasks.packages.layouts import LAYOUTS
 from tests.conftest import Environment, Project
 
 ROOT = Path(__file__).resolve().parent.parent

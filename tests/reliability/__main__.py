@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-TEST = "tests/test_interruption.py::test_a_run_that_is_killed_at_any_moment_is_finished_by_the_next"
+TEST = "tests/checkout/test_interruption.py::test_a_run_that_is_killed_at_any_moment_is_finished_by_the_next"
 
 
 def main() -> int:

@@ -1,0 +1,1 @@
+"""One checkout: clone, update, download, switch, local work, state."""

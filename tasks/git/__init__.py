@@ -1,0 +1,1 @@
+"""Running git: commands, messages, transfers, revisions, submodules, packs."""

@@ -1,0 +1,169 @@
+"""What a REF means: a branch, a tag, a commit id or `latest`, against the names that a remote advertises."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from operator import itemgetter
+from typing import TYPE_CHECKING, Literal
+
+from ..errors import NetworkError, UsageError
+from ..names import redact
+
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
+    from packaging.version import Version
+
+LATEST, MATCHING = "latest", "matching"
+HEADS, TAGS = "refs/heads/", "refs/tags/"
+LONGEST_REF = 255  # bytes; no file system that git runs on has longer names
+
+_OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_SHORT = re.compile(r"[0-9a-f]{7,63}")
+# What no name holds (git-check-ref-format(1)), what git would take for an option, and what is neither branch nor tag
+_NO_REF = re.compile(r"^-|^refs/|[ ~^:?*\[\\]|\.\.|@\{|//|^/|/$|\.$|^@$|(?:^|/)\.|\.lock(?:/|$)")
+
+
+@dataclass(frozen=True)
+class Advertised:
+    """What a remote offers: branch name -> commit, tag name -> object, annotated tag's name -> commit."""
+
+    heads: Mapping[str, str]
+    tags: Mapping[str, str]
+    peeled: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, ls_remote_output: str) -> Advertised:
+        """Read the output of git-ls-remote(1). Other refs are passed over; raises NetworkError for a broken line."""
+        named: dict[str, str] = {}
+        for line in filter(None, ls_remote_output.split("\n")):  # names may hold what splitlines() splits at
+            oid, _, name = line.partition("\t")
+            if not name or not _OID.fullmatch(oid):
+                raise NetworkError(f"The remote's list of refs holds what is no ref: {redact(line[:80])!a}")
+            named[name] = oid
+        heads = {name.removeprefix(HEADS): oid for name, oid in named.items() if name.startswith(HEADS)}
+        tags = {name.removeprefix(TAGS): oid for name, oid in named.items() if name.startswith(TAGS)}
+        peeled = {tag.removesuffix("^{}"): tags.pop(tag) for tag in [*tags] if tag.endswith("^{}")}
+        return cls(heads, tags, peeled)
+
+    def commit(self, tag: str) -> str:
+        """The id of the commit that the tag names."""
+        return self.peeled.get(tag, self.tags[tag])
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a REF leads. `name` is empty for a commit id; `object` is the tag object's id, else the commit's."""
+
+    ref: str
+    kind: Literal["branch", "tag", "commit"]
+    name: str
+    commit: str
+    object: str
+
+
+def check_ref(ref: str) -> str:
+    """The REF, unchanged, if it can name a branch, tag or commit (git-check-ref-format(1)); else UsageError."""
+    name = ref.removeprefix(HEADS).removeprefix(TAGS)
+    if not name or not ref.isprintable() or _NO_REF.search(name) or len(ref.encode()) > LONGEST_REF:
+        fix = "A REF is a branch, a tag, a commit id, `latest`, or for FlashInfer `matching`."
+        raise UsageError(f"{ref[:80]!a} cannot be a REF: git allows no such branch or tag.", fix)
+    return ref
+
+
+def resolve(ref: str, advertised: Advertised, repository: str, endpoint: str) -> Target:
+    """What `ref` is on this remote now.
+
+    `latest` is the newest release, always. A name that is both a branch and a tag is the branch, as in git-clone(1)
+    `--branch`; `refs/tags/NAME` is the tag. A full commit id is taken as it is; a short one has to be the beginning of
+    exactly one advertised id. Raises UsageError, with the nearest names, for what the remote does not have.
+    """
+    check_ref(ref)
+    place = f"{repository}: {redact(endpoint)}"
+    if ref == MATCHING:
+        raise UsageError(f"`{MATCHING}` is a word for FlashInfer; {repository} has nothing to match.")
+    name = latest(advertised.tags) if ref == LATEST else ref.removeprefix(HEADS).removeprefix(TAGS)
+    if name is None:
+        raise UsageError(f"{place} has no release tag, so `{LATEST}` means nothing there.", "Name a branch.")
+    if name in advertised.heads and ref != LATEST and not ref.startswith(TAGS):
+        return Target(ref, "branch", name, advertised.heads[name], advertised.heads[name])
+    if name in advertised.tags and not ref.startswith(HEADS):
+        return Target(ref, "tag", name, advertised.commit(name), advertised.tags[name])
+    oid = ref.lower()
+    commits = {advertised.tags[tag]: advertised.commit(tag) for tag in advertised.tags}
+    commits |= {tip: tip for tip in (*advertised.heads.values(), *advertised.peeled.values())}
+    if _OID.fullmatch(oid):
+        return Target(ref, "commit", "", commits.get(oid, oid), oid)
+    if _SHORT.fullmatch(oid):
+        found = {commit for tip, commit in commits.items() if tip.startswith(oid)}
+        if len(found) == 1:
+            return Target(ref, "commit", "", *found, *found)
+        why = "begins more than one id" if found else "begins the id of no branch or tag"
+        raise UsageError(f"{place}: {ref!a} {why}.", "Give the full commit id (40 or 64 characters).")
+    near = ", ".join(nearest(name, [LATEST, MATCHING, *advertised.tags, *advertised.heads]))
+    raise UsageError(
+        f"{place} has no branch, tag or commit {ref}.", f"The nearest names there: {near}." if near else ""
+    )
+
+
+def nearest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
+    """Up to `count` of the `names` that somebody who wrote `name` may have meant, the likeliest first."""
+    from difflib import get_close_matches
+
+    known = {other.casefold(): other for other in sorted(names) if other.isprintable()}
+    close = [known[each] for each in get_close_matches(name.casefold(), known, count)]
+    if asked := release(name):  # the releases below and above it
+        releases = [pair for pair in _releases(known.values()) if asked.is_prerelease or not pair[0].is_prerelease]
+        place = bisect_right(releases, asked, key=itemgetter(0))
+        close = [tag for _, tag in (*releases[:place][:-3:-1], *releases[place : place + 1])] + close
+    return list(dict.fromkeys(close))[:count]
+
+
+@cache
+def release(tag: str) -> Version | None:
+    """The version (PEP 440) that a tag names, or None.
+
+    `v0.6.7.post3` and `0.5.0rc2` are versions; `nightly-v0.6.9-20260504`, `aarch64`, `20240101` and local versions
+    such as `v0.2.0+cu124` (a build of a release, not a release) are none.
+    """
+    from packaging.version import Version
+
+    if not re.match(r"v?[0-9]+\.[0-9]+", tag):
+        return None
+    try:
+        version = Version(tag)
+    except ValueError:  # InvalidVersion, or a number too long for int()
+        return None
+    return None if version.local else version
+
+
+def same_place(names: Iterable[str], name: str) -> list[str]:
+    """Those of the names that no ref can have beside one called `name`: one is a folder of the other's."""
+    return [other for other in names if other.startswith(f"{name}/") or name.startswith(f"{other}/")]
+
+
+def _releases(tags: Iterable[str]) -> list[tuple[Version, str]]:
+    """(version, tag) from the lowest up; of two tags for one version the one with a `v` comes last."""
+    found = [(version, tag) for tag in tags if (version := release(tag)) is not None]
+    return sorted(found, key=lambda pair: (pair[0], pair[1].startswith("v"), pair[1]))
+
+
+def newest(tags: Iterable[str], specifier: SpecifierSet) -> str | None:
+    """The tag of the newest release that satisfies `specifier`; a pre-release only where nothing else does."""
+    fitting = [pair for pair in _releases(tags) if specifier.contains(pair[0], prereleases=True)]
+    finals = [pair for pair in fitting if not pair[0].is_prerelease]
+    return (finals or fitting)[-1][1] if fitting else None
+
+
+def latest(tags: Iterable[str]) -> str | None:
+    """The tag of the newest release by PEP 440: post-releases count, pre- and development releases do not."""
+    finals = [tag for version, tag in _releases(tags) if not version.is_prerelease]
+    return finals[-1] if finals else None
+
+
+def highest(tags: Iterable[str]) -> Version | None:
+    """The highest version that any tag names, pre-releases included: what SGLang's build goes by."""
+    return max((version for version, _ in _releases(tags)), default=None)

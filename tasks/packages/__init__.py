@@ -1,0 +1,1 @@
+"""One environment: layouts, metadata, requirements, installation."""

@@ -1,0 +1,111 @@
+"""Everything that differs between releases of the upstream repositories, as one table. A new layout is a new row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ..errors import SourcesError
+
+MB = 1_000_000
+GB = 1_000 * MB
+COMPANIONS = ("flashinfer-cubin", "flashinfer-jit-cache")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things lie in a checkout; paths are relative to it, with `/`.
+
+    `folder` is what gets installed ("" is the root). `markers` exist in this layout and tell it from the others; none
+    fit everything. `module` is what is imported ("" where only the distribution knows). Each of `directories` lists the
+    places where its content has been, the newest first. `companions` must have the package's own version.
+    """
+
+    folder: str
+    markers: tuple[str, ...]
+    module: str = ""
+    companions: tuple[str, ...] = ()
+    directories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    installable: bool = True
+
+    @property
+    def metadata_files(self) -> tuple[str, ...]:
+        """The files that tell name, version and requirements; not all of them exist everywhere."""
+        folder = f"{self.folder}/" if self.folder else ""
+        names = ("pyproject.toml", "setup.py", "setup.cfg", "version.txt")
+        return tuple(dict.fromkeys([*(f"{folder}{name}" for name in names), "version.txt"]))
+
+    def find_directories(self, exists: Callable[[str], bool]) -> dict[str, str | None]:
+        """Each key folder's path, None where it is missing. `exists` tells of a relative path whether it is there."""
+        return {name: next(filter(exists, places), None) for name, places in self.directories.items()}
+
+
+LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
+    "sglang": (
+        Layout("python", ("python/pyproject.toml", "python/sglang"), "sglang", (), {
+            "models": ("python/sglang/srt/models",),
+            "layers": ("python/sglang/srt/layers",),
+            "attention": ("python/sglang/srt/layers/attention",),
+            "moe": ("python/sglang/srt/layers/moe", "python/sglang/srt/layers/fused_moe_triton"),
+        }),
+    ),
+    "flashinfer": (
+        Layout("", ("pyproject.toml", "flashinfer"), "flashinfer", COMPANIONS, {  # v0.2.0 and later
+            "package": ("flashinfer",),
+            "headers": ("include/flashinfer",),
+            "sources": ("csrc",),
+            "tests": ("tests",),
+        }),
+        Layout("python", ("python/setup.py", "python/flashinfer"), "flashinfer", COMPANIONS, {  # v0.0.x to v0.1.6
+            "package": ("python/flashinfer",),
+            "headers": ("include/flashinfer",),
+            "sources": ("python/csrc", "src"),
+            "tests": ("python/tests",),
+        }),
+    ),
+}  # fmt: skip
+ANY: tuple[Layout, ...] = (
+    Layout("", ("pyproject.toml",)),
+    Layout("", ("setup.py",)),
+    Layout("python", ("python/pyproject.toml",)),
+    Layout("python", ("python/setup.py",)),
+    Layout("", (), installable=False),
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a repository costs in bytes: slim on disk, `--full` moved and on disk, installed with its dependencies."""
+
+    slim_disk: int
+    full_moved: int
+    full_disk: int
+    install: int
+
+
+COSTS: Mapping[str, Cost] = {  # measured, but for the clones of SGLang: its whole repository was not at hand
+    "sglang": Cost(120 * MB, 300 * MB, 500 * MB, 12 * GB),
+    "flashinfer": Cost(160 * MB, 212 * MB, 550 * MB, 300 * MB),
+}
+
+
+def cost(name: str) -> Cost:
+    """The measured cost of that repository, or a guess for one that nobody measured."""
+    return COSTS.get(name, Cost(100 * MB, 100 * MB, 300 * MB, 100 * MB))
+
+
+def find_layout(name: str, exists: Callable[[str], bool]) -> Layout:
+    """The layout of the repository configured as `name`.
+
+    `exists` tells of a path relative to the checkout whether it is there, on disk or in a tree listing. Raises
+    SourcesError, naming what was looked for, where SGLang or FlashInfer has none of its known layouts.
+    """
+    candidates = LAYOUTS.get(name, ANY)
+    for layout in candidates:
+        if all(map(exists, layout.markers)):
+            return layout
+    looked = ", then for ".join(" with ".join(layout.markers) for layout in candidates)
+    raise SourcesError(
+        f"{name}: the checkout has no layout that is known; looked for {looked}.",
+        f"See that sources.repositories.{name}.url and the REF are those of {name}.",
+    )

@@ -1,0 +1,167 @@
+"""What a package's own files say of it (PEP 621, setup.cfg, setup.py), read without running or building anything."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
+
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from ..errors import SourcesError
+from ..names import redact
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+RUST = {"setuptools-rust", "maturin"}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """A package before it is built. `version` is None where only the build knows it; `requires_python` may be empty."""
+
+    distribution: str
+    version: str | None
+    requires_python: str
+    requires: tuple[Requirement, ...]
+    extras: Mapping[str, tuple[Requirement, ...]]
+    build_requires: tuple[str, ...]
+    needs_rust: bool
+    needs_torch_to_build: bool
+
+    @property
+    def from_tags(self) -> bool:
+        """Whether the build takes the version from the tags (setuptools-scm)."""
+        return not self.version and any(re.match(r"setuptools[-_.]scm\b", each, re.I) for each in self.build_requires)
+
+    @property
+    def declared(self) -> tuple[Requirement, ...]:
+        """All that it requires, in the form of Requires-Dist: an extra's requirements have a marker (PEP 508)."""
+        return self.requires + tuple(_for_extra(each, extra) for extra in self.extras for each in self.extras[extra])
+
+
+def _for_extra(requirement: Requirement, extra: str) -> Requirement:
+    marked, marker = Requirement(str(requirement)), f"extra == '{extra}'"
+    marked.marker = Marker(f"({requirement.marker}) and {marker}" if requirement.marker else marker)
+    return marked
+
+
+def read_metadata(files: Mapping[str, bytes], folder: str) -> Metadata:
+    """The metadata of the package in `folder` ("" is the root).
+
+    `files` maps paths relative to the checkout to their content: those of `Layout.metadata_files` that exist. Raises
+    SourcesError, naming the file and the place in it, for a file that cannot be read as what it is.
+    """
+    where = f"{folder}/" if folder else ""
+    toml = f"{where}pyproject.toml"
+    pyproject = read_toml(files.get(toml, b""), toml)
+    project, system = (_get(pyproject, key, dict, toml) for key in ("project", "build-system"))
+    config, script, *versions = (
+        _decode(files.get(path, b""), path).strip()
+        for path in (f"{where}setup.cfg", f"{where}setup.py", f"{where}version.txt", "version.txt")
+    )
+    name = _get(project, "name", str, toml) or _keyword("name", config, script)
+    if not name:
+        raise SourcesError(f"{toml}, {where}setup.cfg and {where}setup.py name no distribution.")
+    python = _get(project, "requires-python", str, toml) or _keyword("python_requires", config, script)
+    build = _requirements(_get(system, "requires", list, toml), toml)
+    built_with = {canonicalize_name(each.name) for each in build}
+    imports_torch = bool(re.search(r"^(import|from)\b.*\btorch\b", script, re.M))
+    extras = _get(project, "optional-dependencies", dict, toml)
+    return Metadata(
+        distribution=name,
+        version=_version([_get(project, "version", str, toml), _keyword("version", config, script), *versions]),
+        requires_python=str(_parse(SpecifierSet, python, toml)),
+        requires=_requirements(_get(project, "dependencies", list, toml), toml),
+        extras={canonicalize_name(extra): _requirements(_get(extras, extra, list, toml), toml) for extra in extras},
+        build_requires=tuple(map(str, build)),
+        needs_rust=bool(built_with & RUST),
+        needs_torch_to_build=imports_torch and "torch" not in built_with,
+    )
+
+
+def read_toml(content: bytes, name: str) -> dict[str, Any]:
+    """The TOML document in `content`; SourcesError names the file and the line where there is none."""
+    try:
+        return tomllib.loads(_decode(content, name))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:  # the latter: nested too deeply
+        raise SourcesError(f"{name} is not TOML: {error}") from None
+
+
+def _decode(content: bytes, name: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SourcesError(f"{name} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
+def _get(table: Mapping[str, Any], key: str, kind: type[T], name: str) -> T:
+    """The entry, or an empty one of that type; SourcesError where it is of another."""
+    value = table.get(key, kind())
+    if not isinstance(value, kind):
+        raise SourcesError(f"{name}: `{key}` is {type(value).__name__}, expected was {kind.__name__}.")
+    return value
+
+
+def _parse(kind: Callable[[str], T], text: Any, name: str) -> T:
+    try:
+        return kind(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise SourcesError(f"{name}: {redact(repr(text)[:200])} cannot be read: {str(error)[:200]}") from None
+
+
+def _requirements(listed: Iterable[Any], name: str) -> tuple[Requirement, ...]:
+    return tuple(_parse(Requirement, each, name) for each in listed)
+
+
+def _keyword(keyword: str, config: str, script: str) -> str:
+    """What setup.cfg, or the call of `setup()` in setup.py, says in so many words; else nothing."""
+    found = re.search(rf"^{keyword}\s*=(.*)", config.partition("[metadata]")[2], re.M) or re.search(
+        rf"\b{keyword}\s*=\s*[\"'](.*?)[\"']", script.partition("setup(")[2]
+    )
+    return found[1].strip() if found else ""
+
+
+def _version(candidates: Iterable[str]) -> str | None:
+    """The first that is a version: version.txt may be the target of a symbolic link, a static version a placeholder."""
+    for text in candidates:
+        with suppress(ValueError):
+            return str(Version(text))
+    return None
+
+
+def sparse_folders(pyproject: Mapping[str, Any], submodule: str) -> tuple[str, ...] | None:
+    """The folders of the submodule at path `submodule` that the package ships, relative to it; None is all of it.
+
+    They come from `[tool.setuptools.package-dir]` (package -> folder) and `[tool.setuptools.package-data]` (package ->
+    patterns): what stands before a pattern's first wildcard. All of it, too, where one has an odd name.
+    """
+    root = PurePosixPath(submodule)
+    found: set[PurePosixPath] = set()
+    try:
+        places, data = (pyproject["tool"]["setuptools"][key] for key in ("package-dir", "package-data"))
+        for path in (PurePosixPath(places[name], each) for name in data if name in places for each in data[name]):
+            parts = list(takewhile(lambda part: not set(part) & set("*?["), path.parts[:-1]))
+            folder = PurePosixPath(*parts)
+            if root in folder.parents:
+                found.add(folder.relative_to(root))
+            elif folder in (root, *root.parents) and (len(parts) < len(path.parts) - 1 or path.name == "**"):
+                return None
+    except (KeyError, TypeError):  # no declaration, or not such as setuptools takes
+        return None
+    if not all(re.fullmatch(r"\w[\w.+ -]*", part) for folder in found for part in folder.parts):
+        return None
+    return tuple(sorted(str(folder) for folder in found if not found.intersection(folder.parents))) or None

@@ -1,0 +1,151 @@
+"""What is to be installed of one repository, and whether it is installed already."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from ..checkout.state import Checkout
+from .environment import Distribution, Environment
+from .matching import FLASHINFER
+from .metadata import Metadata
+from .requirements import missing_requirements
+
+BUILD_FILES = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "version.txt")
+STAMP = "installed.json"
+HOOKS = ("BUILD_NVEP", "BUILD_NIXL_EP", "BUILD_NCCL_EP", "FLASHINFER_BUILD_NO_PIP")
+
+
+@dataclass(frozen=True)
+class Package:
+    """What gets installed: `folder` holds its pyproject.toml or setup.py, `version` is the checkout's (empty: unknown).
+
+    In `git_dir` is remembered what of it was installed where. `companions` must have the package's version. `held` are
+    distributions that will come from a checkout that is not there yet, and not from an index.
+    """
+
+    repository: str
+    folder: Path
+    metadata: Metadata
+    version: str
+    module: str
+    commit: str
+    git_dir: Path
+    extras: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, checkout: Checkout) -> Package:
+        """What is to be installed of a checkout. Raises SourcesError where its metadata cannot be read."""
+        layout, metadata = checkout.layout, checkout.metadata
+        return cls(
+            repository=checkout.repository.name,
+            folder=checkout.path / layout.folder,
+            metadata=metadata,
+            version=checkout.version,
+            module=layout.module or metadata.distribution.replace("-", "_"),
+            commit=checkout.head,
+            git_dir=checkout.git_dir,
+            extras=checkout.repository.extras,
+            companions=layout.companions,
+        )
+
+    @property
+    def name(self) -> str:
+        """The distribution's normalized name."""
+        return canonicalize_name(self.metadata.distribution)
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Other distributions that bring the same module: FlashInfer changed its name once."""
+        return tuple(name for name in FLASHINFER if name != self.name) if self.name in FLASHINFER else ()
+
+    @property
+    def declared(self) -> tuple[Requirement, ...]:
+        """What the source says it requires, in the form of Requires-Dist: an extra's requirements have a marker."""
+        return self.metadata.declared
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Environment variables for the build, none of which the user has set."""
+        values = {}
+        if self.version and self.metadata.from_tags:
+            # A checkout of a release is that release, though there are newer tags.
+            values[f"SETUPTOOLS_SCM_PRETEND_VERSION_FOR_{re.sub('[-_.]+', '_', self.name).upper()}"] = self.version
+        if self.name in FLASHINFER and not any(hook in os.environ for hook in HOOKS):
+            # By default FlashInfer's build hook downloads CUDA wheels and compiles nixl, up to three times, into the
+            # build's own environment, which is thrown away.
+            values |= {"BUILD_NVEP": "0", "FLASHINFER_BUILD_NO_PIP": "1"}
+        return {name: value for name, value in values.items() if name not in os.environ}
+
+    def fits(self, version: str) -> bool:
+        """Whether it is this package's version (PEP 440, less what comes after a `+`)."""
+        try:
+            return not self.version or Version(version).public == Version(self.version).public
+        except InvalidVersion:
+            return version == self.version
+
+    def is_checkout(self, found: Distribution | None) -> bool:
+        """Whether what was found installed is this checkout: editable (PEP 610), from its folder, in its version."""
+        if not found or found.broken or not found.editable or not found.location:
+            return False
+        return found.location.resolve() == self.folder.resolve() and self.fits(found.version)
+
+    def is_current(self, environment: Environment, deps: bool, ours: Iterable[str]) -> bool:
+        """Whether it is installed as it is now; with `deps` also what it requires, but for the names in `ours`."""
+        found = environment.distribution(self.name)
+        if not found or not self.is_checkout(found) or any(map(environment.distribution, self.aliases)):
+            return False
+        stamp = _stamps(self).get(str(environment.prefix))
+        if not isinstance(stamp, dict) or stamp.get("state") != _state(self) or deps > bool(stamp.get("deps")):
+            return False
+        if any(other and not self.fits(other.version) for other in map(environment.distribution, self.companions)):
+            return False
+        missing = missing_requirements(environment, found, self.extras) if deps else ()
+        return all(_name(one.requirement) in ours for one in missing)
+
+    def remember(self, environment: Environment, deps: bool | None) -> None:
+        """Keep that it is installed as it is now, with its requirements or without; or, with None, that it is not."""
+        stamps = _stamps(self)
+        stamps.pop(str(environment.prefix), None)
+        if deps is not None:
+            stamps[str(environment.prefix)] = {"state": _state(self), "deps": deps}
+        fresh = self.git_dir / f"{STAMP}.{os.getpid()}"
+        fresh.write_text(json.dumps(stamps, indent=1), encoding="utf-8")
+        fresh.replace(self.git_dir / STAMP)
+
+
+def names(packages: Sequence[Package]) -> set[str]:
+    """The distributions that come with these packages and from nowhere else."""
+    return {n for one in packages for n in (one.name, *one.aliases, *one.companions, *one.held)}
+
+
+def _stamps(package: Package) -> dict[str, Any]:
+    try:
+        stamps = json.loads((package.git_dir / STAMP).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stamps if isinstance(stamps, dict) else {}
+
+
+def _state(package: Package) -> str:
+    digest = hashlib.sha256(json.dumps([package.commit, sorted(package.extras), sorted(package.companions)]).encode())
+    for name in BUILD_FILES:
+        file = package.folder / name
+        digest.update(hashlib.sha256(file.read_bytes() if file.is_file() else b"").digest())
+    return digest.hexdigest()
+
+
+def _name(requirement: Requirement | str) -> str:
+    return canonicalize_name(Requirement(str(requirement)).name)

@@ -1,0 +1,1 @@
+"""Checks of checkouts, packages and trace data."""

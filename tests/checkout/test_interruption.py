@@ -1,0 +1,238 @@
+"""Stopped at any moment, by a signal or a left-over lock, the next run completes with no manual step."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasks.git.fetch import present
+from tests.conftest import Project
+from tests.reliability.kills import SCENARIOS, World, kill_once
+from tests.sources import Sources, work
+from tests.upstream.host import GitHost
+from tests.upstream.store import Upstream
+
+pytest_plugins = ("tests.sources",)
+FETCH = r"upload-pack\? fetch"
+FIRST, KILLS = int(os.environ.get("FIRST_KILL", "0")), int(os.environ.get("KILLS", "12"))  # see tests/reliability
+
+
+def ended(group: int, within: float = 10) -> bool:
+    """Whether no process of the group lives any more, soon."""
+    limit = time.monotonic() + within
+    while time.monotonic() < limit:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.parametrize("seed", range(FIRST, FIRST + KILLS))
+def test_a_run_that_is_killed_at_any_moment_is_finished_by_the_next(
+    seed: int, project: Project, host: GitHost, upstream: Upstream, record_property: Callable[[str, object], None]
+) -> None:
+    scenario = list(SCENARIOS)[seed % len(SCENARIOS)]
+    record_property("scenario", scenario)
+    record_property("killed", kill_once(World(project, host, upstream), scenario, seed))
+
+
+@pytest.mark.parametrize("to_all", [True, False], ids=["to the group", "to invoke alone"])
+def test_ctrl_c_ends_promptly_with_all_children_and_leaves_no_partial_checkout(
+    to_all: bool, project: Project, host: GitHost
+) -> None:
+    stalled = host.fault("stall", r"flashinfer.*upload-pack\? fetch", after=500)
+    process = project.start("clone")
+    assert stalled.fired.wait(60)
+    (os.killpg if to_all else os.kill)(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in out + err
+    assert "Interrupted" in err
+    assert ended(process.pid)
+    assert {path.name for path in project.tmp.iterdir()} <= {".lock", "sglang"}
+    stalled.release.set()
+    project.invoke("clone")
+
+
+def test_ctrl_c_ends_the_wait_for_the_next_try(project: Project, host: GitHost) -> None:
+    host.fault("status", "GET", status=503, times=99)
+    process = project.start("clone")
+    assert process.stderr
+    for line in process.stderr:
+        if "Try 3 of 5" in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_during_an_update_leaves_the_checkout_as_it_was(project: Project, host: GitHost) -> None:
+    project.invoke("clone", "--flashinfer-branch=v0.3.0")
+    before = work(project.tmp / "flashinfer")
+    stalled = host.fault("stall", rf"nixl.*{FETCH}", after=50)
+    process = project.start("update")
+    assert stalled.fired.wait(60)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    after = work(project.tmp / "flashinfer")
+    new = r"^\.git/modules/3rdparty/(cccl|nixl)"  # repositories of submodules that nothing refers to yet
+    assert {path: file for path, file in after.items() if not re.search(new, path)} == before
+
+
+def test_orphans_of_a_killed_parent_do_not_disturb_the_next_run(
+    project: Project, host: GitHost, upstream: Upstream
+) -> None:
+    stalled = [host.fault("stall", rf"{name}.*{FETCH}", after=300) for name in ("sglang", "cutlass")]
+    process = project.start("clone")
+    assert all(each.fired.wait(60) for each in stalled)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not ended(process.pid, 0.1), "its children live on"
+    host.faults.clear()
+    project.invoke("clone")
+    for each in stalled:
+        each.release.set()
+    assert ended(process.pid)
+    for name in ("sglang", "flashinfer"):
+        assert project.git(name, "rev-parse", "HEAD") == upstream.commit(name)
+        assert project.git(name, "status", "--porcelain") == ""
+        project.git(name, "fsck", "--connectivity-only")
+
+
+LOCKS = ("index.lock", "HEAD.lock", "config.lock", "shallow.lock", "packed-refs.lock", "refs/heads/main.lock")
+
+
+@pytest.mark.parametrize("where", [".git", ".git/modules/3rdparty/cutlass"])
+def test_locks_that_a_dead_git_left_are_no_obstacle(where: str, flashinfer: Sources, upstream: Upstream) -> None:
+    flashinfer("clone", flashinfer="v0.6.7.post3")
+    git_dir = flashinfer.path / "flashinfer" / where
+    for lock in LOCKS:
+        (git_dir / lock).parent.mkdir(parents=True, exist_ok=True)
+        (git_dir / lock).touch()
+    packs = ("objects/pack/tmp_pack_left", f"objects/pack/pack-{'0' * 40}.pack")  # half a pack, one without its index
+    for pack in packs:
+        (git_dir / pack).write_text("PACK")
+    flashinfer("update", flashinfer="main")
+    assert flashinfer.head("flashinfer") == upstream.commit("flashinfer")
+    assert not [left for left in (*LOCKS, *packs) if (git_dir / left).exists()]
+
+
+def test_a_pack_whose_index_is_about_to_come_hides_no_other(sglang: Sources) -> None:
+    sglang("clone")
+    git_dir = sglang.path / "sglang/.git"
+    (git_dir / f"objects/pack/pack-{'0' * 40}.pack").write_text("PACK")
+    head = sglang.head("sglang")
+    assert present(git_dir, [head, "0" * 40]) == {head}
+
+
+def test_a_lock_that_a_living_git_holds_is_left_to_it(sglang: Sources) -> None:
+    sglang("clone", sglang="v0.5.3")
+    lock = sglang.path / "sglang/.git/index.lock"
+    lock.touch()
+    command = ["git", "cat-file", "--batch"]
+    with subprocess.Popen(command, cwd=sglang.path / "sglang", stdin=subprocess.PIPE) as living:
+        result = sglang("update", check=5, sglang="main")
+        assert f"process {living.pid}" in result.err
+        assert lock.exists()
+        assert living.stdin
+        living.stdin.close()
+    sglang("update", sglang="main")
+
+
+def cut_off(sources: Sources, repository: str, moving: str) -> None:
+    """Let the record say that a move to the commit was cut off."""
+    file = sources.path / repository / ".git/sources.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "moving": moving}))
+
+
+def test_an_update_that_was_cut_off_is_finished_though_the_remote_has_moved_on(
+    sglang: Sources, upstream: Upstream
+) -> None:
+    sglang("clone")
+    first = upstream.add_commit("sglang", "main", {"first.txt": "first\n", "README.md": "first\n"})
+    sglang.git("sglang", "fetch", "-q", "origin", "main")
+    sglang.git("sglang", "archive", f"--output={os.devnull}", first)  # a move begins when all files have come
+    cut_off(sglang, "sglang", first)
+    for name in ("first.txt", "README.md"):  # written, when the move was cut off
+        (sglang.path / "sglang" / name).write_text("first\n")
+    second = upstream.force_push("sglang", "main", {"second.txt": "second\n"})
+    sglang("update")
+    assert sglang.head("sglang") == second
+    assert sglang.git("sglang", "status", "--porcelain") == ""
+    assert not (sglang.path / "sglang/first.txt").exists()
+
+
+def test_a_file_that_was_edited_after_a_cut_off_is_left_alone(sglang: Sources, upstream: Upstream) -> None:
+    sglang("clone")
+    first = upstream.add_commit("sglang", "main", {"README.md": "first\n"})
+    sglang.git("sglang", "fetch", "-q", "origin", "main")
+    cut_off(sglang, "sglang", first)
+    (sglang.path / "sglang/README.md").write_text("mine\n")
+    result = sglang("update", check=5)
+    assert (sglang.path / "sglang/README.md").read_text() == "mine\n"
+    sglang.fix(result)
+    sglang("update")
+    assert (sglang.path / "sglang/README.md.mine").read_text() == "mine\n"
+
+
+def test_history_ends_cleanly_where_git_was_killed_before_it_said_so(sglang: Sources, upstream: Upstream) -> None:
+    sglang("clone", sglang="v0.5.3")
+    sglang("update", sglang="main")
+    new = upstream.commit("sglang")
+    sglang("update", sglang="v0.5.3")
+    for ref in ("refs/heads/main", "refs/remotes/origin/main"):  # which come later
+        sglang.git("sglang", "update-ref", "-d", ref)
+    shallow = sglang.path / "sglang/.git/shallow"
+    shallow.write_text("".join(f"{oid}\n" for oid in shallow.read_text().split() if oid != new))
+    sglang("update", sglang="main")
+    assert sglang.git("sglang", "log", "--oneline").count("\n") == 0
+    sglang.git("sglang", "fsck", "--connectivity-only")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda git_dir: (git_dir / "config").write_text("[core]\n\tbare = true\n"),
+        lambda git_dir: (git_dir / "HEAD").unlink(),
+        lambda git_dir: (git_dir / "config").unlink(),
+    ],
+    ids=["without remote", "without HEAD", "without config"],
+)
+def test_a_submodules_repository_that_was_being_made_is_made(
+    broken: Callable[[Path], object], flashinfer: Sources, upstream: Upstream
+) -> None:
+    flashinfer("clone", flashinfer="v0.6.7.post3")
+    git_dir = flashinfer.path / "flashinfer/.git/modules/3rdparty/cccl"
+    git_dir.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["git", "init", "-q", "--bare", "--template=", git_dir], check=True)
+    broken(git_dir)
+    flashinfer("update", flashinfer="main")
+    assert flashinfer.git("flashinfer/3rdparty/cccl", "status", "--porcelain") == ""
+    assert "cccl" in flashinfer.git("flashinfer/3rdparty/cccl", "config", "remote.origin.url")
+    assert flashinfer.git("flashinfer", "status", "--porcelain") == ""
+
+
+def test_nothing_is_left_running(project: Project) -> None:
+    process = project.start("clone")
+    process.communicate(timeout=120)
+    assert not [each for each in psutil.process_iter(["name"]) if _in_group(each, process.pid)]
+
+
+def _in_group(process: psutil.Process, group: int) -> bool:
+    try:
+        return os.getpgid(process.pid) == group
+    except ProcessLookupError:
+        return False

@@ -1,0 +1,402 @@
+"""What is moved, asked and started: exactly what the work needs, and nothing twice."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sysconfig
+import threading
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tasks.checkout.download import METADATA
+from tests.conftest import Project
+from tests.sources import Sources, fingerprint
+from tests.upstream.host import GitHost
+from tests.upstream.store import PATHS, Gitlink, Upstream, git
+
+pytest_plugins = ("tests.sources",)
+FETCH = r"upload-pack\? fetch"
+CONES = {  # what the small FlashInfer declares
+    "cutlass": ("include/", "tools/util/include/"),
+    "spdlog": ("include/",),
+    "cccl": ("cub/cub/", "libcudacxx/include/", "thrust/thrust/"),
+    "nixl": ("",),
+}
+
+
+def packed(git_dir: Path) -> Counter[str]:
+    """How often each object is in the packs."""
+    found: Counter[str] = Counter()
+    for index in git_dir.glob("objects/pack/*.idx"):
+        with index.open("rb") as stream:
+            told = subprocess.run(["git", "show-index"], stdin=stream, capture_output=True, text=True, check=True)
+        found.update(line.split()[1] for line in told.stdout.splitlines())
+    return found
+
+
+def blobs(upstream: Upstream, name: str, revision: str) -> dict[str, str]:
+    """Path -> object id of the files at a revision."""
+    listed = [line.split("\t") for line in git(upstream.path(name), "ls-tree", "-r", revision).splitlines()]
+    return {path: head.split()[2] for head, path in listed if " blob " in head}
+
+
+def kinds(upstream: Upstream, name: str, oids: set[str]) -> dict[str, str]:
+    """Object id -> commit, tree, blob or tag."""
+    told = subprocess.run(
+        ["git", "cat-file", "--batch-check=%(objectname) %(objecttype)"],
+        cwd=upstream.path(name), input="\n".join(oids), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return dict(line.split() for line in told.stdout.splitlines())
+
+
+def examples(upstream: Upstream, commit: str) -> set[str]:
+    """The object ids of cutlass' examples, which FlashInfer does not ship."""
+    return {oid for path, oid in blobs(upstream, "cutlass", commit).items() if path.startswith("examples/")}
+
+
+def shipping_examples(upstream: Upstream) -> str:
+    """FlashInfer's pyproject.toml, if it did."""
+    text, line = upstream.read("flashinfer", "pyproject.toml"), '"tools/util/include/**"'
+    assert line in text
+    return text.replace(line, f'{line}, "examples/**"')
+
+
+@pytest.fixture
+def git_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Counter[str]]:
+    """A function that tells which git processes were started since it was last asked, the host's not counted."""
+    real, folder, log = shutil.which("git"), tmp_path / "first on the path", tmp_path / "processes"
+    folder.mkdir()
+    (folder / "git").write_text(f'#!/bin/sh\necho "$*" >> "{log}"\nexec {real} "$@"\n')
+    (folder / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+    def processes() -> Counter[str]:
+        lines = log.read_text().splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        asked = (line for line in lines if "core.sshCommand" not in line)  # once in a Python process, like the version
+        words = (re.sub(r"-[cC] \S+ ", "", line).split()[0] for line in asked)
+        return Counter(word for word in words if word not in ("http-backend", "version"))
+
+    return processes
+
+
+def test_a_cold_clone_brings_the_files_of_one_commit_and_the_commits_of_version_tags(
+    sources: Sources, upstream: Upstream
+) -> None:
+    sources("clone")
+    for name in ("sglang", "flashinfer"):
+        here = packed(sources.path / name / ".git")
+        kind = kinds(upstream, name, set(here))
+        got = {oid for oid, what in kind.items() if what == "blob"}
+        assert got == set(blobs(upstream, name, "main").values())
+        metadata = {oid for path, oid in blobs(upstream, name, "main").items() if path in METADATA}
+        assert {oid for oid in got if here[oid] > 1} <= metadata, "what says what else is needed comes first"
+        trees = git(upstream.path(name), "rev-list", "--objects", "--no-object-names", "--no-walk", "main").splitlines()
+        assert {oid for oid, what in kind.items() if what == "tree"} <= set(trees)
+        assert sources.git(name, "rev-list", "--count", "HEAD") == "1"
+        tags = sources.git(name, "tag").splitlines()
+        assert "aarch64" not in tags
+        assert {sources.git(name, "rev-parse", f"{tag}^{{commit}}") for tag in tags} <= set(here)
+
+
+def test_a_cold_clone_brings_of_submodules_the_declared_folders(flashinfer: Sources, upstream: Upstream) -> None:
+    flashinfer("clone")
+    for name, cone in CONES.items():
+        place = f"3rdparty/{name}"
+        commit = flashinfer.head(f"flashinfer/{place}")
+        here = packed(flashinfer.path / "flashinfer/.git/modules" / place)
+        folders = {f"{parent}/".replace("./", "") for folder in cone for parent in Path(folder).parents}
+        wanted = {
+            oid for path, oid in blobs(upstream, name, commit).items()
+            if path.startswith(cone) or f"{Path(path).parent}/".replace("./", "") in folders
+        }  # fmt: skip
+        assert {oid for oid, what in kinds(upstream, name, set(here)).items() if what == "blob"} == wanted
+        assert set(here.values()) == {1}
+
+
+def test_a_cold_clone_asks_each_remote_as_little_as_it_can(sources: Sources, host: GitHost) -> None:
+    sources("clone")
+    asked = {name: host.count(rf"/{path}\.git.*{FETCH}") for name, path in PATHS.items()}
+    own, slim, whole = 4, 2, 1  # the tree, then its metadata, then tags and files; the tree, then files; all of it
+    expected = {"sglang": own, "flashinfer": own, "cutlass": slim, "spdlog": slim, "cccl": slim, "nixl": whole}
+    assert {name: count for name, count in asked.items() if count} == expected
+    assert host.count("ls-refs") == 2
+    assert len(host.requests) == 2 * (sum(expected.values()) + 2), "one GET and one POST for each"
+
+
+def test_a_cold_clone_moves_a_fraction_of_what_git_moves(flashinfer: Sources, host: GitHost, tmp_path: Path) -> None:
+    flashinfer("clone")
+    moved = host.bytes_sent
+    host.reset()
+    plain = ["git", "clone", "-q", "--recurse-submodules", "https://github.com/flashinfer-ai/flashinfer.git", "plain"]
+    subprocess.run(plain, cwd=tmp_path, check=True)
+    assert moved < host.bytes_sent / 2
+
+
+@pytest.mark.parametrize(
+    ("names", "on"),
+    [
+        (("sglang", "flashinfer"), "ls-refs"),
+        (("sglang", "flashinfer"), "fetch"),
+        (("cutlass", "spdlog", "cccl", "nixl"), "fetch"),
+    ],
+)
+def test_remotes_are_asked_side_by_side(names: tuple[str, ...], on: str, sources: Sources, host: GitHost) -> None:
+    together = threading.Barrier(len(names))
+    for name in names:
+        host.fault("hook", rf"{PATHS[name]}\.git.* {on}", call=lambda: together.wait(30))
+    sources("clone")
+    assert not together.broken
+
+
+def test_a_cold_clone_starts_few_git_processes(flashinfer: Sources, git_processes: Callable[[], Counter[str]]) -> None:
+    flashinfer("clone")
+    started = git_processes()
+    own = Counter({"init": 2, "fetch": 4, "ls-tree": 1, "cat-file": 1, "config": 3, "update-ref": 1, "checkout": 1})
+    slim = Counter({"init": 1, "fetch": 2, "ls-tree": 1, "config": 1, "checkout": 1})
+    whole = slim - Counter({"fetch": 1})
+    asked = Counter({"ls-remote": 1, "for-each-ref": 1})
+    assert started == asked + own + slim + slim + slim + whole
+
+
+def test_nothing_new_is_one_question_and_not_a_file_written(
+    sources: Sources, host: GitHost, git_processes: Callable[[], Counter[str]]
+) -> None:
+    sources("clone")
+    sources("update")
+    before = fingerprint(sources.path.parent, r"(^|/)(\.lock|processes|venv|upstream)")
+    host.reset()
+    git_processes()
+    sources("update")
+    started = git_processes()
+    assert [str(request).split("/")[-1] for request in host.requests].count("git-upload-pack? ls-refs") == 2
+    assert len(host.requests) == 4
+    assert fingerprint(sources.path.parent, r"(^|/)(\.lock|processes|venv|upstream)") == before
+    of_each = ("config", "for-each-ref", "ls-remote", "ls-tree")  # its remote, its refs, the question, its submodules
+    assert started == Counter(dict.fromkeys(of_each, 2)) + Counter({"config": 1}), ".gitmodules"
+
+
+def test_a_second_setup_asks_one_question_and_starts_no_installer(
+    project: Project, host: GitHost, tmp_path: Path
+) -> None:
+    project.environ["PATH"] += f":{sysconfig.get_path('scripts')}"  # where the tests' uv is
+    project.invoke("setup", "--no-deps", check=None)
+    seen = r"(^|/)(\.lock|__pycache__)|\.pyc$"
+    before = fingerprint(project.tmp, seen), fingerprint(project.environment.path, seen)
+    installed = min(
+        int((project.tmp / name / ".git/installed.json").stat().st_mtime) for name in ("sglang", "flashinfer")
+    )
+    for place in ("sglang", "flashinfer", "flashinfer/3rdparty/spdlog"):
+        files = [project.tmp / place / name for name in project.git(place, "ls-files").splitlines()]
+        newest = max(int(file.stat().st_mtime) for file in files if file.is_file())
+        index = Path(project.git(place, "rev-parse", "--absolute-git-dir"), "index")
+        assert int(index.stat().st_mtime) > newest or installed <= newest, "git has nothing to read again"
+    host.reset()
+    folder, log = tmp_path / "first on the path", tmp_path / "installers"
+    folder.mkdir()
+    for name in ("uv", "pip"):
+        (folder / name).write_text(f'#!/bin/sh\necho "$0 $*" >> "{log}"\n')
+        (folder / name).chmod(0o755)
+    result = project.invoke(
+        "setup", "--no-deps", check=None, env={"PATH": f"{folder}{os.pathsep}{project.environ['PATH']}"}
+    )
+    assert len(host.requests) == 4
+    assert not log.exists(), f"{log.read_text()}\n{result.out}"
+    assert (fingerprint(project.tmp, seen), fingerprint(project.environment.path, seen)) == before
+
+
+def test_an_update_of_one_commit_moves_what_that_commit_changed(
+    flashinfer: Sources, host: GitHost, upstream: Upstream, git_processes: Callable[[], Counter[str]]
+) -> None:
+    flashinfer("clone")
+    git_dir, old = flashinfer.path / "flashinfer/.git", upstream.commit("flashinfer")
+    before = packed(git_dir)
+    new = upstream.add_commit("flashinfer", "main", {"include/flashinfer/new.cuh": "// new\n", "README.md": "new\n"})
+    host.reset()
+    git_processes()
+    flashinfer("update")
+    started = git_processes()
+    listed = git(upstream.path("flashinfer"), "rev-list", "--objects", "--no-object-names", f"{old}..{new}").split()
+    moved = packed(git_dir) - before
+    assert set(moved) >= set(listed) and set(moved.values()) == {1}
+    more = kinds(upstream, "flashinfer", set(moved) - set(listed))
+    assert list(more.values()) in ([], ["tree"]), "git spares itself the search in trees that it would send"
+    assert host.count(FETCH) == host.count(rf"flashinfer\.git.*{FETCH}") == 2
+    assert host.bytes_sent < 5000
+    looking = Counter({"config": 1, "for-each-ref": 1, "ls-remote": 1, "ls-files": 2, "status": 1, "rev-list": 1})
+    bringing = Counter({"fetch": 2, "ls-tree": 2, "rev-list": 1, "cat-file": 1, "config": 1})
+    moving = Counter({"rev-list": 1, "update-ref": 1, "config": 2, "checkout": 1, "for-each-ref": 1})
+    submodules = Counter({"ls-files": len(CONES), "status": len(CONES)})
+    assert started == looking + bringing + moving + submodules
+
+
+def test_no_history_is_brought_where_local_work_is_in_the_way(flashinfer: Sources, host: GitHost) -> None:
+    flashinfer("clone")
+    (flashinfer.path / "flashinfer/version.txt").write_text("mine\n")
+    host.reset()
+    flashinfer("update", full=True, check=5)
+    assert host.count(FETCH) == 0
+
+
+def test_an_update_of_one_submodule_asks_no_other(flashinfer: Sources, host: GitHost, upstream: Upstream) -> None:
+    flashinfer("clone")
+    commit = upstream.add_commit("cutlass", "main", {"include/cutlass/new.h": "// new\n", "examples/new.cu": "// no\n"})
+    upstream.add_commit("flashinfer", "main", {"3rdparty/cutlass": Gitlink(commit)})
+    host.reset()
+    flashinfer("update")
+    assert host.count("spdlog|cccl|nixl") == 0
+    assert host.count(rf"cutlass\.git.*{FETCH}") == 2
+    assert (flashinfer.path / "flashinfer/3rdparty/cutlass/include/cutlass/new.h").exists()
+    assert not (flashinfer.path / "flashinfer/3rdparty/cutlass/examples").exists()
+
+
+def test_a_release_that_declares_another_folder_gets_that_folder_and_moves_no_more(
+    flashinfer: Sources, host: GitHost, upstream: Upstream
+) -> None:
+    flashinfer("clone")
+    upstream.add_commit("flashinfer", "main", {"pyproject.toml": shipping_examples(upstream)})
+    commit = flashinfer.head("flashinfer/3rdparty/cutlass")
+    git_dir = flashinfer.path / "flashinfer/.git/modules/3rdparty/cutlass"
+    before = packed(git_dir)
+    host.reset()
+    flashinfer("update")
+    assert set(packed(git_dir) - before) == examples(upstream, commit) - set(before)
+    assert host.count(rf"cutlass\.git.*{FETCH}") == 1
+    assert (flashinfer.path / "flashinfer/3rdparty/cutlass/examples/part0.h").exists()
+    assert flashinfer.git("flashinfer/3rdparty/cutlass", "status", "--porcelain") == ""
+
+
+def test_a_release_and_a_submodule_that_change_together_move_each_file_once(
+    flashinfer: Sources, host: GitHost, upstream: Upstream
+) -> None:
+    flashinfer("clone")
+    commit = upstream.add_commit("cutlass", "main", {f"examples/part{n}.h": f"// {n}\n" for n in range(3)})
+    files: dict[str, str | bytes | Gitlink | None] = {"3rdparty/cutlass": Gitlink(commit)}
+    files["pyproject.toml"] = shipping_examples(upstream)
+    git_dir = flashinfer.path / "flashinfer/.git/modules/3rdparty/cutlass"
+    before = packed(git_dir)
+    upstream.add_commit("flashinfer", "main", files)
+    host.reset()
+    flashinfer("update")
+    here = set(packed(git_dir) - before)
+    got = {oid for oid, kind in kinds(upstream, "cutlass", here).items() if kind == "blob"}
+    assert got == examples(upstream, commit) - set(before), "files of the former commit are not asked for"
+    assert host.count(rf"cutlass\.git.*{FETCH}") == 2
+    assert (flashinfer.path / "flashinfer/3rdparty/cutlass/examples/part0.h").read_text() == "// 0\n"
+
+
+def test_a_second_worktree_moves_no_object_and_stays_whole_without_the_cache(
+    sources: Sources, host: GitHost, upstream: Upstream, tmp_path: Path
+) -> None:
+    sources.settings["cache"] = str(tmp_path / "cache")
+    sources("clone")
+    sources.path = tmp_path / "second"
+    host.reset()
+    assert "  moved  " not in sources("clone").out, "a column of the table, empty for all"
+    assert host.count(FETCH) == 0
+    assert host.count("ls-refs") == 2
+    shutil.rmtree(tmp_path / "cache")
+    shutil.rmtree(tmp_path / "tmp")
+    for place in ("sglang", "flashinfer", "flashinfer/3rdparty/cutlass"):
+        sources.git(place, "fsck", "--connectivity-only")
+        assert sources.git(place, "status", "--porcelain") == ""
+        sources.git(place, "log", "-p", "-1")
+    new = upstream.add_commit("flashinfer", "main", {"new.txt": "new\n"})
+    sources("update")
+    assert sources.head("flashinfer") == new
+
+
+def test_an_update_in_a_second_worktree_moves_what_the_first_one_had_not(
+    flashinfer: Sources, host: GitHost, upstream: Upstream, tmp_path: Path
+) -> None:
+    first = flashinfer.path
+    flashinfer("clone")
+    flashinfer.path = tmp_path / "second"
+    flashinfer("clone")
+    upstream.add_commit("flashinfer", "main", {"new.txt": "new\n"})
+    flashinfer("update")
+    flashinfer.path = first
+    host.reset()
+    flashinfer("update")
+    assert host.count(FETCH) == 0
+    assert flashinfer.git("flashinfer", "status", "--porcelain") == ""
+
+
+def test_no_cache_is_kept_where_none_is_wanted(sglang: Sources, host: GitHost, tmp_path: Path) -> None:
+    sglang.settings["cache"] = ""
+    sglang("clone")
+    assert not (tmp_path / "home/.cache").exists()
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
+def test_full_brings_whole_histories_and_says_first_what_that_costs(
+    later: bool, flashinfer: Sources, host: GitHost, upstream: Upstream
+) -> None:
+    if later:
+        flashinfer("clone")
+    result = flashinfer("update" if later else "clone", full=True)
+    assert result.out.index("whole history moves about") < result.out.index("fetch --no-tags")
+    revisions = ["main", *flashinfer.git("flashinfer", "tag").splitlines()]
+    for revision in revisions:
+        count = git(upstream.path("flashinfer"), "rev-list", "--count", revision)
+        assert flashinfer.git("flashinfer", "rev-list", "--count", revision) == count
+    assert not (flashinfer.path / "flashinfer/.git/shallow").exists()
+    host.reset()
+    for name in CONES:
+        place = f"flashinfer/3rdparty/{name}"
+        files = flashinfer.git(place, "ls-files").splitlines()
+        assert all((flashinfer.path / place / file).exists() for file in files)
+        assert flashinfer.git(place, "rev-parse", "--is-shallow-repository") == "false"
+        flashinfer.git(place, "fsck")
+    flashinfer.git("flashinfer", "fsck")
+    assert host.requests == [], "everything is here"
+    upstream.add_commit("flashinfer", "main", {"new.txt": "new\n"})
+    flashinfer("update")
+    assert flashinfer.git("flashinfer", "merge-base", "HEAD~1", "v0.6.7.post3")
+
+
+@pytest.mark.parametrize(
+    ("filters", "anysha", "protocol0"),
+    [(False, True, False), (True, False, True), (True, True, True), (False, False, True)],
+    ids=["no filters", "no ids", "protocol 0", "nothing of these"],
+)
+def test_a_remote_that_can_less_still_serves(
+    filters: bool, anysha: bool, protocol0: bool, flashinfer: Sources, host: GitHost, upstream: Upstream
+) -> None:
+    host.filters, host.anysha, host.protocol0 = filters, anysha, protocol0
+    flashinfer.settings["cache"] = ""
+    for task, ref in (("clone", "v0.6.7.post3"), ("update", "main")):
+        flashinfer(task, flashinfer=ref)
+        assert flashinfer.head("flashinfer") == upstream.commit("flashinfer", ref)
+        assert flashinfer.git("flashinfer", "status", "--porcelain", "--ignore-submodules=none") == ""
+        flashinfer.git("flashinfer", "fsck", "--connectivity-only")
+    flashinfer.git("flashinfer/3rdparty/cutlass", "fsck", "--connectivity-only")
+
+
+@pytest.mark.parametrize("count", [2, 20])
+def test_more_repositories_are_more_requests_but_not_more_rounds(
+    count: int, sources: Sources, host: GitHost, upstream: Upstream
+) -> None:
+    names = [f"some/project{number}" for number in range(count)]
+    for name in names:
+        upstream.add_commit(name, "main", {"README.md": f"{name}\n"})
+    sources.repositories.clear()
+    sources.repositories |= {name[5:]: {"url": f"https://github.com/{name}.git", "install": False} for name in names}
+    rounds = {"ls-refs": threading.Barrier(count), "fetch": threading.Barrier(count)}
+    for command, together in rounds.items():
+        for name in names:
+            host.fault("hook", rf"{name}\.git/.* {command}", call=partial(together.wait, 60))
+    sources("clone")
+    assert not any(together.broken for together in rounds.values()), "each round is one for all"
+    assert host.count("ls-refs") == count
+    assert host.count(FETCH) == 2 * count
+    host.reset()
+    sources("update")
+    assert len(host.requests) == 2 * count

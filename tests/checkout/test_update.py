@@ -1,0 +1,246 @@
+"""What `update` does to a checkout that nobody changed: it moves to the REF as the remote has it now."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.checkout.test_clone import FETCH, sound, tracked
+from tests.sources import Sources, fingerprint, url
+from tests.upstream.host import GitHost
+from tests.upstream.store import File, Gitlink, Upstream, git
+
+pytest_plugins = ("tests.sources",)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "revision", "branch"),
+    [
+        ("main", "v0.5.3", "v0.5.3", ""),
+        ("v0.5.3", "main", "main", "main"),
+        ("v0.4.0", "v0.5.10.post1", "v0.5.10.post1", ""),
+        ("main", "release/v0.5.10", "release/v0.5.10", "release/v0.5.10"),
+        ("v0.5.3", "main~2", "main~2", ""),
+        ("main~2", "refs/heads/main", "main", "main"),
+        ("v0.4.0", "latest", "v0.5.10.post1", ""),
+    ],
+)
+def test_a_checkout_moves_between_branches_tags_and_commits(
+    first: str, second: str, revision: str, branch: str, sglang: Sources, upstream: Upstream
+) -> None:
+    refs = [upstream.commit("sglang", ref) if "~" in ref else ref for ref in (first, second)]
+    sglang("clone", sglang=refs[0])
+    old = sglang.head("sglang")
+    result = sglang("update", sglang=refs[1])
+    new = upstream.commit("sglang", revision)
+    assert sglang.head("sglang") == new
+    assert sglang.git("sglang", "branch", "--show-current") == branch
+    assert f"{old[:10]} → {new[:10]}" in result.out
+    sound(sglang, "sglang")
+
+
+def test_a_branch_moves_on_and_old_and_new_release_are_told(sources: Sources, upstream: Upstream) -> None:
+    sources("clone", flashinfer="v0.6.7.post3")
+    upstream.add_commit("sglang", "main", {"new.txt": "new\n"})
+    result = sources("update")
+    assert (sources.path / "sglang/new.txt").exists()
+    assert "0.6.7.post3 → 0.6.18" in result.out
+    assert sources.git("sglang", "rev-parse", "--abbrev-ref", "main@{upstream}") == "origin/main"
+    assert sources.git("sglang", "rev-parse", "origin/main") == sources.head("sglang")
+
+
+def test_each_layout_becomes_each_other(flashinfer: Sources, upstream: Upstream) -> None:
+    flashinfer("clone", flashinfer="v0.1.6")
+    for ref in ("main", "v0.1.6", "v0.3.0", "v0.2.0", "v0.6.7.post3"):
+        flashinfer("update", flashinfer=ref)
+        assert flashinfer.head("flashinfer") == upstream.commit("flashinfer", ref)
+        for path, commit in tracked(upstream, ref).items():
+            assert flashinfer.head(f"flashinfer/{path}") == commit
+            assert flashinfer.git(f"flashinfer/{path}", "status", "--porcelain") == ""
+        assert flashinfer.git("flashinfer", "status", "--porcelain", "--untracked-files=no") == ""
+    assert not (flashinfer.path / "flashinfer/python").exists()
+
+
+def test_saying_it_twice_changes_nothing(sources: Sources, host: GitHost) -> None:
+    """Design, 3: no file is touched, and each remote is asked one question."""
+    sources("clone", flashinfer="matching", sglang="latest")
+    sources("update", flashinfer="matching", sglang="latest")
+    before = fingerprint(sources.path)
+    host.reset()
+    result = sources("update", flashinfer="matching", sglang="latest")
+    assert fingerprint(sources.path) == before
+    assert host.count("ls-refs") == 2
+    assert host.count(FETCH) == 0
+    assert result.out.count("is up to date") == 2
+
+
+def test_commits_in_between_are_counted_where_the_history_is_here(sglang: Sources, upstream: Upstream) -> None:
+    sglang("clone", full=True)
+    for number in range(3):
+        upstream.add_commit("sglang", "main", {"new.txt": f"{number}\n"})
+    assert "3 commits" in sglang("update").out
+    assert not (sglang.path / "sglang/.git/shallow").exists()
+
+
+def test_a_branch_that_was_pushed_with_force_is_followed(sglang: Sources, upstream: Upstream) -> None:
+    sglang("clone")
+    new = upstream.force_push("sglang", "main", {"forced.txt": "forced\n"})
+    sglang("update")
+    assert sglang.head("sglang") == new
+    sound(sglang, "sglang")
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_tag_that_was_moved_is_followed_and_its_old_commit_keeps_a_ref(
+    full: bool, sglang: Sources, upstream: Upstream
+) -> None:
+    sglang("clone", sglang="v0.5.3", full=full)
+    old = sglang.head("sglang")
+    new = upstream.move_tag("sglang", "v0.5.3", upstream.add_commit("sglang", "main"))
+    sglang("update", sglang="v0.5.3")
+    assert sglang.head("sglang") == new == sglang.git("sglang", "rev-parse", "v0.5.3^{commit}")
+    assert sglang.git("sglang", "for-each-ref", "--contains", old, "refs/previous")
+
+
+def test_new_tags_alone_are_brought(sglang: Sources, upstream: Upstream, host: GitHost) -> None:
+    sglang("clone")
+    upstream.move_tag("sglang", "v0.6.0", upstream.add_commit("sglang", "next", parent="main"))
+    host.reset()
+    result = sglang("update")
+    assert "v0.6.0" in sglang.git("sglang", "tag")
+    assert sglang.head("sglang") == upstream.commit("sglang")
+    assert host.count(FETCH) == 1, host.requests
+    assert "0.5.10.post1 → 0.6.0" in result.out, "SGLang's version follows its highest tag"
+
+
+def test_a_branch_that_the_remote_has_no_more_is_named_and_nothing_moves(sglang: Sources, upstream: Upstream) -> None:
+    sglang("clone", sglang="release/v0.5.10")
+    before = fingerprint(sglang.path)
+    upstream.delete_ref("sglang", "refs/heads/release/v0.5.10")
+    result = sglang("update", check=2, sglang="release/v0.5.10")
+    assert "release/v0.5.10" in result.err
+    assert fingerprint(sglang.path) == before
+
+
+def test_a_branch_takes_the_place_of_one_whose_name_is_now_a_folder(sglang: Sources, upstream: Upstream) -> None:
+    upstream.set_ref("sglang", "refs/heads/next", "main")
+    sglang("clone", sglang="next")
+    upstream.delete_ref("sglang", "refs/heads/next")
+    new = upstream.add_commit("sglang", "next/one", parent="main")
+    sglang.mend(sglang="next/one")
+    assert sglang.head("sglang") == new
+
+
+def test_a_missing_checkout_is_said_to_be_missing(sources: Sources) -> None:
+    sources("clone")
+    shutil.rmtree(sources.path / "sglang")
+    result = sources("update", check=1)
+    assert re.search(r"sglang: .*not cloned.*\n +invoke clone", result.err)
+    assert "flashinfer: is up to date" in result.out
+
+
+@pytest.mark.parametrize("how", [(), ("--depth=1",), ("--filter=blob:none",), ("--recurse-submodules",)])
+def test_a_clone_made_by_hand_is_updated(how: tuple[str, ...], flashinfer: Sources, upstream: Upstream) -> None:
+    flashinfer.path.mkdir()
+    subprocess.run(
+        ["git", "clone", "-q", *how, flashinfer.repositories["flashinfer"]["url"], flashinfer.path / "flashinfer"],
+        check=True,
+    )
+    upstream.add_commit("flashinfer", "main", {"new.txt": "new\n"})
+    flashinfer("update")
+    assert (flashinfer.path / "flashinfer/new.txt").exists()
+    assert flashinfer.head("flashinfer/3rdparty/cutlass") == tracked(upstream, "main")["3rdparty/cutlass"]
+    sound(flashinfer, "flashinfer")
+    flashinfer("update", flashinfer="v0.2.0")
+    sound(flashinfer, "flashinfer/3rdparty/cutlass")
+
+
+def test_submodules_move_with_their_commits_and_urls(flashinfer: Sources, upstream: Upstream, host: GitHost) -> None:
+    flashinfer("clone", flashinfer="v0.6.7.post3")
+    elsewhere = upstream.add_commit("fork/cutlass", "main", {"include/fork.h": "// fork\n"})
+    modules = upstream.read("flashinfer", ".gitmodules", "main").replace(url("cutlass"), url("fork/cutlass"))
+    files: dict[str, File | None] = {".gitmodules": modules, "3rdparty/cutlass": Gitlink(elsewhere)}
+    upstream.add_commit("flashinfer", "main", files)
+    flashinfer("update")
+    assert flashinfer.head("flashinfer/3rdparty/cutlass") == elsewhere
+    assert (flashinfer.path / "flashinfer/3rdparty/cutlass/include/fork.h").exists()
+    assert flashinfer.git("flashinfer/3rdparty/cutlass", "config", "remote.origin.url") == url("fork/cutlass")
+    sound(flashinfer, "flashinfer")
+
+
+def test_a_submodule_that_changes_its_name_stays_where_it_is(flashinfer: Sources, upstream: Upstream) -> None:
+    flashinfer("clone")
+    modules = upstream.read("flashinfer", ".gitmodules", "main")
+    modules = modules.replace('"3rdparty/cutlass"', '"cutlass"')
+    newer = upstream.add_commit("cutlass", "main", {"include/newer.h": "// newer\n"})
+    upstream.add_commit("flashinfer", "main", {".gitmodules": modules, "3rdparty/cutlass": Gitlink(newer)})
+    flashinfer("update")
+    assert (flashinfer.path / "flashinfer/3rdparty/cutlass/include/newer.h").exists()
+    sound(flashinfer, "flashinfer")
+
+
+def test_folders_declared_anew_are_checked_out_and_nothing_else_is_brought(
+    flashinfer: Sources, upstream: Upstream, host: GitHost
+) -> None:
+    flashinfer("clone")
+    pyproject = upstream.read("flashinfer", "pyproject.toml").replace('"cub/cub/**"', '"docs/**"')
+    upstream.add_commit("flashinfer", "main", {"pyproject.toml": pyproject})
+    host.reset()
+    flashinfer("update")
+    cccl = flashinfer.path / "flashinfer/3rdparty/cccl"
+    assert (cccl / "docs/part0.h").exists()
+    assert not (cccl / "cub/cub").exists()
+    assert host.count("cccl.git/git-upload-pack. fetch") <= 1
+    sound(flashinfer, "flashinfer")
+
+
+@pytest.mark.parametrize("there", ["folder", "file"])
+def test_a_submodule_takes_the_place_of_files_and_files_that_of_a_submodule(
+    there: str, sglang: Sources, upstream: Upstream
+) -> None:
+    vendored = {"deps/spdlog/include/part0.h": "// here\n"} if there == "folder" else {"deps/spdlog": "a file\n"}
+    upstream.add_commit("sglang", "main", vendored)
+    sglang("clone")
+    link = Gitlink(upstream.commit("spdlog"))
+    modules = f'[submodule "spdlog"]\n\tpath = deps/spdlog\n\turl = {url("spdlog")}\n'
+    gone: dict[str, File | None] = dict.fromkeys(vendored)
+    upstream.add_commit("sglang", "main", {**gone, ".gitmodules": modules, "deps/spdlog": link})
+    sglang("update")
+    assert sglang.head("sglang/deps/spdlog") == link.commit
+    sound(sglang, "sglang")
+    upstream.add_commit("sglang", "main", {".gitmodules": None, "deps/spdlog": None, **vendored})
+    sglang("update")
+    assert all((sglang.path / "sglang" / path).read_text() == text for path, text in vendored.items())
+    sound(sglang, "sglang")
+
+
+def test_full_completes_the_history_that_is_missing(flashinfer: Sources, upstream: Upstream) -> None:
+    flashinfer("clone")
+    flashinfer("update", full=True)
+    count = git(upstream.path("flashinfer"), "rev-list", "--count", "main")
+    assert flashinfer.git("flashinfer", "rev-list", "--count", "HEAD") == count
+    assert (flashinfer.path / "flashinfer/3rdparty/cutlass/examples/part0.h").exists()
+    sound(flashinfer, "flashinfer")
+
+
+def test_matching_follows_the_sglang_that_is_updated_in_the_same_run(sources: Sources, upstream: Upstream) -> None:
+    sources("clone", sglang="v0.5.3", flashinfer="matching")
+    assert sources.head("flashinfer") == upstream.commit("flashinfer", "v0.4.0rc3")
+    result = sources("update", sglang="latest", flashinfer="matching")
+    assert sources.head("flashinfer") == upstream.commit("flashinfer", "v0.6.7.post3")
+    assert "0.4.0rc3 → 0.6.7.post3" in result.out
+
+
+def test_what_was_deleted_behind_its_back_comes_back(flashinfer: Sources, tmp_path: Path) -> None:
+    """The shared cache may be deleted at any time, and a submodule's folder once it is no submodule any more."""
+    flashinfer("clone", flashinfer="v0.2.0")
+    flashinfer("update", flashinfer="main")
+    shutil.rmtree(flashinfer.path / "flashinfer/3rdparty/nvbench")
+    shutil.rmtree(tmp_path / "home/.cache")
+    flashinfer("update", flashinfer="v0.2.0")
+    assert (flashinfer.path / "flashinfer/3rdparty/nvbench/README.md").exists()
+    sound(flashinfer, "flashinfer/3rdparty/nvbench")

@@ -1,0 +1,232 @@
+"""What an environment says of itself, of what is installed in it, and what really gets imported there."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import venv
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tasks.errors import SourcesError, UsageError
+from tasks.packages.environment import Environment, import_check, probe
+from tasks.packages.requirements import missing_requirements
+from tests.surroundings import managed, started, unprivileged
+
+__all__ = ["managed", "started", "unprivileged"]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    venv.create(tmp_path / "venv", symlinks=True)
+    return probe(tmp_path / "venv")
+
+
+def put(environment: Environment, name: str, version: str, requires: tuple[str, ...] = (), **files: str) -> Path:
+    """Put a distribution's metadata into the environment, as an installer would."""
+    info = environment.purelib / f"{name}-{version}.dist-info"
+    info.mkdir()
+    lines = [f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {one}" for one in requires)]
+    (info / "METADATA").write_text("Metadata-Version: 2.1\n" + "\n".join(lines) + "\n")
+    for file, text in files.items():
+        (info / file.replace("_json", ".json")).write_text(text)
+    return info
+
+
+def write_module(folder: Path, name: str, text: str) -> Path:
+    (folder / name).mkdir(parents=True)
+    (folder / name / "__init__.py").write_text(text)
+    return folder
+
+
+def test_the_running_interpreter_is_asked_without_starting_a_process(started: Callable[[], list[str]]) -> None:
+    own = probe()
+    assert started() == []
+    assert (own.python, own.prefix, own.current) == (Path(sys.executable), Path(sys.prefix), True)
+
+
+def test_running_and_other_interpreters_answer_alike(tmp_path: Path) -> None:
+    link = tmp_path / "python"  # another path, so another process
+    link.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    link.chmod(0o755)
+    own, other = probe(), probe(link)
+    assert (other.markers, other.prefix, other.purelib) == (own.markers, own.prefix, own.purelib)
+    assert other.current
+
+
+def test_another_environment_is_known_by_its_interpreter_or_its_folder(environment: Environment) -> None:
+    assert environment == probe(environment.python)
+    assert environment.prefix == environment.python.parent.parent
+    assert environment.purelib in environment.paths
+    assert (environment.virtual, environment.writable, environment.has_pip) == (True, True, False)
+    assert environment.externally_managed is None
+    assert not environment.current
+
+
+def test_modules_lying_in_the_current_folder_do_not_disturb_the_answer(
+    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "platform", "sysconfig"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('fooled')\n")
+    monkeypatch.chdir(tmp_path)
+    assert probe(environment.python) == environment
+
+
+@pytest.mark.parametrize(
+    "text", ["#!/bin/sh\nsleep 60\n", "#!/bin/sh\nexit 1\n", '#!/bin/sh\necho "$@"\n', "#!/bin/sh\nyes\n", "no program"]
+)
+def test_what_is_no_python_is_named_as_such(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "python"
+    file.write_text(text)
+    file.chmod(0o755)
+    with pytest.raises(UsageError, match="python") as caught:
+        probe(file, timeout=1)
+    assert "--python" in caught.value.fix
+
+
+def test_a_missing_interpreter_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere: No such file"):
+        probe(tmp_path / "nowhere")
+
+
+def test_a_distribution_is_found_under_any_spelling_of_its_name(environment: Environment) -> None:
+    put(environment, "flashinfer_python", "0.6.18", ("torch",))
+    found = environment.distribution("FlashInfer.Python")
+    assert found is not None
+    assert (found.name, found.version, found.requires) == ("flashinfer-python", "0.6.18", ("torch",))
+    assert (found.editable, found.location, found.broken) == (False, None, "")
+    assert environment.distribution("flashinfer") is None
+
+
+def test_an_editable_distribution_says_its_folder(environment: Environment, tmp_path: Path) -> None:
+    folder = tmp_path / "a b'ü#%"
+    direct = json.dumps({"url": folder.as_uri(), "dir_info": {"editable": True}})
+    put(environment, "sglang", "0.5.3", direct_url_json=direct)
+    found = environment.distribution("sglang")
+    assert found is not None
+    assert (found.editable, found.location) == (True, folder)
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "[]", "{}", '{"url": 3}', "[" * 100_000, '{"url": "file:///x"}'])
+def test_a_damaged_direct_url_makes_it_not_editable(environment: Environment, text: str) -> None:
+    put(environment, "sglang", "0.5.3", direct_url_json=text)
+    found = environment.distribution("sglang")
+    assert found is not None
+    assert not found.editable
+    assert "direct_url.json" in found.broken
+
+
+def test_leftovers_of_broken_installations_are_called_broken(environment: Environment) -> None:
+    (put(environment, "half", "1") / "METADATA").unlink()
+    put(environment, "twice", "1")
+    put(environment, "twice", "2")
+    for name, why in {"half": "missing", "twice": "side by side"}.items():
+        found = environment.distribution(name)
+        assert found is not None
+        assert why in found.broken
+    assert environment.copies("twice") == 2
+
+
+def test_requirements_are_held_against_what_is_installed(environment: Environment) -> None:
+    put(environment, "met", "1.5rc1")
+    put(environment, "old", "1.0")
+    put(environment, "odd", "no-version")
+    put(
+        environment, "sglang", "1",
+        (
+            "met>=1.4", "old>=2", "absent", "odd>1", "elsewhere; sys_platform == 'never'", "past; python_version < '3'",
+            "in-extra; extra == 'srt'", "sglang[srt]; extra == 'all'",
+        ),
+    )  # fmt: skip
+    found = environment.distribution("sglang")
+    assert found is not None
+    assert [(str(one.requirement), one.installed) for one in missing_requirements(environment, found)] == [
+        ("old>=2", "1.0"), ("absent", ""), ("odd>1", "no-version"),
+    ]  # fmt: skip
+    asked = missing_requirements(environment, found, ["All"])
+    assert [str(one.requirement) for one in asked] == ["old>=2", "absent", "odd>1", "in-extra"]
+
+
+def test_a_requirement_that_cannot_be_read_is_named(environment: Environment) -> None:
+    put(environment, "sglang", "1", ("??",))
+    found = environment.distribution("sglang")
+    assert found is not None
+    with pytest.raises(SourcesError, match=r"sglang: '\?\?'"):
+        missing_requirements(environment, found)
+
+
+def test_an_import_tells_version_and_file(environment: Environment, tmp_path: Path) -> None:
+    folder = write_module(tmp_path / "src", "sglang", "print('hello', end='')\n__version__ = '0.5.3'\n")
+    (environment.purelib / "sglang.pth").write_text(f"{folder}\n")
+    assert import_check(environment, "sglang", folder) == (True, f"0.5.3 from {folder}/sglang/__init__.py")
+
+
+def test_a_folder_of_that_name_is_no_import(
+    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_module(tmp_path / "tmp", "sglang", "")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", "")
+    assert import_check(environment, "sglang", folder) == (False, "ModuleNotFoundError: No module named 'sglang'")
+
+
+def test_a_namespace_package_is_no_import(environment: Environment, tmp_path: Path) -> None:
+    (environment.purelib / "sglang").mkdir()
+    ok, detail = import_check(environment, "sglang", environment.purelib)
+    assert not ok
+    assert "namespace" in detail
+
+
+def test_an_import_from_elsewhere_is_told(environment: Environment, tmp_path: Path) -> None:
+    write_module(environment.purelib, "sglang", "")
+    ok, detail = import_check(environment, "sglang", tmp_path / "checkout")
+    assert not ok
+    assert detail.startswith(f"imported from {environment.purelib}")
+
+
+@pytest.mark.parametrize(
+    ("text", "detail"),
+    [
+        ("raise RuntimeError('cubin version (1) does not match')", "RuntimeError: cubin version (1) does not match"),
+        ("import os; os.kill(os.getpid(), 11)", "the interpreter ended with status -11"),
+        ("raise SystemExit(3)", "the interpreter ended with status 3"),
+        ("import time; time.sleep(60)", "did not finish within 2 s"),
+    ],
+)
+def test_a_failed_import_is_told_in_a_line(environment: Environment, text: str, detail: str) -> None:
+    folder = write_module(environment.purelib, "sglang", text)
+    assert import_check(environment, "sglang", folder, timeout=2) == (False, detail)
+
+
+def test_imports_can_be_checked_side_by_side(environment: Environment, tmp_path: Path) -> None:
+    """Each waits for the other to have started."""
+    wait = (
+        "import time, pathlib as p\np.Path({mine!r}).touch()\nwhile not p.Path({other!r}).exists(): time.sleep(0.01)\n"
+    )
+    mine, other = str(tmp_path / "a"), str(tmp_path / "b")
+    write_module(environment.purelib, "one", wait.format(mine=mine, other=other))
+    write_module(environment.purelib, "two", wait.format(mine=other, other=mine))
+    with ThreadPoolExecutor() as threads:
+        both = threads.map(lambda name: import_check(environment, name, environment.purelib, 30)[0], ("one", "two"))
+    assert list(both) == [True, True]
+
+
+def test_an_environment_that_may_not_be_written_to_says_so(
+    environment: Environment, unprivileged: Callable[[str], str]
+) -> None:
+    environment.purelib.chmod(0o555)
+    code = f"from tasks.packages.environment import probe; print(probe({str(environment.prefix)!r}).writable)"
+    assert unprivileged(code) == "False\n"
+
+
+def test_an_interpreter_of_the_operating_system_says_so(managed: Path) -> None:
+    environment = probe(managed)
+    assert not environment.virtual
+    assert environment.externally_managed == "[externally-managed]\nError=Use apt.\n"
+    venv_of_it = managed.parent.parent.parent / "of-it"
+    os.spawnl(os.P_WAIT, managed, str(managed), "-m", "venv", "--without-pip", str(venv_of_it))
+    assert probe(venv_of_it).externally_managed is None

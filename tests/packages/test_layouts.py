@@ -1,0 +1,104 @@
+"""Every layout that the upstream repositories have had is told from the others, and its key folders are found."""
+
+import pytest
+
+from tasks.errors import SourcesError
+from tasks.packages.layouts import cost, find_layout
+
+SGLANG = {"python/pyproject.toml", "python/sglang", "python/sglang/srt/models", "python/sglang/srt/layers"}
+ATTENTION = "python/sglang/srt/layers/attention"
+OLD_FLASHINFER = {
+    *("python", "python/setup.py", "python/flashinfer", "include/flashinfer", "python/csrc", "src", "python/tests"),
+    *("version.txt", "python/version.txt"),
+}
+FLASHINFER = {"pyproject.toml", "setup.py", "flashinfer", "include/flashinfer", "csrc", "src", "tests", "version.txt"}
+
+
+@pytest.mark.parametrize(
+    ("name", "tree", "folder", "expected"),
+    [
+        (
+            "sglang",
+            {*SGLANG, ATTENTION, "python/sglang/srt/layers/fused_moe_triton"},
+            "python",
+            {"attention": ATTENTION, "moe": "python/sglang/srt/layers/fused_moe_triton"},
+        ),
+        (
+            "sglang",
+            {*SGLANG, ATTENTION, "python/sglang/srt/layers/moe"},
+            "python",
+            {
+                "models": "python/sglang/srt/models",
+                "layers": "python/sglang/srt/layers",
+                "moe": "python/sglang/srt/layers/moe",
+            },
+        ),
+        (
+            "flashinfer",
+            OLD_FLASHINFER,
+            "python",
+            {
+                "package": "python/flashinfer",
+                "headers": "include/flashinfer",
+                "sources": "python/csrc",
+                "tests": "python/tests",
+            },
+        ),
+        (
+            "flashinfer",
+            FLASHINFER,
+            "",
+            {"package": "flashinfer", "headers": "include/flashinfer", "sources": "csrc", "tests": "tests"},
+        ),
+    ],
+)
+def test_layouts_of_the_releases(name: str, tree: set[str], folder: str, expected: dict[str, str]) -> None:
+    layout = find_layout(name, tree.__contains__)
+    found = layout.find_directories(tree.__contains__)
+    assert (layout.folder, layout.module, layout.installable) == (folder, name, True)
+    assert expected.items() <= found.items()
+    assert None not in found.values()
+
+
+def test_a_missing_key_folder_is_none() -> None:
+    layout = find_layout("sglang", SGLANG.__contains__)
+    assert layout.find_directories(SGLANG.__contains__)["attention"] is None
+
+
+def test_metadata_is_looked_for_in_the_package_folder_and_the_version_at_the_root_too() -> None:
+    old = find_layout("flashinfer", OLD_FLASHINFER.__contains__).metadata_files
+    assert {"python/setup.py", "python/version.txt", "version.txt"} <= set(old)
+    new = find_layout("flashinfer", FLASHINFER.__contains__).metadata_files
+    assert {"pyproject.toml", "setup.cfg", "version.txt"} <= set(new)
+    assert len(set(new)) == len(new)
+
+
+@pytest.mark.parametrize("name", ["sglang", "flashinfer"])
+def test_an_unknown_layout_says_what_was_looked_for(name: str) -> None:
+    with pytest.raises(SourcesError) as error:
+        find_layout(name, {"README.md", "pyproject.toml"}.__contains__)
+    assert name in error.value.what and f"python/{name}" in error.value.what and error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("tree", "folder", "installable"),
+    [
+        ({"pyproject.toml", "python/setup.py"}, "", True),
+        ({"setup.py"}, "", True),
+        ({"python/pyproject.toml"}, "python", True),
+        ({"python/setup.py"}, "python", True),
+        ({"data.csv"}, "", False),
+    ],
+)
+def test_any_other_repository_has_its_package_at_the_root_or_in_python_or_none(
+    tree: set[str], folder: str, installable: bool
+) -> None:
+    layout = find_layout("third", tree.__contains__)
+    assert (layout.folder, layout.installable, layout.companions) == (folder, installable, ())
+
+
+@pytest.mark.parametrize("name", ["sglang", "flashinfer", "third"])
+def test_a_whole_checkout_costs_more_than_a_slim_one(name: str) -> None:
+    figures = cost(name)
+    assert 0 < figures.slim_disk < figures.full_disk
+    assert 0 < figures.full_moved < figures.full_disk

@@ -1,0 +1,362 @@
+"""A package's metadata is read from its files, without running them; `matching` finds the release that it requires."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from packaging.requirements import Requirement
+
+from tasks.errors import SourcesError, UsageError
+from tasks.packages.matching import flashinfer_requirement, matching
+from tasks.packages.metadata import Metadata, read_metadata, read_toml, sparse_folders
+
+settings.register_profile("busy machine", deadline=None)
+settings.load_profile("busy machine")
+
+TAGS = [
+    "v0.1.6",
+    "v0.2.0",
+    "v0.4.0rc3",
+    "v0.4.0",
+    "v0.6.7",
+    "v0.6.7.post3",
+    "v0.6.17",
+    "v0.6.18rc7",
+    "nightly",
+    "aarch64",
+]
+ENDPOINT = "https://user:secret@host.example/flashinfer.git"
+
+
+def sglang(dependencies: list[str], **extras: list[str]) -> Metadata:
+    listed = "".join(f"{name} = {values!r}\n" for name, values in extras.items())
+    text = f'[project]\nname = "sglang"\nversion = "0.5.3"\ndependencies = {dependencies!r}\n'
+    return read_metadata(
+        {"python/pyproject.toml": f"{text}[project.optional-dependencies]\n{listed}".encode()}, "python"
+    )
+
+
+def test_a_static_version_and_requirements_in_the_base() -> None:
+    read = sglang(["torch==2.8.0", "flashinfer_python==0.4.0rc3"], test=["pytest"])
+    assert (read.distribution, read.version, read.requires_python) == ("sglang", "0.5.3", "")
+    assert read.requires == (Requirement("torch==2.8.0"), Requirement("flashinfer_python==0.4.0rc3"))
+    assert read.extras == {"test": (Requirement("pytest"),)}
+    assert not (read.needs_rust or read.needs_torch_to_build)
+
+
+def test_a_version_that_only_the_build_knows_is_none() -> None:
+    text = b"""
+        [build-system]
+        requires = ["setuptools>=61.0", "setuptools-rust>=1.10", "setuptools-scm>=8.0"]
+        [project]
+        name = "sglang"
+        dynamic = ["version"]
+        requires-python = ">=3.11"
+        [[tool.setuptools-rust.ext-modules]]
+        target = "sglang.srt.grpc._core"
+    """
+    read = read_metadata({"python/pyproject.toml": text}, "python")
+    assert (read.version, read.requires_python, read.needs_rust) == (None, ">=3.11", True)
+    assert read.build_requires == ("setuptools>=61.0", "setuptools-rust>=1.10", "setuptools-scm>=8.0")
+
+
+@pytest.mark.parametrize(
+    ("text", "rust"),
+    [
+        ('[build-system]\nrequires = ["maturin>=1.5,<2"]', True),
+        ('[build-system]\nrequires = ["Setuptools_Rust"]', True),
+        ('[build-system]\nrequires = ["setuptools"]', False),
+    ],
+)
+def test_rust_is_needed_where_the_build_says_so(text: str, rust: bool) -> None:
+    assert read_metadata({"pyproject.toml": f'{text}\n[project]\nname = "x"'.encode()}, "").needs_rust is rust
+
+
+def test_a_script_is_read_and_not_run() -> None:
+    script = b"""
+import os, torch.utils.cpp_extension as cpp
+raise SystemExit("this was run")
+def version():
+    return open("version.txt").read()
+if __name__ == "__main__":
+    import setuptools
+    setuptools.setup(name="flashinfer", version=version(), python_requires=">=3.8")
+"""
+    files = {"python/setup.py": script, "python/version.txt": b"../version.txt", "version.txt": b"0.1.6\n"}
+    read = read_metadata(files, "python")
+    assert (read.distribution, read.version, read.requires_python) == ("flashinfer", "0.1.6", ">=3.8")
+    assert read.needs_torch_to_build
+
+
+def test_torch_is_needed_only_where_every_build_imports_it_without_asking_for_it() -> None:
+    script = b"import setuptools\nif AOT:\n    import torch\nsetuptools.setup(install_requires=['torch'])"
+    project = b'[project]\nname = "flashinfer"\ndynamic = ["dependencies"]\n'
+    read = read_metadata({"pyproject.toml": project, "setup.py": script}, "")
+    assert not read.needs_torch_to_build
+    asks = b'[build-system]\nrequires = ["torch"]\n' + project
+    assert not read_metadata({"pyproject.toml": asks, "setup.py": b"import torch"}, "").needs_torch_to_build
+    assert read_metadata({"pyproject.toml": project, "setup.py": b"from torch import x"}, "").needs_torch_to_build
+
+
+def test_an_old_configuration_file_is_read_too() -> None:
+    config = b"""
+[metadata]
+name = third
+version = attr: third.VERSION
+[options]
+python_requires = >=3.9
+"""
+    read = read_metadata({"setup.cfg": config, "setup.py": b"import setuptools\nsetuptools.setup()"}, "")
+    assert (read.distribution, read.version, read.requires_python) == ("third", None, ">=3.9")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("pyproject.toml", b"[project\nname = 1", "line 1"),
+        ("pyproject.toml", b'[project]\nname = "x"\nversion = = 1', "line 3"),
+        ("pyproject.toml", b"\xff\xfe", "UTF-8"),
+        ("pyproject.toml", b"a = " + b"[" * 50_000, "recursion"),
+        ("pyproject.toml", b"project = 5", "`project` is int"),
+        ("pyproject.toml", b"[project]\nname = 5", "`name` is int"),
+        ("pyproject.toml", b'[project]\nname = "x"\ndependencies = "torch"', "`dependencies` is str"),
+        ("pyproject.toml", b'[project]\nname = "x"\ndependencies = [5]', "5"),
+        ("pyproject.toml", b'[project]\nname = "x"\ndependencies = ["==1"]', "==1"),
+        ("pyproject.toml", b'[project]\nname = "x"\nrequires-python = "three"', "three"),
+        ("pyproject.toml", b'[project]\nname = "x"\noptional-dependencies = {a = "b"}', "`a` is str"),
+        ("pyproject.toml", b'[project]\nname = "x"\n[build-system]\nrequires = 5', "`requires` is int"),
+        ("pyproject.toml", b"", "name no distribution"),
+        ("setup.py", b"\xff", "UTF-8"),
+        ("setup.py", b"\0", "setup.py"),
+        ("setup.py", b"(" * 40_000, "setup.py"),
+        ("setup.py", b"a" + b".b" * 40_000 + b"()", "setup.py"),
+        ("setup.py", b"x = " + b"-" * 40_000 + b"1", "setup.py"),
+        ("setup.cfg", b"name = 'x'", "setup.cfg"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says_is_named_with_the_place(name: str, content: bytes, told: str) -> None:
+    with pytest.raises(SourcesError) as error:
+        read_metadata({f"python/{name}": content}, "python")
+    assert f"python/{name}" in error.value.what and told in error.value.what and len(error.value.what) < 600
+
+
+@given(
+    st.sampled_from(["pyproject.toml", "setup.py", "setup.cfg", "version.txt"]),
+    st.binary(max_size=60) | st.text().map(str.encode),
+)
+def test_no_content_of_a_file_is_a_traceback(name: str, content: bytes) -> None:
+    project = {"pyproject.toml": b'[project]\nname = "x"'}
+    try:
+        assert read_metadata({**project, name: content}, "").distribution
+    except SourcesError as error:
+        assert name in error.what
+
+
+@pytest.mark.parametrize(
+    ("metadata", "extras", "expected"),
+    [
+        (
+            sglang(["flashinfer_python==0.6.7.post3", "flashinfer_cubin==0.6.7.post3"]),
+            (),
+            "flashinfer_python==0.6.7.post3",
+        ),
+        (sglang(["flashinfer_python[cu13]==0.7.2"]), (), "flashinfer_python[cu13]==0.7.2"),
+        (sglang(["FlashInfer.Python>=0.2"]), (), "FlashInfer.Python>=0.2"),
+        (
+            sglang([], runtime_common=["x"], srt=["sglang[runtime_common]", "flashinfer>=0.1.6"]),
+            (),
+            "flashinfer>=0.1.6",
+        ),
+        (sglang([], all=["sglang[srt_x]"], srt_x=["flashinfer==0.2"]), (), "flashinfer==0.2"),
+        (sglang([], srt=["sglang[Runtime.Common]"], runtime_common=["flashinfer==0.2"]), (), "flashinfer==0.2"),
+        (sglang([], srt=["flashinfer==0.1"], blackwell=["flashinfer==0.3"]), ("blackwell",), "flashinfer==0.3"),
+        (sglang(["flashinfer>=0.2"], srt=["flashinfer==0.1"]), (), "flashinfer>=0.2"),
+        (sglang(["flashinfer>=0.2", "flashinfer-python!=0.3; sys_platform == 'linux'"]), (), "flashinfer!=0.3,>=0.2"),
+        (sglang(["flashinfer==0.2; sys_platform == 'win32'", "flashinfer==0.3"]), (), "flashinfer==0.3"),
+        (sglang(["flashinfer==0.2; sys_platform == 'win32'"]), (), None),
+        (sglang(["flashinfer==0.2; extra == 'other'"]), (), None),
+        (sglang(["flashinfer_cubin==0.2", "flashinfer-jit-cache==0.2", "my-flashinfer==1"]), (), None),
+        (sglang([], srt=["sglang[srt]", "sglang[all]"], all=["sglang[srt]"]), (), None),
+    ],
+)
+def test_all_forms_of_the_requirement(metadata: Metadata, extras: tuple[str, ...], expected: str | None) -> None:
+    assert flashinfer_requirement(metadata, extras) == (Requirement(expected) if expected else None)
+
+
+def test_a_marker_without_meaning_is_an_error_that_shows_it() -> None:
+    with pytest.raises(SourcesError, match="platform_machine"):
+        flashinfer_requirement(sglang(["flashinfer; platform_machine ~= 'x'"]), ())
+
+
+@pytest.mark.parametrize(
+    ("requirement", "tag"),
+    [
+        ("flashinfer_python==0.6.7.post3", "v0.6.7.post3"),
+        ("flashinfer_python==0.4.0rc3", "v0.4.0rc3"),
+        ("flashinfer_python[cu13]==0.6.17", "v0.6.17"),
+        ("flashinfer>=0.1.6", "v0.6.17"),
+        ("flashinfer==0.1.6+cu124torch2.4", "v0.1.6"),
+        ("flashinfer>=0.2,<0.5", "v0.4.0"),
+        ("flashinfer~=0.6.7", "v0.6.17"),
+        ("flashinfer!=0.6.17", "v0.6.7.post3"),
+        ("flashinfer==0.6.*", "v0.6.17"),
+        ("flashinfer===0.6.7", "v0.6.7"),
+        ("flashinfer", "v0.6.17"),
+    ],
+)
+def test_matching_is_the_tag_of_the_pin_or_the_newest_release_within_the_bounds(requirement: str, tag: str) -> None:
+    assert matching(sglang([requirement]), (), TAGS, ENDPOINT) == tag
+
+
+@pytest.mark.parametrize(
+    "requirement", ["flashinfer_python[cu13]==0.7.2", "flashinfer>=1", "flashinfer==0.6.7,==0.6.17"]
+)
+def test_a_version_without_a_tag_names_the_requirement(requirement: str) -> None:
+    with pytest.raises(UsageError) as error:
+        matching(sglang([requirement]), (), TAGS, ENDPOINT)
+    message = str(error.value)
+    assert str(Requirement(requirement)) in message and "sglang 0.5.3" in message
+    assert "secret" not in message and "host.example" in message
+
+
+def test_no_requirement_or_an_address_is_an_error() -> None:
+    with pytest.raises(UsageError, match=r"sglang 0\.5\.3 requires no FlashInfer"):
+        matching(sglang(["torch"]), (), TAGS, ENDPOINT)
+    with pytest.raises(UsageError, match="git") as error:
+        matching(sglang(["flashinfer @ git+https://me:secret@host.example/x.git@v1"]), (), TAGS, ENDPOINT)
+    assert "secret" not in str(error.value)
+
+
+OTHERS = st.sampled_from(["torch==2.8.0", "flashinfer_cubin==9", "sglang[test]", "numpy", "vllm>=0.6.3.post1"])
+NAMES = st.sampled_from(
+    ["flashinfer", "flashinfer_python", "flashinfer-python", "FlashInfer_Python", "flashinfer.python"]
+)
+BRACKETS = st.sampled_from(["", "[cu12]", "[cu13,nvep]"])
+SPACES = st.sampled_from(["", " "])
+MARKERS = st.sampled_from(
+    ["", "; sys_platform == 'linux'", " ; python_version >= '3.8' and platform_machine != 'none'"]
+)
+
+
+@given(
+    st.lists(OTHERS, max_size=4),
+    st.builds(
+        "{}{}{}=={}{}".format, NAMES, BRACKETS, SPACES, st.sampled_from(["0.6.7.post3", "0.6.17", "0.4.0rc3"]), MARKERS
+    ),
+    st.sampled_from([None, "srt", "all", "mine"]),
+    st.integers(0, 3),
+)
+def test_a_pin_is_found_wherever_and_however_it_is_written(
+    others: list[str], pin: str, extra: str | None, depth: int
+) -> None:
+    listed = {f"level{number}": [f"sglang[level{number + 1}]"] for number in range(depth)} | {
+        f"level{depth}": [*others, pin]
+    }
+    metadata = (
+        sglang([*others, "sglang[level0]"], **listed)
+        if extra is None
+        else sglang(others, **{extra: ["sglang[level0]"]}, **listed)
+    )
+    version = Requirement(pin).specifier
+    found = flashinfer_requirement(metadata, ("mine",))
+    assert found is not None and found.specifier == version and found.marker is None
+    assert f"=={matching(metadata, ('mine',), TAGS, ENDPOINT)[1:]}" == str(version)
+
+
+def declaration(places: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    return {"tool": {"setuptools": {"package-dir": places, "package-data": data}}}
+
+
+REAL = declaration(
+    {
+        "f.data": ".",
+        "f.data.cutlass": "3rdparty/cutlass",
+        "f.data.spdlog": "3rdparty/spdlog",
+        "f.data.cccl": "3rdparty/cccl",
+    },
+    {
+        "f": ["_build_meta.py"],
+        "f.data": ["csrc/**", "include/**", "version.txt", "*.md"],
+        "f.data.cutlass": ["include/**", "tools/util/include/**"],
+        "f.data.spdlog": ["include/**"],
+        "f.data.cccl": ["cub/cub/**", "libcudacxx/include/**", "thrust/thrust/**"],
+        "f.backends": ["_libs/*.so*", "_libs/**"],
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "folders"),
+    [
+        ("cutlass", ("include", "tools/util/include")),
+        ("spdlog", ("include",)),
+        ("cccl", ("cub/cub", "libcudacxx/include", "thrust/thrust")),
+        ("nixl", None),
+    ],
+)
+def test_of_a_submodule_the_folders_that_the_package_ships(name: str, folders: tuple[str, ...] | None) -> None:
+    assert sparse_folders(REAL, f"3rdparty/{name}") == folders
+
+
+@pytest.mark.parametrize(
+    ("place", "patterns", "folders"),
+    [
+        ("3rdparty/x", ["**"], None),
+        ("3rdparty/x", ["*/include/*.h"], None),
+        ("3rdparty/x", ["**/*.h", "include/**"], None),
+        ("3rdparty/x", ["LICENSE", "*.md"], None),
+        ("3rdparty/x", ["include/**", "LICENSE"], ("include",)),
+        ("3rdparty/x", ["_libs/*.so*"], ("_libs",)),
+        ("3rdparty/x", ["a/b.h", "a/c/**", "d/[ab]/e"], ("a", "d")),
+        ("./3rdparty//x/", ["./include/**"], ("include",)),
+        ("3rdparty/x/sub", ["**"], ("sub",)),
+        (".", ["3rdparty/x/include/**"], ("include",)),
+        (".", ["**"], None),
+        ("3rdparty/xy", ["include/**"], None),
+        ("3rdparty/x", [], None),
+        ("3rdparty/x", "include/**", None),
+        ("3rdparty/x", [5, "include/**"], None),
+        (5, ["include/**"], None),
+        (
+            "3rdparty/x",
+            ["../../../etc/**", "/etc/**", "a/../../**", "a\nb/**", "-x/**", "!x/**", "#x/**", "a\\b/**"],
+            None,
+        ),
+        ("/3rdparty/x", ["include/**"], None),
+        ("3rdparty/x/../y", ["include/**"], None),
+    ],
+)
+def test_sparse_folders_of_odd_and_hostile_declarations(
+    place: Any, patterns: Any, folders: tuple[str, ...] | None
+) -> None:
+    assert sparse_folders(declaration({"x": place}, {"x": patterns}), "3rdparty/x") == folders
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{}, {"tool": 5}, {"tool": {"setuptools": []}}, declaration({}, {}), {"tool": {"setuptools": {"package-data": 5}}}],
+)
+def test_without_a_declaration_it_is_the_whole_submodule(document: dict[str, Any]) -> None:
+    assert sparse_folders(document, "3rdparty/cutlass") is None
+
+
+PATH = st.lists(
+    st.sampled_from(["3rdparty", "x", "..", ".", "", "*", "**", "a b", "-", "\n", "é", "[a]", "\\", ".git"]), max_size=6
+).map("/".join)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["", "p", "p.q", "*"]), PATH),
+    st.dictionaries(st.sampled_from(["p", "p.q", "p.q.r"]), st.lists(PATH)),
+)
+def test_no_declaration_leads_out_of_the_submodule(places: dict[str, str], data: dict[str, list[str]]) -> None:
+    for folder in sparse_folders(declaration(places, data), "3rdparty/x") or ():
+        parts = folder.split("/")
+        assert folder.isprintable() and not {"", ".", ".."} & set(parts)
+        assert not any(part.startswith(("-", "!", "#")) or set(part) & set("*?[\\\n") for part in parts)
+
+
+def test_a_toml_file_may_begin_with_a_byte_order_mark() -> None:
+    assert read_toml(b"\xef\xbb\xbfa = 1", "x.toml") == {"a": 1}
