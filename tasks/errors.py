@@ -1,51 +1,58 @@
-"""One error type for each kind of trouble; each knows the exit status that belongs to it."""
+"""Every kind of error that a user can cause or meet; each knows its exit status."""
 
 from __future__ import annotations
 
 
 class SourcesError(Exception):
-    """Trouble that a user can cause or meet.
+    """What happened, to which repository and URL (`what`); what to do next in words (`hint`) and as a shell command
+    that can be run as it is (`command`). Either may be empty; none of them holds a password.
 
-    `what` says what happened, to which repository and endpoint; `fix` is what to do about it, a command where there
-    is one. Neither holds a password.
+    `code` names the kind of error in `--json`, `status` is the exit status.
     """
 
     status = 1
+    code = "failed"
 
-    def __init__(self, what: str, fix: str = "") -> None:
+    def __init__(self, what: str, hint: str = "", command: str = "") -> None:
         super().__init__(what)
         self.what = what
-        self.fix = fix
+        self.hint = hint
+        self.command = command
 
     def __str__(self) -> str:
-        return f"{self.what}\n  {self.fix}" if self.fix else self.what
+        return "\n  ".join(filter(None, (self.what, self.hint, self.command)))
 
 
 class UsageError(SourcesError):
     """A wrong option, REF, URL or configuration."""
 
     status = 2
+    code = "usage"
 
 
 class NetworkError(SourcesError):
-    """A remote could not be reached or did not serve what was asked of it."""
+    """A remote or a package index could not be reached or did not serve what was requested."""
 
     status = 3
+    code = "network"
 
 
 class DiskError(SourcesError):
-    """Too little space, or a folder that cannot be written."""
+    """The disk is full, or a directory cannot be written."""
 
     status = 4
+    code = "disk"
 
 
 class LocalWorkError(SourcesError):
-    """Going on would lose something of the user's, so the repository was left as it is."""
+    """Continuing would lose local work, so the repository was left as it is."""
 
     status = 5
+    code = "local-work"
 
 
 class InstallError(SourcesError):
-    """An environment that cannot take the packages, or an installer that failed."""
+    """The environment cannot take the packages, or the installer failed."""
 
     status = 6
+    code = "install"

@@ -22,35 +22,40 @@ class Repository:
     path: Path
     install: bool = True
     extras: tuple[str, ...] = ()
+    lfs: bool = False
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The configuration tree `sources`, read and checked. `stall` is in seconds, `cache` None where there is none."""
+    """The configuration tree `sources`, read and checked. `stall` is in seconds, `cache` is None where there is none,
+    `trace` where no trace data is expected; `indexes` are additional package indexes."""
 
     root: Path
     directory: Path
-    trace: Path
+    trace: Path | None
     attempts: int
     stall: float
     installer: Literal["auto", "uv", "pip"]
+    indexes: tuple[str, ...]
     cache: Path | None
     repositories: tuple[Repository, ...]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that `verify` looked at. `fix` is the one command that mends it."""
+    """One thing that `verify` checked. `command` fixes it and can be run as it is; `hint` is advice in words."""
 
     name: str
     status: Status
     detail: str
-    fix: str = ""
+    hint: str = ""
+    command: str = ""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a task did to one repository. `moved` is in bytes, `seconds` is wall time; empty strings are unknown."""
+    """What a task did to one repository. `ref_source` says where the REF comes from (option, this checkout,
+    configuration); `moved` is in bytes, `seconds` is wall time; empty strings are unknown."""
 
     repository: str
     action: str
@@ -61,10 +66,11 @@ class Outcome:
     before_version: str = ""
     moved: int = 0
     seconds: float = 0.0
+    ref_source: str = ""
     error: SourcesError | None = field(default=None, compare=False)
 
 
-class Listener(Protocol):
+class Reporter(Protocol):
     """Who is told what goes on. Only the report implements it; rooms below the tasks never print."""
 
     def event(self, who: str, message: str) -> None:
@@ -89,4 +95,4 @@ class Network:
 
     attempts: int
     stall: float
-    listener: Listener
+    reporter: Reporter

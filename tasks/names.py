@@ -1,4 +1,4 @@
-"""URLs as data: which of them git may be given, what a submodule's is relative to, and no password in any text."""
+"""REFs and URLs are data: which are valid, what a submodule's URL is relative to, and no password in any text."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from urllib.parse import unquote
 
 from .errors import UsageError
 
+LATEST, MATCHING = "latest", "matching"
+HEADS, TAGS = "refs/heads/", "refs/tags/"
+LONGEST_REF = 255  # bytes; no file system that git runs on has longer names
 LONGEST_URL = 2000
 SHOWN = 200  # characters of a wrong URL in a message
 
@@ -23,6 +26,17 @@ _USERINFO = re.compile(
     r"([a-z0-9+.-]{0,20}://)(?:[^\s/?#]{0,2000}|(?!\[)[^\s/?#@:]{0,2000}:(?!\d+(?:[/?#\s]|$))\S{0,2000})@", re.I
 )
 _SSH_USER = re.compile(r"(?:git\+)?ssh(?:\+git)?://[\w.+-]+@", re.I)
+# What no name holds (git-check-ref-format(1)), what git would take for an option, and what is neither branch nor tag
+_NO_REF = re.compile(r"^-|^refs/|[ ~^:?*\[\\]|\.\.|@\{|//|^/|/$|\.$|^@$|(?:^|/)\.|\.lock(?:/|$)")
+
+
+def check_ref(ref: str) -> str:
+    """The REF, unchanged, if it can name a branch, tag or commit (git-check-ref-format(1)); else UsageError."""
+    name = ref.removeprefix(HEADS).removeprefix(TAGS)
+    if not name or not ref.isprintable() or _NO_REF.search(name) or len(ref.encode()) > LONGEST_REF:
+        fix = "A REF is a branch, a tag, a commit id, `latest`, or for FlashInfer `matching`."
+        raise UsageError(f"{ref[:80]!a} cannot be a REF: git allows no such branch or tag.", fix)
+    return ref
 
 
 def check_url(url: str, what: str, allow_local: bool) -> str:

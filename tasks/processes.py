@@ -1,50 +1,154 @@
-"""Ends processes with their children, and those that wait for a connection that nobody answers."""
+"""The one place that starts git, interpreters and other tools. The installer runs through Invoke's `Context.run`.
+
+Every process gets a process group of its own, so that it ends together with its children, and a deadline, so that no
+command waits for ever.
+"""
 
 from __future__ import annotations
 
+import os
+import selectors
+import signal
+import subprocess
+import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+KEPT = 1_000_000  # bytes of standard error that are kept, the last ones
+GRACE = 0.5  # seconds for output of a process that has ended, where a child of it keeps the pipe open
+BLOCK = 65536
+
+_stopping = threading.Event()
+_groups: set[int] = set()
+_lock = threading.Lock()
 
 
-def end(pid: int) -> None:
-    """Ask the process and its children, which would otherwise work on, to end."""
-    import psutil
+@dataclass(frozen=True)
+class Completed:
+    """How a process ended. `status` is the exit status (negative: the signal), `errors` its standard error. With
+    `timed_out` it was ended because it was silent, or ran, for too long."""
 
-    with suppress(psutil.Error):
-        root = psutil.Process(pid)
-        for process in [*root.children(recursive=True), root]:
-            with suppress(psutil.Error):
-                process.terminate()
+    status: int
+    output: bytes
+    errors: bytes
+    timed_out: bool = False
 
 
-@contextmanager
-def answered(given_up: threading.Event, patience: float, pid: int) -> Iterator[None]:
-    """Meanwhile end the process when a connection that it or a child asks for is not answered for `patience` seconds;
-    `given_up` is set then. git itself waits for minutes, since http.lowSpeedTime counts from the connection on."""
-    over = threading.Event()
+def run(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    silence: float | None = None,
+    timeout: float | None = None,
+    on_errors: Callable[[bytes], object] | None = None,
+    keep_open: Sequence[int] = (),
+) -> Completed:
+    """Run a command to its end and return what it printed.
 
-    def watch() -> None:
-        before = set[object]()
-        while not over.wait(patience / 2):
-            now = _asked_for(pid)
-            if before & now:
-                given_up.set()
-                return end(pid)
-            before = now
-
-    threading.Thread(target=watch, daemon=True).start()
+    It is ended with all its children after `silence` seconds without a byte of output, or after `timeout` seconds.
+    `on_errors` gets standard error as it comes. `env` is the whole environment. The descriptors `keep_open` are
+    inherited. Raises OSError where the command cannot be started, KeyboardInterrupt after `stop_all`.
+    """
+    check_stopped()
+    with tempfile.TemporaryFile() as given:
+        given.write(stdin)
+        given.seek(0)
+        process = subprocess.Popen(
+            argv, cwd=cwd, env=env, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True, pass_fds=keep_open, bufsize=0,
+        )  # fmt: skip
+    with _lock:
+        _groups.add(process.pid)
     try:
-        yield
+        if _stopping.is_set():
+            end_group(process.pid)
+        output, errors, timed_out = _read(process, silence, timeout, on_errors)
+        process.wait()
+    except BaseException:
+        end_group(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
     finally:
-        over.set()
+        with _lock:
+            _groups.discard(process.pid)
+        for stream in (process.stdout, process.stderr):
+            if stream:
+                stream.close()
+    check_stopped()
+    return Completed(process.returncode, output, errors, timed_out)
 
 
-def _asked_for(pid: int) -> set[object]:
-    import psutil
+def end_group(pid: int, number: signal.Signals = signal.SIGTERM) -> None:
+    """Send a signal to the process and its children."""
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return
 
-    with suppress(psutil.Error):
-        root = psutil.Process(pid)
-        connections = (each for process in [root, *root.children(recursive=True)] for each in process.net_connections())
-        return {each.laddr for each in connections if each.status == psutil.CONN_SYN_SENT}
-    return set()
+
+def start() -> None:
+    """Let processes start again after `stop_all`."""
+    _stopping.clear()
+
+
+def stop_all() -> None:
+    """End all running processes and all waits, and let no other start (Ctrl-C)."""
+    _stopping.set()
+    with _lock:
+        for pid in _groups:
+            end_group(pid)
+
+
+def check_stopped() -> None:
+    """Raise KeyboardInterrupt after `stop_all`."""
+    if _stopping.is_set():
+        raise KeyboardInterrupt
+
+
+def wait(seconds: float) -> None:
+    """Sleep, but raise KeyboardInterrupt as soon as `stop_all` is called."""
+    _stopping.wait(seconds)
+    check_stopped()
+
+
+def _read(
+    process: subprocess.Popen[bytes],
+    silence: float | None,
+    timeout: float | None,
+    on_errors: Callable[[bytes], object] | None,
+) -> tuple[bytes, bytes, bool]:
+    """Read both outputs until they are closed, the process has ended, or a deadline has passed."""
+    output, errors = bytearray(), bytearray()
+    began = heard = time.monotonic()
+    ended: float | None = None
+    assert process.stdout and process.stderr
+    with selectors.DefaultSelector() as selector:
+        for stream in (process.stdout, process.stderr):
+            selector.register(stream, selectors.EVENT_READ)
+        while selector.get_map():
+            for key, _ in selector.select(0.1):
+                block = os.read(key.fd, BLOCK)
+                heard = time.monotonic()
+                if not block:
+                    selector.unregister(key.fileobj)
+                elif key.fileobj is process.stdout:
+                    output += block
+                else:
+                    errors += block
+                    del errors[:-KEPT]
+                    if on_errors:
+                        on_errors(block)
+            now = time.monotonic()
+            if ended is None and process.poll() is not None:
+                ended = now
+            if ended is not None and now - max(ended, heard) > GRACE:
+                break  # a child that lives on has inherited the pipe
+            if (silence is not None and now - heard > silence) or (timeout is not None and now - began > timeout):
+                end_group(process.pid, signal.SIGKILL)
+                return bytes(output), bytes(errors), True
+    return bytes(output), bytes(errors), False

@@ -22,8 +22,8 @@ from .config.defaults import DEFAULTS
 from .config.settings import load
 from .errors import DiskError, SourcesError, UsageError
 from .git.command import check_version
-from .git.revisions import check_ref
 from .models import Outcome
+from .names import check_ref
 from .packages.environment import Environment, probe
 from .packages.layouts import COMPANIONS, cost
 from .packages.matching import FLASHINFER
@@ -90,7 +90,7 @@ class Run:
                 if repository.install:
                     if not (repository.path / ".git").exists():
                         raise not_cloned(repository)
-                    packages.append(Package.of(read_checkout(repository)))
+                    packages.append(Package.of(read_checkout(repository).source))
             except SourcesError as error:
                 failed.append(Outcome(repository.name, "failed", error=error))
         settings = self.session.settings
@@ -110,7 +110,7 @@ class Run:
                     deps=deps,
                     reinstall=reinstall,
                     tools=_tools(),
-                    listener=self.report,
+                    reporter=self.report,
                 )
             except SourcesError as error:  # the environment takes none of them
                 done = [replace(_planned(each, False), action="failed", error=error) for each in packages]
@@ -123,7 +123,7 @@ class Run:
     def verify(self, strict: bool) -> Verification:
         environment = probe(Path(self.python) if self.python else None)
         found = verify(self.session.settings, environment, self.report, strict=strict)
-        return replace(found, checks=tuple(replace(each, fix=as_called(each.fix)) for each in found.checks))
+        return replace(found, checks=tuple(replace(each, command=as_called(each.command)) for each in found.checks))
 
     def _left(self, *without: str) -> Session:
         """The session over the repositories that no step has failed for or done one of the actions `without` to."""
@@ -136,7 +136,7 @@ class Run:
     def _step(self, name: str, outcomes: list[Outcome]) -> list[Outcome]:
         self.steps[name] = outcomes
         for error in (each.error for each in outcomes if each.error):
-            error.fix = as_called(error.fix)
+            error.command = as_called(error.command)
         return outcomes
 
     def _check_room(self, environment: Environment, packages: Sequence[Package], deps: bool) -> None:
@@ -170,7 +170,7 @@ def run(
             with turn(settings.directory, report, looking=looking or dry):
                 yield Run(Session(settings, report, asked, full), report, python, dry)
         except SourcesError as error:
-            error.fix = as_called(error.fix)
+            error.command = as_called(error.command)
             report.fail(error)
             raise Failed(error.status) from None
         except OSError as error:

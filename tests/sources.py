@@ -17,7 +17,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 import tasks
-from tasks.config.settings import DEFAULTS
+from tasks.config.defaults import DEFAULTS
 from tests.conftest import Result
 from tests.upstream.store import PATHS
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from invoke.vendor import yaml
 
-from tasks.config.settings import DEFAULTS
+from tasks.config.defaults import DEFAULTS
 from tasks.packages.layouts import LAYOUTS
 from tests.conftest import Environment, Project
 

@@ -29,7 +29,7 @@ def clone(session: Session, repository: Repository) -> Outcome:
     if here := check_place(repository):
         show(session, here)
         interrupted = " (an update was cut off; `invoke update` finishes it)" if here.record.moving else ""
-        session.listener.event(repository.name, f"is there already{interrupted}")
+        session.reporter.event(repository.name, f"is there already{interrupted}")
         return outcome_of(here, "present", here.record.ref)
     target, advertised = session.target(repository), session.advertised(repository)
     check_cost(session, repository, full=False)
@@ -57,7 +57,7 @@ def clone(session: Session, repository: Repository) -> Outcome:
     except BaseException:
         _remove(staging)
         raise
-    session.listener.event(repository.name, f"cloned {target.ref} at {target.commit[:10]}")
+    session.reporter.event(repository.name, f"cloned {target.ref} at {target.commit[:10]}")
     return replace(outcome_of(read_checkout(repository), "cloned", target.ref), moved=brought.moved)
 
 

@@ -121,7 +121,7 @@ class Bringer:
             self.show(tree, known)
             submodules, complaints = read_submodules(remote, tree, known.get(PYPROJECT, b""), whole=self.full)
             for complaint in complaints:
-                remote.network.listener.warn(remote.who, complaint)
+                remote.network.reporter.warn(remote.who, complaint)
             parts = [pool.submit(self._submodule, remote, each, 1) for each in submodules]
             others = [] if self.full else [pool.submit(fetch_tags, remote, tags, advertised.peeled)]
             if not files:

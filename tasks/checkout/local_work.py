@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ..config.settings import redact
 from ..errors import LocalWorkError
 from ..git.command import run
 from ..git.fetch import Entry, Remote, present
@@ -17,6 +16,7 @@ from ..git.packs import read_shallow
 from ..git.revisions import same_place
 from ..git.submodules import GITLINK, head_of, linked_git_dir
 from ..models import Repository
+from ..names import redact
 from .changes import changes_of, hidden_changes
 from .paths import folders_of, parents
 from .record import read_record
@@ -236,7 +236,7 @@ def clear_left_overs(remote: Remote) -> None:
             shutil.rmtree(each)
         else:
             each.unlink(missing_ok=True)
-    remote.network.listener.event(remote.who, f"removed {len(left)} files that a killed process had left")
+    remote.network.reporter.event(remote.who, f"removed {len(left)} files that a killed process had left")
 
 
 def _command(*argv: str) -> str:

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..models import Listener
+from ..models import Reporter
 from .space import check_writable
 
 
 @contextmanager
-def turn(directory: Path, listener: Listener, *, looking: bool = False) -> Iterator[None]:
+def turn(directory: Path, reporter: Reporter, *, looking: bool = False) -> Iterator[None]:
     """Hold the lock of `directory`, made if need be; wait for the process that holds it, telling for which.
 
     Who is only `looking` waits for one that works, and leaves no trace. Raises DiskError where the folder cannot be
@@ -33,7 +33,7 @@ def turn(directory: Path, listener: Listener, *, looking: bool = False) -> Itera
         who = "another process"
         with suppress(OSError):  # it may be done by now
             who = holder.read_text() or who
-        listener.event(directory.name, f"waiting for {who}")
+        reporter.event(directory.name, f"waiting for {who}")
         lock.acquire()
     try:
         if not looking:

@@ -7,11 +7,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Lock
 
-from ..config.settings import redact
 from ..errors import LocalWorkError, SourcesError, UsageError
-from ..git.revisions import MATCHING, Advertised, Target, resolve
+from ..git.revisions import Advertised, Target, resolve
 from ..git.transfer import transfer
-from ..models import Listener, Network, Repository, Settings
+from ..models import Network, Reporter, Repository, Settings
+from ..names import MATCHING, redact
 from ..packages.layouts import find_layout
 from ..packages.matching import matching
 from ..packages.metadata import Metadata, read_metadata
@@ -23,7 +23,7 @@ class Session:
     """`refs` are the REFs asked for by option, by repository name. A remote is asked once, whoever wants to know."""
 
     settings: Settings
-    listener: Listener
+    reporter: Reporter
     refs: Mapping[str, str] = field(default_factory=dict)
     full: bool = False
     _asked: dict[str, Future[Advertised]] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Session:
 
     @property
     def network(self) -> Network:
-        return Network(self.settings.attempts, self.settings.stall, self.listener)
+        return Network(self.settings.attempts, self.settings.stall, self.reporter)
 
     def ref(self, repository: Repository) -> str:
         """The REF that counts: the option, else the configured branch."""
@@ -58,7 +58,7 @@ class Session:
         ref, advertised = self.ref(repository), self.advertised(repository)
         if ref == MATCHING and repository.name == "flashinfer":
             tag = self._matching(advertised, repository)
-            self.listener.event(repository.name, f"matching is {tag}")
+            self.reporter.event(repository.name, f"matching is {tag}")
             return Target(ref, "tag", tag, advertised.commit(tag), advertised.tags[tag])
         return resolve(ref, advertised, repository.name, repository.url)
 
@@ -94,7 +94,9 @@ class Session:
         try:
             metadata = future.result()
         except SourcesError as error:
-            raise LocalWorkError(f"flashinfer: what SGLang requires is not known: {error.what}", error.fix) from None
+            raise LocalWorkError(
+                f"flashinfer: what SGLang requires is not known: {error.what}", error.hint, error.command
+            ) from None
         return matching(metadata, sglang.extras, advertised.tags, redact(repository.url))
 
 

@@ -9,10 +9,8 @@ from pathlib import Path
 
 from ..git.command import run
 from ..git.config import read_config
-from ..git.revisions import highest, release
 from ..models import Repository
-from ..packages.layouts import Layout, find_layout
-from ..packages.metadata import Metadata, read_metadata
+from ..packages.source import Source
 from .record import Record, read_record
 
 
@@ -53,30 +51,9 @@ class Checkout:
         return read_record(self.git_dir)
 
     @cached_property
-    def layout(self) -> Layout:
-        """Raises SourcesError where the files have no layout that is known."""
-        return find_layout(self.repository.name, lambda path: (self.path / path).exists())
-
-    @cached_property
-    def files(self) -> dict[str, bytes]:
-        """The metadata files (path to content)."""
-        places = {name: self.path / name for name in self.layout.metadata_files}
-        return {name: place.read_bytes() for name, place in places.items() if place.is_file()}
-
-    @cached_property
-    def metadata(self) -> Metadata:
-        """Raises SourcesError where a file cannot be read as what it is."""
-        return read_metadata(self.files, self.layout.folder)
-
-    @property
-    def version(self) -> str:
-        """What the files say; where they leave it to the tags (setuptools-scm), the release at this commit, else the
-        highest, as SGLang's build has it. Empty where neither tells."""
-        if self.layout.installable and not self.metadata.from_tags:
-            return self.metadata.version or ""
-        here = (release(tag) for tag, (_, commit) in self.tags.items() if commit == self.head)
-        newest = max((version for version in here if version), default=None)
-        return str(newest or (highest(self.tags) if self.layout.installable else None) or "")
+    def source(self) -> Source:
+        """What the files say about the package."""
+        return Source(self.repository, self.head, {tag: commit for tag, (_, commit) in self.tags.items()})
 
 
 def read_checkout(repository: Repository) -> Checkout:

@@ -57,7 +57,7 @@ def place(remote: Remote, target: Target, folders: tuple[str, ...] | None, vacat
     network, who = remote.network, remote.who
     command = ("checkout", "--quiet", *force, *where, "--")  # else it looks into each submodule for changes to tell of
     try:
-        stream(remote.path, *command, who=who, doing="checking out", listener=network.listener)
+        stream(remote.path, *command, who=who, doing="checking out", reporter=network.reporter)
     except GitError as error:
         if not (head_of(remote.path) and re.search(r"would be \w+ by checkout", error.what)):
             raise

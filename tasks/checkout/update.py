@@ -45,7 +45,7 @@ def _update(session: Session, repository: Repository, remote: Remote, here: Chec
     if _is_current(session, here, target, advertised):
         show(session, here)
         write_record(remote.git_dir, replace(here.record, ref=target.ref, configured=repository.branch))
-        session.listener.event(repository.name, f"is up to date at {here.head[:10]}")
+        session.reporter.event(repository.name, f"is up to date at {here.head[:10]}")
         return outcome_of(here, "up to date", target.ref)
     old = outcome_of(here, "", "")
     was_full = _is_full(here)
@@ -80,7 +80,7 @@ def _update(session: Session, repository: Repository, remote: Remote, here: Chec
     move(brought, repository.branch, room)
     now = read_checkout(repository)
     moved_to = f"{here.head[:10]} → {now.head[:10]}{_between(remote, here.head, now.head)}"
-    session.listener.event(
+    session.reporter.event(
         repository.name, moved_to if now.head != here.head else f"is complete now at {now.head[:10]}"
     )
     outcome = outcome_of(now, "updated", target.ref)
@@ -100,7 +100,7 @@ def plan_update(session: Session, repository: Repository) -> Outcome:
     if _is_current(session, here, target, advertised):
         return outcome_of(here, "up to date", target.ref)
     _check_own_work(_remote(session, here), here, target, advertised)
-    session.listener.event(repository.name, f"{here.head[:10]} → {target.commit[:10]}")
+    session.reporter.event(repository.name, f"{here.head[:10]} → {target.commit[:10]}")
     return plan
 
 

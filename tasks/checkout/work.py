@@ -11,8 +11,9 @@ from dataclasses import replace
 from ..errors import DiskError, LocalWorkError, SourcesError
 from ..git.command import begin, cancel, run
 from ..git.fetch import Remote
-from ..git.revisions import TAGS, Advertised, Target, release, same_place
+from ..git.revisions import Advertised, Target, release, same_place
 from ..models import Outcome, Repository
+from ..names import TAGS
 from ..packages.layouts import cost
 from .session import Session
 from .space import DiskFullError, check_space, in_words, removable
@@ -69,7 +70,7 @@ def planned(session: Session, repository: Repository, action: str) -> Outcome:
 def show(session: Session, here: Checkout) -> None:
     """Hand on what the checkout says of itself to whoever waits for it, or why it says nothing."""
     try:
-        session.show(here.repository.name, [*here.layout.markers, *here.files], here.files)
+        session.show(here.repository.name, [*here.source.layout.markers, *here.source.files], here.source.files)
     except SourcesError as error:
         session.give_up(here.repository.name, error)
 
@@ -99,7 +100,7 @@ def check_cost(session: Session, repository: Repository, *, full: bool) -> None:
     costs = cost(repository.name)
     if session.full and not full:
         moved, disk = in_words(costs.full_moved), in_words(costs.full_disk)
-        session.listener.event(repository.name, f"the whole history moves about {moved} and takes {disk}")
+        session.reporter.event(repository.name, f"the whole history moves about {moved} and takes {disk}")
     check_space(session.settings.directory, _needed(session, repository), repository.name, removable(session.settings))
 
 
@@ -111,7 +112,7 @@ def _needed(session: Session, repository: Repository) -> int:
 def outcome_of(here: Checkout, action: str, ref: str) -> Outcome:
     """The outcome of an `action` that left the checkout as it is now; no version where its files tell none."""
     try:
-        version = here.version
+        version = here.source.version
     except SourcesError:
         version = ""
     return Outcome(here.repository.name, action, ref, here.head, version)

@@ -11,13 +11,11 @@ from invoke.config import DataProxy
 
 from ..errors import UsageError
 from ..models import Repository, Settings
-from ..names import check_url, redact, resolve_submodule_url
+from ..names import check_ref, check_url, redact
 from .defaults import DEFAULTS
 
 if TYPE_CHECKING:
     from fastjsonschema import JsonSchemaValueException
-
-__all__ = ["DEFAULTS", "check_url", "load", "redact", "resolve_submodule_url"]
 
 INSTALLED = ("sglang", "flashinfer")
 SHOWN = 200  # characters of a wrong value in a message
@@ -63,8 +61,6 @@ def load(config: Any, root: Path, where: str = "invoke.yaml") -> Settings:
     """
     import fastjsonschema
 
-    from ..git.revisions import check_ref
-
     given = _plain(config)
     tree = {**DEFAULTS, **given} if isinstance(given, dict) else given
     for key in {"attempts", "stall"}.intersection(tree):
@@ -90,7 +86,7 @@ def load(config: Any, root: Path, where: str = "invoke.yaml") -> Settings:
         try:
             branch = check_ref(entry.get("branch", "main"))
         except UsageError as error:
-            raise UsageError(f"{key}.branch in {where}: {error.what}", error.fix) from None
+            raise UsageError(f"{key}.branch in {where}: {error.what}", error.hint) from None
         install, extras = entry.get("install", name in INSTALLED), tuple(dict.fromkeys(entry.get("extras", ())))
         repositories[name.casefold()] = Repository(name, entry["url"], branch, directory / name, install, extras)
     return Settings(
@@ -100,6 +96,7 @@ def load(config: Any, root: Path, where: str = "invoke.yaml") -> Settings:
         attempts=int(tree["attempts"]),
         stall=float(tree["stall"]),
         installer=tree["installer"],
+        indexes=(),
         cache=cache if tree["cache"] else None,
         repositories=tuple(repositories.values()),
     )
@@ -110,13 +107,13 @@ def _plain(tree: Any) -> Any:
 
 
 def _wrong(error: JsonSchemaValueException, where: str) -> UsageError:
-    from ..git.revisions import nearest
+    from difflib import get_close_matches
 
     key = redact(ascii((error.name or "").replace("data", "sources", 1))[1:-1])
     if error.rule == "additionalProperties":
         known = error.definition["properties"]
         name = next(str(name) for name in error.value if name not in known)
-        near = "".join(f"Did you mean `{other}`? " for other in nearest(name, known, 1))
+        near = "".join(f"Did you mean `{other}`? " for other in get_close_matches(str(name), known, 1))
         what = f"{key}.{redact(ascii(name)[1:-1])[:SHOWN]} is no known key (in {where})"
         return UsageError(what, f"{near}Known here: {', '.join(known)}.")
     if error.rule == "required":

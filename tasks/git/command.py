@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ..checkout.space import DiskFullError, is_full
 from ..errors import SourcesError
-from ..processes import end
 from .messages import GitError, explain
+from .processes import end
 
 MINIMUM = (2, 34)
 _OPTIONS = {

@@ -190,7 +190,7 @@ def _fetch_one(remote: Remote, target: Target, flags: tuple[str, ...], options: 
         remote.fetch(*flags, "origin", target.commit, doing=doing, options=options)
         return
     except RefusedError:
-        remote.network.listener.event(remote.who, "the remote serves no commit by its id; asking by name")
+        remote.network.reporter.event(remote.who, "the remote serves no commit by its id; asking by name")
     names = {"branch": f"refs/heads/{target.name}", "tag": f"refs/tags/{target.name}", "commit": "refs/heads/*"}
     name = names[target.kind]
     # Protocol v0 claims every tag that is here, though their trees are not: nothing may be claimed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from ..models import Listener
+from ..models import Reporter
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a missing git is told by `check_version`, not by an ImportError
 
@@ -16,11 +16,11 @@ _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
 class Progress(RemoteProgress):
-    """Hands the progress on to `listener`: `who` is `doing` something."""
+    """Hands the progress on to `reporter`: `who` is `doing` something."""
 
-    def __init__(self, listener: Listener, who: str, doing: str) -> None:
+    def __init__(self, reporter: Reporter, who: str, doing: str) -> None:
         super().__init__()
-        self._listener, self._who, self._doing = listener, who, doing
+        self._reporter, self._who, self._doing = reporter, who, doing
 
     def read(self, line: str) -> None:
         """Take one of git's lines. `error_lines` and `other_lines` hold those that are no progress."""
@@ -33,7 +33,7 @@ class Progress(RemoteProgress):
         sizes = _MOVED.search(message)
         moved, unit, rate, rate_unit = sizes.groups("") if sizes else ("0", "bytes", "", "")
         done = float(cur_count) / float(max_count) if max_count else None
-        self._listener.progress(
+        self._reporter.progress(
             self._who,
             self._doing,
             done,

@@ -11,20 +11,14 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import NetworkError, UsageError
-from ..names import redact
+from ..names import HEADS, LATEST, MATCHING, TAGS, check_ref, redact
 
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
     from packaging.version import Version
 
-LATEST, MATCHING = "latest", "matching"
-HEADS, TAGS = "refs/heads/", "refs/tags/"
-LONGEST_REF = 255  # bytes; no file system that git runs on has longer names
-
 _OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _SHORT = re.compile(r"[0-9a-f]{7,63}")
-# What no name holds (git-check-ref-format(1)), what git would take for an option, and what is neither branch nor tag
-_NO_REF = re.compile(r"^-|^refs/|[ ~^:?*\[\\]|\.\.|@\{|//|^/|/$|\.$|^@$|(?:^|/)\.|\.lock(?:/|$)")
 
 
 @dataclass(frozen=True)
@@ -63,15 +57,6 @@ class Target:
     name: str
     commit: str
     object: str
-
-
-def check_ref(ref: str) -> str:
-    """The REF, unchanged, if it can name a branch, tag or commit (git-check-ref-format(1)); else UsageError."""
-    name = ref.removeprefix(HEADS).removeprefix(TAGS)
-    if not name or not ref.isprintable() or _NO_REF.search(name) or len(ref.encode()) > LONGEST_REF:
-        fix = "A REF is a branch, a tag, a commit id, `latest`, or for FlashInfer `matching`."
-        raise UsageError(f"{ref[:80]!a} cannot be a REF: git allows no such branch or tag.", fix)
-    return ref
 
 
 def resolve(ref: str, advertised: Advertised, repository: str, endpoint: str) -> Target:

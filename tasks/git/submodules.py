@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from ..checkout.paths import parents
 from ..checkout.record import Record, read_record
-from ..config.settings import redact, resolve_submodule_url
 from ..errors import SourcesError, UsageError
+from ..names import redact, resolve_submodule_url
 from ..packages.metadata import read_toml, sparse_folders
 from .command import run
 from .fetch import Entry, Remote

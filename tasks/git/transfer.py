@@ -8,11 +8,11 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import TYPE_CHECKING, cast
 
-from ..models import Listener, Network
+from ..models import Network, Reporter
 from ..names import redact
-from ..processes import answered
 from .command import cancelled, check_cancelled, execute, failure, run
 from .messages import PassingError
+from .processes import answered
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -23,12 +23,12 @@ _lock = Lock()
 _ssh: dict[str, str] = {}
 
 
-def stream(cwd: Path, *args: str, who: str, doing: str, listener: Listener, stdin: str = "", stall: float = 30) -> str:
-    """Run a git command whose progress is told to `listener`; returns standard output and git's messages.
+def stream(cwd: Path, *args: str, who: str, doing: str, reporter: Reporter, stdin: str = "", stall: float = 30) -> str:
+    """Run a git command whose progress is told to `reporter`; returns standard output and git's messages.
 
     Raises as `git.run` does.
     """
-    listener.command([redact(word) for word in ("git", *args)], cwd)
+    reporter.command([redact(word) for word in ("git", *args)], cwd)
     for at, word in enumerate(args[:3]):  # after a `-c key=value`, maybe
         if word in ("fetch", "checkout"):
             args = (*args[: at + 1], "--progress", *args[at + 1 :])
@@ -39,7 +39,7 @@ def stream(cwd: Path, *args: str, who: str, doing: str, listener: Listener, stdi
         if not seen:  # GitPython takes its time to load, and a remote that is only asked says nothing
             from .progress import Progress
 
-            seen.append(Progress(listener, who, doing))
+            seen.append(Progress(reporter, who, doing))
         seen[0].read(line)
 
     status, out = execute(
@@ -77,7 +77,7 @@ def transfer(cwd: Path, *args: str, who: str, doing: str, network: Network, stdi
     def announce(state: RetryCallState) -> None:
         pause = state.next_action.sleep if state.next_action else 0
         again = f"try {state.attempt_number + 1} of {tries(state)} in {pause:.1f} s"
-        network.listener.warn(who, f"{trouble(state).what} {again[0].upper()}{again[1:]}.")
+        network.reporter.warn(who, f"{trouble(state).what} {again[0].upper()}{again[1:]}.")
 
     return Retrying(
         retry=retry_if_exception_type(PassingError),
@@ -86,7 +86,7 @@ def transfer(cwd: Path, *args: str, who: str, doing: str, network: Network, stdi
         sleep=sleep_using_event(cancelled),
         before_sleep=announce,
         reraise=True,
-    )(stream, cwd, *args, who=who, doing=doing, listener=network.listener, stdin=stdin, stall=network.stall)
+    )(stream, cwd, *args, who=who, doing=doing, reporter=network.reporter, stdin=stdin, stall=network.stall)
 
 
 def _endpoint(args: tuple[str, ...], cwd: Path) -> str:

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from ..errors import InstallError, SourcesError
-from ..models import Listener, Outcome
+from ..models import Outcome, Reporter
 from .environment import Environment
 from .installer import Installer, editable, find_installer
 from .package import Package, names
@@ -35,7 +35,7 @@ def preload() -> None:
 
 def install(
     packages: Sequence[Package], environment: Environment, *,
-    installer: str = "auto", deps: bool = True, reinstall: bool = False, tools: Sequence[str] = (), listener: Listener,
+    installer: str = "auto", deps: bool = True, reinstall: bool = False, tools: Sequence[str] = (), reporter: Reporter,
 ) -> list[Outcome]:  # fmt: skip
     """Install the packages that are not installed as they are now, and say what was done to each, in their order.
 
@@ -57,7 +57,7 @@ def install(
                 errors[package.name] = error
         if ready := [package for package in stale if package.name not in errors]:
             preload()
-            _Work(find_installer(installer, environment, listener), packages, deps, tools, errors).do(ready)
+            _Work(find_installer(installer, environment, reporter), packages, deps, tools, errors).do(ready)
     outcomes = []
     for package in packages:
         old, wrong = before[package.name], errors.get(package.name)
@@ -84,7 +84,7 @@ class _Work:
         for package in ready:
             package.remember(environment, None)
             for extra in {canonicalize_name(extra) for extra in package.extras} - {*package.metadata.extras}:
-                self.tool.listener.warn(package.repository, f"{package.version} has no extra named {extra}")
+                self.tool.reporter.warn(package.repository, f"{package.version} has no extra named {extra}")
         self._make_room(ready)
         late = [package for package in ready if package.metadata.needs_torch_to_build]
         self._build([package for package in ready if package not in late])
@@ -109,7 +109,7 @@ class _Work:
 
     def _make_room(self, ready: Sequence[Package]) -> None:
         """Remove what would stand in the way: broken-off installations, and a package under its other name."""
-        environment, listener = self.tool.environment, self.tool.listener
+        environment, reporter = self.tool.environment, self.tool.reporter
         modules = {name: package.module for package in ready for name in (package.name, *package.aliases)}
         for info in {*environment.purelib.glob("*.dist-info"), *environment.platlib.glob("*.dist-info")}:
             module = modules.get(canonicalize_name(info.name.partition("-")[0]))
@@ -119,14 +119,14 @@ class _Work:
             ours = not by.exists() or by.read_text(errors="replace").strip() in ("", "pip", "uv")
             whole = all((info / name).is_file() and (info / name).stat().st_size for name in ("METADATA", "RECORD"))
             if environment.virtual and ours and not whole:  # pip would see nothing there, or refuse to replace it
-                listener.warn(ALL, f"removed {info.name}: the rest of an installation that was broken off")
+                reporter.warn(ALL, f"removed {info.name}: the rest of an installation that was broken off")
                 shutil.rmtree(info)
                 if module:  # would be imported in place of the checkout
                     shutil.rmtree(info.parent / module, ignore_errors=True)
         for package in ready:
             double = [package.name] * (environment.copies(package.name) - 1)
             for name in [*filter(environment.distribution, package.aliases), *double]:
-                listener.event(package.repository, f"{name} makes room for {package.name} {package.version}")
+                reporter.event(package.repository, f"{name} makes room for {package.name} {package.version}")
                 self.tool.uninstall(package.repository, [name])
 
     def _build(self, packages: Sequence[Package]) -> None:
@@ -184,7 +184,7 @@ class _Work:
 
     def _align(self, package: Package) -> None:
         """Give the companions the package's version, or remove them: with another, its import raises."""
-        environment, who, listener = self.tool.environment, package.repository, self.tool.listener
+        environment, who, reporter = self.tool.environment, package.repository, self.tool.reporter
         required = {_name(one) for one in self._requirements() if self.deps and admits(one, package.version)}
         for name in package.companions:
             found = environment.distribution(name)
@@ -193,12 +193,12 @@ class _Work:
             version = Version(package.version).public
             try:
                 self.tool.install(who, ["--no-deps", f"{name}=={version}"])
-                listener.event(who, f"{name} {f'{found.version} replaced by ' if found else ''}{version}")
+                reporter.event(who, f"{name} {f'{found.version} replaced by ' if found else ''}{version}")
             except SourcesError:
                 if found:
                     self.tool.uninstall(who, [name])
                 gone = f"{name} {found.version} removed, as it" if found else f"{name} not installed, as it"
-                listener.warn(
+                reporter.warn(
                     who, f"{gone} must have the version of {package.name}, {version}, and that is not to be had"
                 )
 

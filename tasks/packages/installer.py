@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DiskError, InstallError
-from ..models import Listener
+from ..models import Reporter
 from ..names import redact
 from .environment import Environment
 
@@ -51,7 +51,7 @@ class Installer:
     """One of the two installers, set to work on one environment."""
 
     environment: Environment
-    listener: Listener
+    reporter: Reporter
     uv: str = ""  # its path; empty for pip
 
     def install(self, who: str, arguments: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
@@ -71,11 +71,11 @@ class Installer:
     def _run(self, who: str, words: list[str], variables: Mapping[str, str]) -> None:
         python = str(self.environment.python)
         argv = [self.uv, "pip", words[0], "--python", python] if self.uv else [python, "-m", "pip", words[0]]
-        run(who, [*argv, *words[1:]], variables, self.listener)
+        run(who, [*argv, *words[1:]], variables, self.reporter)
         importlib.metadata.MetadataPathFinder().invalidate_caches()
 
 
-def find_installer(choice: str, environment: Environment, listener: Listener) -> Installer:
+def find_installer(choice: str, environment: Environment, reporter: Reporter) -> Installer:
     """The installer asked for: `uv`, `pip`, or `auto` for uv where it is on the PATH and pip otherwise.
 
     Nothing is started, except that an environment without pip gets it, with Python's own ensurepip where no uv is
@@ -83,13 +83,13 @@ def find_installer(choice: str, environment: Environment, listener: Listener) ->
     """
     uv = shutil.which("uv") if choice in ("auto", "uv") else None
     if uv:
-        return Installer(environment, listener, uv)
+        return Installer(environment, reporter, uv)
     if choice == "uv":
         raise InstallError("uv is configured as the installer, and is not on the PATH.", "Install uv, or use pip.")
     if not environment.has_pip:
-        listener.event("install", f"{environment.prefix} has no pip: it gets the one that Python brings along")
+        reporter.event("install", f"{environment.prefix} has no pip: it gets the one that Python brings along")
         try:
-            run("install", [str(environment.python), "-m", "ensurepip"], {}, listener)
+            run("install", [str(environment.python), "-m", "ensurepip"], {}, reporter)
         except InstallError as error:
             raise InstallError(
                 f"{environment.prefix} has no pip, there is no uv on the PATH, and ensurepip failed: {error.what}",
@@ -99,13 +99,13 @@ def find_installer(choice: str, environment: Environment, listener: Listener) ->
     if pip and tuple(map(int, re.findall(r"\d+", pip.version)[:2])) < tuple(map(int, OLDEST_PIP.split("."))):
         fix = shlex.join([str(environment.python), "-m", "pip", "install", "--upgrade", "pip"])
         raise InstallError(f"pip {pip.version} is too old: {OLDEST_PIP} is the first with editable installs.", fix)
-    return Installer(environment, listener)
+    return Installer(environment, reporter)
 
 
-def run(who: str, argv: Sequence[str], variables: Mapping[str, str], listener: Listener) -> None:
+def run(who: str, argv: Sequence[str], variables: Mapping[str, str], reporter: Reporter) -> None:
     """Run a command and hand on what it prints, line by line. Raises as `Installer.install` does."""
     words = [*(["env", *(f"{name}={value}" for name, value in variables.items())] if variables else []), *argv]
-    listener.command(words, None)
+    reporter.command(words, None)
     tail: deque[str] = deque(maxlen=KEPT)
     quiet = {"PYTHONUNBUFFERED": "1", "GIT_TERMINAL_PROMPT": "0"}
     try:
@@ -120,7 +120,7 @@ def run(who: str, argv: Sequence[str], variables: Mapping[str, str], listener: L
         try:
             for line in process.stdout:
                 tail.append(redact(line.rstrip()))
-                listener.output(who, tail[-1])
+                reporter.output(who, tail[-1])
         except BaseException:
             process.send_signal(signal.SIGINT)  # and let it clear up
             raise

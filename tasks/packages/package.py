@@ -15,11 +15,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from ..checkout.state import Checkout
 from .environment import Distribution, Environment
 from .matching import FLASHINFER
 from .metadata import Metadata
 from .requirements import missing_requirements
+from .source import Source
 
 BUILD_FILES = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "version.txt")
 STAMP = "installed.json"
@@ -46,18 +46,18 @@ class Package:
     held: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, checkout: Checkout) -> Package:
+    def of(cls, source: Source) -> Package:
         """What is to be installed of a checkout. Raises SourcesError where its metadata cannot be read."""
-        layout, metadata = checkout.layout, checkout.metadata
+        layout, metadata, repository = source.layout, source.metadata, source.repository
         return cls(
-            repository=checkout.repository.name,
-            folder=checkout.path / layout.folder,
+            repository=repository.name,
+            folder=repository.path / layout.folder,
             metadata=metadata,
-            version=checkout.version,
+            version=source.version,
             module=layout.module or metadata.distribution.replace("-", "_"),
-            commit=checkout.head,
-            git_dir=checkout.git_dir,
-            extras=checkout.repository.extras,
+            commit=source.commit,
+            git_dir=repository.path / ".git",
+            extras=repository.extras,
             companions=layout.companions,
         )
 

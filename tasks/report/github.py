@@ -26,7 +26,10 @@ def markdown(checks: Sequence[Check]) -> str:
     def code(text: str) -> str:
         return f"<code>{cell(text)}</code>" if text else ""
 
-    rows = [f"| {check.status} | {cell(check.name)} | {cell(check.detail)} | {code(check.fix)} |" for check in checks]
+    rows = [
+        f"| {check.status} | {cell(check.name)} | {cell(check.detail)} | {cell(check.hint)}{code(check.command)} |"
+        for check in checks
+    ]
     return "\n".join([f"### verify: {counted(checks)}", "", "| | check | found | fix |", "|-|-|-|-|", *rows, "", ""])
 
 

@@ -102,7 +102,7 @@ class Screen(Console):
         self.print(table)
 
     def put(self, who: str, doing: str, done: float | None, moved: int, rate: float) -> None:
-        """Show or change the live line of `who`: see `Listener.progress`. Its time counts from the start of `doing`."""
+        """Show or change the live line of `who`: see `Reporter.progress`. Its time counts from the start of `doing`."""
         old = self._rows.get(who)
         since = old.since if old and old.doing == doing else time.monotonic()
         self._rows[who] = _Row(doing, done, moved, rate, since)

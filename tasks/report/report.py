@@ -28,7 +28,7 @@ BAD = ("warn", "fail")
 
 
 class Report:
-    """Tells people and programs what goes on; a `Listener` that many threads may call at once.
+    """Tells people and programs what goes on; a `Reporter` that many threads may call at once.
 
     `stream` (standard output) takes what is ordinary, `errors` (standard error) what went wrong. `hide` is Invoke's:
     True, "out", "stdout" and "both" hide what is ordinary. `echo` shows commands. With `json` nothing but the object
@@ -65,7 +65,7 @@ class Report:
 
             preload()
 
-    # What goes on: the methods of `Listener`
+    # What goes on: the methods of `Reporter`
 
     def event(self, who: str, message: str) -> None:
         """Show a line, and take away the live lines of `who`."""
@@ -137,7 +137,7 @@ class Report:
         for group, members in shown.items():
             self._printer.say((f"\n{group}", "bold"))
             for name, check in members:
-                fix = clean(check.fix).splitlines() if check.status in BAD else []
+                fix = clean(f"{check.hint}\n{check.command}").strip().splitlines() if check.status in BAD else []
                 with self._printer.lock:
                     self._printer.screen().check(check.status, name, one_line(check.detail), fix, width)
         if not self._hidden:
@@ -157,7 +157,7 @@ class Report:
 
     def fail(self, error: SourcesError) -> None:
         """Print what happened and what mends it on standard error."""
-        self._failure("error", error.what, error.fix)
+        self._failure("error", error.what, f"{error.hint}\n{error.command}".strip())
 
     def _failures(self, outcomes: Sequence[tuple[str, Outcome]]) -> None:
         """Print the errors of outcomes, each under its repository and what stands behind; a shared one once."""
@@ -165,7 +165,9 @@ class Report:
         for behind, outcome in outcomes:
             if error := outcome.error:
                 what = error.what.removeprefix(f"{outcome.repository}: ").removeprefix(f"{behind[2:]}: ")
-                shared.setdefault((behind, what, error.fix), []).append(outcome.repository)
+                shared.setdefault((behind, what, f"{error.hint}\n{error.command}".strip()), []).append(
+                    outcome.repository
+                )
         for (behind, what, fix), repositories in shared.items():
             self._failure(", ".join(repositories) + behind, what, fix)
 
@@ -193,7 +195,7 @@ class Report:
         for check in checks:
             if check.status in BAD:
                 level = "error" if check.status == "fail" else "warning"
-                self._printer.annotate(level, check.name, f"{check.detail}\n{check.fix}")
+                self._printer.annotate(level, check.name, f"{check.detail}\n{check.hint or check.command}")
         summary = self._environ.get("GITHUB_STEP_SUMMARY")
         try:
             if summary:

@@ -33,7 +33,9 @@ def check_package(package: Package, packages: Sequence[Package], environment: En
     name, fix = package.repository, "invoke install"
     found = environment.distribution(package.name)
     if not found:
-        yield Check(f"{name}: installed", "fail", f"{package.name} is not installed in {environment.prefix}", fix)
+        yield Check(
+            f"{name}: installed", "fail", f"{package.name} is not installed in {environment.prefix}", command=fix
+        )
         yield from skipped(name, INSTALLED[1:], "it is not installed")
         return
     here = found.editable and found.location and found.location.resolve() == package.folder.resolve()
@@ -42,20 +44,22 @@ def check_package(package: Package, packages: Sequence[Package], environment: En
         f"{name}: installed",
         "pass" if here and not found.broken else "fail",
         found.broken or (source if here else f"{source}; the checkout is {package.folder}"),
-        "" if here and not found.broken else fix,
+        command="" if here and not found.broken else fix,
     )
     same = package.fits(found.version)
     yield Check(
         f"{name}: version",
         "pass" if same else "fail",
         found.version if same else f"{found.version} is installed, the checkout is {package.version}",
-        "" if same else "invoke install --reinstall",
+        command="" if same else "invoke install --reinstall",
     )
     yield from _requirements(package, found, packages, environment)
     for companion in package.companions:
         other = environment.distribution(companion)
         if other and not package.fits(other.version):
-            yield Check(f"{name}: {companion}", "fail", f"{other.version} beside {package.name} {package.version}", fix)
+            yield Check(
+                f"{name}: {companion}", "fail", f"{other.version} beside {package.name} {package.version}", command=fix
+            )
         elif other:
             yield Check(f"{name}: {companion}", "pass", other.version)
 
@@ -72,7 +76,9 @@ def _requirements(
         told = [f"{one.requirement} (installed: {one.installed or 'none'})" for one in some]
         more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
         if told:
-            yield Check(f"{package.repository}: {name}", "warn", f"not met: {', '.join(told[:SHOWN])}{more}", fix)
+            yield Check(
+                f"{package.repository}: {name}", "warn", f"not met: {', '.join(told[:SHOWN])}{more}", command=fix
+            )
         else:
             yield Check(f"{package.repository}: {name}", "pass", "all met")
 

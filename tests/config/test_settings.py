@@ -10,9 +10,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from invoke.config import Config
 
-from tasks.config.settings import DEFAULTS, check_url, load, redact, resolve_submodule_url
+from tasks.config.defaults import DEFAULTS
+from tasks.config.settings import load
 from tasks.errors import UsageError
 from tasks.models import Settings
+from tasks.names import check_url, redact, resolve_submodule_url
 
 settings.register_profile("busy machine", deadline=None)
 settings.load_profile("busy machine")

@@ -10,7 +10,8 @@ from packaging.version import Version
 
 from tasks.errors import NetworkError, UsageError
 from tasks.git import revisions as refs
-from tasks.git.revisions import Advertised, Target, check_ref, resolve
+from tasks.git.revisions import Advertised, Target, resolve
+from tasks.names import check_ref
 
 settings.register_profile("busy machine", deadline=None)
 settings.load_profile("busy machine")

@@ -85,7 +85,7 @@ def test_what_is_no_python_is_named_as_such(tmp_path: Path, text: str) -> None:
     file.chmod(0o755)
     with pytest.raises(UsageError, match="python") as caught:
         probe(file, timeout=1)
-    assert "--python" in caught.value.fix
+    assert "--python" in caught.value.hint
 
 
 def test_a_missing_interpreter_is_named(tmp_path: Path) -> None:

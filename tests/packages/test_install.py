@@ -56,7 +56,7 @@ build_wheel = build_editable
 
 
 class Heard:
-    """A listener that keeps what it is told."""
+    """A reporter that keeps what it is told."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -198,7 +198,7 @@ def test_both_are_installed_from_their_checkouts_with_what_they_require(
     environment: Environment, checkout: Callable[..., Package], heard: Heard
 ) -> None:
     both = checkout("sglang", "v0.5.10.post1"), checkout("flashinfer", "v0.6.7.post3")
-    outcomes = install(both, environment, listener=heard)
+    outcomes = install(both, environment, reporter=heard)
     assert errors(outcomes) == []
     assert_installed(environment, *both)
     assert [(one.action, one.version) for one in outcomes] == [
@@ -221,7 +221,7 @@ def test_a_pin_on_another_flashinfer_does_not_replace_the_checkout(
     """Neither its release nor its companion's is even downloaded."""
     pins = ["flashinfer_python[cu13]==0.6.7.post3", "flashinfer_cubin==0.6.7.post3", "torch"]
     both = make_package("sglang", "0.5.10.post1", pins), make_package("flashinfer-python", "0.6.18")
-    assert errors(install(both, environment, listener=heard)) == []
+    assert errors(install(both, environment, reporter=heard)) == []
     assert_installed(environment, *both)
     assert version_of(environment, "flashinfer-python") == "0.6.18"
     assert version_of(environment, "flashinfer-cubin") == ""
@@ -235,10 +235,10 @@ def test_a_second_run_starts_and_writes_nothing(
 ) -> None:
     pins = ["flashinfer_python==0.6.7.post3", "flashinfer_cubin==0.6.7.post3", "torch"]
     both = make_package("sglang", "1.0", pins), make_package("flashinfer-python", "0.6.18")
-    assert errors(install(both, empty, listener=heard)) == []
+    assert errors(install(both, empty, reporter=heard)) == []
     again, times = Heard(), {path: path.stat().st_mtime_ns for path in both[0].git_dir.iterdir()}
     before = len(started())
-    assert [one.action for one in install(both, empty, listener=again)] == ["already installed"] * 2
+    assert [one.action for one in install(both, empty, reporter=again)] == ["already installed"] * 2
     assert started()[before:] == []
     assert {path: path.stat().st_mtime_ns for path in both[0].git_dir.iterdir()} == times
     assert again.commands == again.events == []
@@ -251,7 +251,7 @@ def test_what_has_changed_is_installed_again(
     empty: Environment, make_package: Callable[..., Package], heard: Heard, tmp_path: Path, change: str
 ) -> None:
     package = make_package("sglang", "1.0", ["torch"])
-    install([package], empty, listener=heard)
+    install([package], empty, reporter=heard)
     heard.commands.clear()
     if change == "commit":
         package = replace(package, commit="2" * 40)
@@ -267,7 +267,7 @@ def test_what_has_changed_is_installed_again(
         next(empty.purelib.glob("sglang*/direct_url.json")).write_text("no JSON")
     elif change == "stamp":
         (package.git_dir / "installed.json").write_text("[[")
-    (outcome,) = install([package], empty, reinstall=change == "reinstall", listener=heard)
+    (outcome,) = install([package], empty, reinstall=change == "reinstall", reporter=heard)
     assert (outcome.action, outcome.error) == ("reinstalled", None)
     assert heard.commands
     assert_installed(empty, package)
@@ -278,16 +278,16 @@ def test_without_dependencies_just_the_two_are_installed(
     empty: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
     both = make_package("sglang", "1.0", ["torch"]), make_package("flashinfer-python", "0.6.18")
-    assert errors(install(both, empty, deps=False, listener=heard)) == []
+    assert errors(install(both, empty, deps=False, reporter=heard)) == []
     assert_installed(empty, *both)
     assert {path.name.partition("-")[0] for path in empty.purelib.glob("*.dist-info")} == {
         "sglang",
         "flashinfer_python",
     }
-    assert [one.action for one in install(both, empty, deps=False, listener=heard)] == ["already installed"] * 2
-    assert [one.action for one in install(both, empty, listener=heard)] == ["reinstalled"] * 2
+    assert [one.action for one in install(both, empty, deps=False, reporter=heard)] == ["already installed"] * 2
+    assert [one.action for one in install(both, empty, reporter=heard)] == ["reinstalled"] * 2
     assert version_of(empty, "torch")
-    assert [one.action for one in install(both, empty, deps=False, listener=heard)] == ["already installed"] * 2
+    assert [one.action for one in install(both, empty, deps=False, reporter=heard)] == ["already installed"] * 2
 
 
 def test_a_checkout_of_a_release_is_that_release_though_there_are_newer_tags(
@@ -295,7 +295,7 @@ def test_a_checkout_of_a_release_is_that_release_though_there_are_newer_tags(
 ) -> None:
     upstream.move_tag("sglang", "v0.5.99")
     package = checkout("sglang", "v0.5.10.post1")
-    assert errors(install([package], empty, deps=False, listener=heard)) == []
+    assert errors(install([package], empty, deps=False, reporter=heard)) == []
     assert version_of(empty, "sglang") == "0.5.10.post1"
 
 
@@ -303,14 +303,14 @@ def test_requirements_of_an_extra_come_with_it(
     empty: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
     package = make_package("sglang", "0.4.0", ["torch; extra == 'srt'", "sglang[srt]; extra == 'all'"])
-    install([package], empty, listener=heard)
+    install([package], empty, reporter=heard)
     assert not version_of(empty, "torch")
     extras = {"srt": (), "all": ()}
     package = replace(package, extras=("all",), metadata=replace(package.metadata, extras=extras))
-    install([package], empty, listener=heard)
+    install([package], empty, reporter=heard)
     assert version_of(empty, "torch")
     assert heard.warnings == []
-    install([replace(package, extras=("none",))], empty, listener=heard)
+    install([replace(package, extras=("none",))], empty, reporter=heard)
     assert heard.warnings == ["sglang: 0.4.0 has no extra named none"]
 
 
@@ -318,7 +318,7 @@ def test_an_environment_without_pip_gets_it(
     empty: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
     package = make_package("sglang")
-    assert errors(install([package], empty, installer="pip", listener=heard)) == []
+    assert errors(install([package], empty, installer="pip", reporter=heard)) == []
     assert_installed(empty, package)
     assert "-m ensurepip" in heard.commands[0]
 
@@ -326,7 +326,7 @@ def test_an_environment_without_pip_gets_it(
 def test_uv_is_taken_where_it_is_on_the_path(
     empty: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
-    install([make_package("sglang")], empty, listener=heard)
+    install([make_package("sglang")], empty, reporter=heard)
     assert all("uv pip install --python" in command for command in heard.commands)
 
 
@@ -339,15 +339,15 @@ def test_asking_for_an_absent_uv_is_an_error(
 ) -> None:
     hide_uv(tmp_path, monkeypatch)
     with pytest.raises(InstallError, match="uv"):
-        install([make_package("sglang")], empty, installer="uv", listener=heard)
+        install([make_package("sglang")], empty, installer="uv", reporter=heard)
 
 
 def test_an_environment_that_belongs_to_the_operating_system_is_left_alone(
     managed: Path, make_package: Callable[..., Package], heard: Heard
 ) -> None:
     with pytest.raises(InstallError, match="PEP 668") as caught:
-        install([make_package("sglang")], probe(managed), listener=heard)
-    assert "venv" in caught.value.fix
+        install([make_package("sglang")], probe(managed), reporter=heard)
+    assert "venv" in caught.value.hint
     assert heard.commands == []
 
 
@@ -355,7 +355,7 @@ def test_a_read_only_environment_is_told_before_anything_starts(
     empty: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
     with pytest.raises(InstallError, match="may not be written to"):
-        install([make_package("sglang")], replace(empty, writable=False), listener=heard)
+        install([make_package("sglang")], replace(empty, writable=False), reporter=heard)
     assert heard.commands == []
 
 
@@ -363,7 +363,7 @@ def test_a_python_that_is_too_old_stops_that_package_alone(
     empty: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
     new, fine = make_package("sglang", python=">=4"), make_package("flashinfer-python")
-    outcomes = install([new, fine], empty, listener=heard)
+    outcomes = install([new, fine], empty, reporter=heard)
     assert [one.action for one in outcomes] == ["", "installed"]
     assert f"requires Python >=4; {empty.python} is {empty.version}" in errors(outcomes)[0]
     assert_installed(empty, fine)
@@ -374,7 +374,7 @@ def test_a_build_that_needs_rust_is_not_begun_without_cargo(
 ) -> None:
     package = checkout("sglang", "rust", "0.5.11.dev1")
     hide_uv(tmp_path, monkeypatch)  # nor cargo
-    (message,) = errors(install([package], empty, listener=heard))
+    (message,) = errors(install([package], empty, reporter=heard))
     assert "`cargo`" in message
     assert heard.commands == []
 
@@ -382,7 +382,7 @@ def test_a_build_that_needs_rust_is_not_begun_without_cargo(
 def test_the_old_layout_is_not_begun_without_torch(
     empty: Environment, checkout: Callable[..., Package], heard: Heard
 ) -> None:
-    (message,) = errors(install([checkout("flashinfer", "v0.1.6")], empty, listener=heard))
+    (message,) = errors(install([checkout("flashinfer", "v0.1.6")], empty, reporter=heard))
     assert "torch" in message
     assert f"{empty.python} -m pip install torch" in message
     assert heard.commands == []
@@ -392,7 +392,7 @@ def test_the_old_layout_is_built_with_the_torch_that_sglang_brings(
     empty: Environment, checkout: Callable[..., Package], heard: Heard
 ) -> None:
     both = checkout("sglang", "v0.4.0", extras=("all",)), checkout("flashinfer", "v0.1.6")
-    assert errors(install(both, empty, listener=heard)) == []
+    assert errors(install(both, empty, reporter=heard)) == []
     assert_installed(empty, *both)
     assert "'torch': '2.9.1'" in (both[1].folder / "flashinfer/_build_meta.py").read_text()
 
@@ -403,7 +403,7 @@ def test_flashinfer_under_its_other_name_makes_room(
     put(empty, "flashinfer-python==0.3.0")
     for name, version in {"flashinfer": "0.2.0", "flashinfer-python": "0.6.18"}.items():
         package = make_package(name, version)
-        assert errors(install([package], empty, deps=False, listener=heard)) == []
+        assert errors(install([package], empty, deps=False, reporter=heard)) == []
         assert_installed(empty, package)
         assert [bool(empty.distribution(alias)) for alias in package.aliases] == [False]
 
@@ -412,7 +412,7 @@ def test_companions_get_the_version_of_the_checkout(
     environment: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
     put(environment, "flashinfer-cubin==0.3.0", "flashinfer-jit-cache==0.6.18")
-    assert errors(install([make_package("flashinfer-python", "0.6.18")], environment, listener=heard)) == []
+    assert errors(install([make_package("flashinfer-python", "0.6.18")], environment, reporter=heard)) == []
     assert version_of(environment, "flashinfer-cubin") == version_of(environment, "flashinfer-jit-cache") == "0.6.18"
     assert "flashinfer-python: flashinfer-cubin 0.3.0 replaced by 0.6.18" in heard.events
 
@@ -421,7 +421,7 @@ def test_companions_that_are_not_to_be_had_in_that_version_are_removed(
     empty: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
     put(empty, "flashinfer-cubin==0.3.0", "flashinfer-jit-cache==0.3.0")
-    assert errors(install([make_package("flashinfer-python", "0.7.0")], empty, listener=heard)) == []
+    assert errors(install([make_package("flashinfer-python", "0.7.0")], empty, reporter=heard)) == []
     assert version_of(empty, "flashinfer-cubin") == version_of(empty, "flashinfer-jit-cache") == ""
     assert [warning.partition(",")[0] for warning in heard.warnings] == [
         f"flashinfer-python: {name} 0.3.0 removed" for name in COMPANIONS
@@ -439,7 +439,7 @@ def test_a_dependency_that_wants_another_flashinfer_does_not_get_it(
     for name in ("PIP_FIND_LINKS", "UV_FIND_LINKS"):
         monkeypatch.setenv(name, f"{os.environ[name]}{' ' if name.startswith('PIP') else ','}{tmp_path}")
     both = make_package("sglang", "1.0", ["wants-old"]), make_package("flashinfer-python", "0.6.18")
-    assert errors(install(both, environment, listener=heard)) == []
+    assert errors(install(both, environment, reporter=heard)) == []
     assert version_of(environment, "wants-old") == "1"
     assert_installed(environment, *both)
 
@@ -448,10 +448,10 @@ def test_paths_may_have_any_letters(
     environment: Environment, make_package: Callable[..., Package], heard: Heard, tmp_path: Path
 ) -> None:
     package = make_package("sglang", "1.0", ["torch"], folder=tmp_path / "a b'c\"d ü漢 100%?; [x] ${HOME} -e")
-    assert errors(install([package], environment, listener=heard)) == []
+    assert errors(install([package], environment, reporter=heard)) == []
     assert_installed(environment, package)
     assert version_of(environment, "torch")
-    assert [one.action for one in install([package], environment, listener=heard)] == ["already installed"]
+    assert [one.action for one in install([package], environment, reporter=heard)] == ["already installed"]
 
 
 def test_a_failed_build_shows_its_end_the_reason_and_a_command_that_repeats_it(
@@ -459,17 +459,17 @@ def test_a_failed_build_shows_its_end_the_reason_and_a_command_that_repeats_it(
 ) -> None:
     bad = make_package("sglang", action="print('line'); raise ValueError('the kernel is sour')")
     good = make_package("flashinfer-python")
-    outcomes = install([bad, good], environment, listener=heard)
+    outcomes = install([bad, good], environment, reporter=heard)
     assert [one.action for one in outcomes] == ["", "installed"]
     error = outcomes[0].error
     assert isinstance(error, InstallError)
     assert error.what.startswith("sglang: the build raised ValueError: the kernel is sour.\n")
     assert len(error.what.splitlines()) <= 16
-    again = subprocess.run(["sh", "-c", error.fix], capture_output=True, text=True, check=False)
+    again = subprocess.run(["sh", "-c", error.hint], capture_output=True, text=True, check=False)
     assert again.returncode
     assert "the kernel is sour" in again.stdout + again.stderr
     make_package("sglang")
-    subprocess.run(["sh", "-c", error.fix], check=True)
+    subprocess.run(["sh", "-c", error.hint], check=True)
     assert_installed(environment, bad, good)
 
 
@@ -477,13 +477,13 @@ def test_a_requirement_that_is_not_to_be_had_is_named(
     environment: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
     both = make_package("sglang", "1.0", ["no-such-thing>=3"]), make_package("flashinfer-python")
-    outcomes = install(both, environment, listener=heard)
+    outcomes = install(both, environment, reporter=heard)
     assert [one.action for one in outcomes] == ["", ""]
     assert "no release of no-such-thing" in errors(outcomes)[0].splitlines()[0]
     assert outcomes[0].error
-    again = subprocess.run(["sh", "-c", outcomes[0].error.fix], capture_output=True, text=True, check=False)
+    again = subprocess.run(["sh", "-c", outcomes[0].error.hint], capture_output=True, text=True, check=False)
     assert "no-such-thing" in again.stdout + again.stderr
-    assert [one.action for one in install(both, environment, deps=False, listener=heard)] == ["reinstalled"] * 2
+    assert [one.action for one in install(both, environment, deps=False, reporter=heard)] == ["reinstalled"] * 2
 
 
 def test_an_index_that_cannot_be_reached_is_told_as_such(
@@ -496,7 +496,7 @@ def test_an_index_that_cannot_be_reached_is_told_as_such(
     with refused_url() as url:
         for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"):
             monkeypatch.setenv(name, f"{url}/simple")
-        (message,) = errors(install([make_package("sglang", "1.0", ["nothing"])], environment, listener=heard))
+        (message,) = errors(install([make_package("sglang", "1.0", ["nothing"])], environment, reporter=heard))
     assert "index could not be reached" in message.splitlines()[0]
 
 
@@ -507,14 +507,14 @@ def test_requirements_that_contradict_each_other_are_both_named(
         make_package("sglang", "1.0", ["flashinfer-cubin<0.4"]),
         make_package("other", "1.0", ["flashinfer-cubin>0.5"]),
     )
-    reason = errors(install(both, environment, listener=heard))[0].splitlines()[0]
+    reason = errors(install(both, environment, reporter=heard))[0].splitlines()[0]
     assert "flashinfer-cubin<0.4" in reason
     assert "flashinfer-cubin>0.5" in reason
 
 
 def test_a_full_disk_is_told_as_such(empty: Environment, make_package: Callable[..., Package], heard: Heard) -> None:
     package = make_package("sglang", action="raise OSError(28, 'No space left on device')")
-    (outcome,) = install([package], empty, listener=heard)
+    (outcome,) = install([package], empty, reporter=heard)
     assert isinstance(outcome.error, DiskError)
 
 
@@ -551,13 +551,13 @@ def test_an_installation_keeps_the_running_program_working(
         from tasks.packages.environment import probe
         from tasks.packages.install import install
         quiet = lambda *told: None
-        listener = type("Quiet", (), dict.fromkeys(["event", "warn", "command", "output"], quiet))()
+        reporter = type("Quiet", (), dict.fromkeys(["event", "warn", "command", "output"], quiet))()
         from tasks.packages.package import Package
         from tasks.packages.metadata import read_metadata
         folder = Path({str(package.folder)!r})
         metadata = read_metadata({{"pyproject.toml": (folder / "pyproject.toml").read_bytes()}}, "")
         package = Package("sglang", folder, metadata, "1.0", "sglang", "1" * 40, folder / ".git")
-        (outcome,) = install([package], probe(), tools=["flashinfer-cubin>0.5"], listener=listener)
+        (outcome,) = install([package], probe(), tools=["flashinfer-cubin>0.5"], reporter=reporter)
         print(outcome.error.what.splitlines()[0])
     """
     done = subprocess.run([environment.python, "-c", code], capture_output=True, text=True, check=True)
@@ -577,7 +577,7 @@ def test_the_rest_of_a_broken_off_installation_is_no_obstacle(
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: sglang\nVersion: {version}\n")
         (info / "RECORD").write_text(f"{info.name}/METADATA,,\n{info.name}/RECORD,,\n")
-    assert errors(install(both, environment, listener=heard)) == []
+    assert errors(install(both, environment, reporter=heard)) == []
     assert_installed(environment, *both)
     assert version_of(environment, "torch") == "2.9.1"
     assert environment.copies("sglang") == 1
@@ -592,8 +592,8 @@ def test_ctrl_c_ends_the_installer_and_the_next_run_completes(
 
     package = make_package("sglang", "1.0", ["torch"])
     with pytest.raises(KeyboardInterrupt):
-        install([package], environment, listener=Impatient())
-    assert errors(install([package], environment, listener=heard)) == []
+        install([package], environment, reporter=Impatient())
+    assert errors(install([package], environment, reporter=heard)) == []
     assert_installed(environment, package)
 
 
@@ -613,8 +613,8 @@ def package(folder):
     return Package(name, folder, metadata, metadata.version, module, "1" * 40, folder / ".git")
 
 say = lambda *told: print(*told, flush=True)
-listener = type("Loud", (), dict.fromkeys(["event", "warn", "command", "output"], staticmethod(say)))()
-install([package(Path(folder)) for folder in sys.argv[3:]], probe(Path(sys.argv[2])), listener=listener)
+reporter = type("Loud", (), dict.fromkeys(["event", "warn", "command", "output"], staticmethod(say)))()
+install([package(Path(folder)) for folder in sys.argv[3:]], probe(Path(sys.argv[2])), reporter=reporter)
 """
 
 
@@ -634,6 +634,6 @@ def test_killed_at_any_moment_the_next_run_completes(
         process.stdout.readline()
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert errors(install(both, environment, listener=heard)) == []
+    assert errors(install(both, environment, reporter=heard)) == []
     assert_installed(environment, *both)
     assert version_of(environment, "torch") == "2.9.1"

@@ -77,7 +77,7 @@ def test_metadata_is_looked_for_in_the_package_folder_and_the_version_at_the_roo
 def test_an_unknown_layout_says_what_was_looked_for(name: str) -> None:
     with pytest.raises(SourcesError) as error:
         find_layout(name, {"README.md", "pyproject.toml"}.__contains__)
-    assert name in error.value.what and f"python/{name}" in error.value.what and error.value.fix
+    assert name in error.value.what and f"python/{name}" in error.value.what and error.value.hint
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ from tasks.models import Check, Outcome
 from tasks.report.report import Report
 CHECKS = {CHECKS!r}
 CLONED = {CLONED!r}
-FAILED = Outcome("sglang", "", "main", error=NetworkError({LOST.what!r}, {LOST.fix!r}))
+FAILED = Outcome("sglang", "", "main", error=NetworkError({LOST.what!r}, {LOST.hint!r}))
 """
 DRAWS = """
 with Report() as report:

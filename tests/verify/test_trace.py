@@ -57,7 +57,7 @@ def write(folder: Path, what: Json | bytes | None = None, lines: bytes | None = 
 def failed(folder: Path) -> dict[str, Check]:
     """The failed checks but the summaries, by the file that they name. Each says what is wrong and what to do."""
     checks = [check for check in read_trace(folder).checks if check.status != "pass"]
-    assert all(check.name.startswith("trace: ") and check.status == "fail" and check.fix for check in checks)
+    assert all(check.name.startswith("trace: ") and check.status == "fail" and check.hint for check in checks)
     assert all(check.detail.isprintable() and check.name.isprintable() for check in checks)
     return {check.name.removeprefix("trace: "): check for check in checks if "/" in check.name}
 
