@@ -13,9 +13,8 @@ from invoke.tasks import task
 from .config.defaults import DEFAULTS
 
 if TYPE_CHECKING:
-    from .models import Check, Outcome
+    from .models import Check, Outcome, Verification
     from .run import Failed
-    from .verify.result import Verification
 
 import_module(".verify", __name__)  # before the task of that name: a first import later would replace it
 
@@ -136,7 +135,7 @@ def setup(
 
 namespace = Collection(clone, update, install, verify, setup)
 namespace.configure({"sources": DEFAULTS})
-_LATER = {"Check": "models", "Failed": "run", "Outcome": "models", "Verification": "verify.result"}
+_LATER = {"Check": "models", "Failed": "run", "Outcome": "models", "Verification": "models"}
 __all__ = ["Check", "Failed", "Outcome", "Verification", "clone", "install", "namespace", "setup", "update", "verify"]
 
 

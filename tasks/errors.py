@@ -56,3 +56,10 @@ class InstallError(SourcesError):
 
     status = 6
     code = "install"
+
+
+class Interrupted(SourcesError):
+    """Ctrl-C, or SIGTERM."""
+
+    status = 130
+    code = "interrupted"

@@ -1,15 +1,18 @@
-"""The values that the rooms hand to each other. All are valid once they exist."""
+"""The values that directories pass to each other, and that the tasks return. All are valid once they exist."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
 from .errors import SourcesError
 
+VERSION = "0.1.0"  # of this tool; pyproject.toml reads it here
+
 Status = Literal["pass", "warn", "fail", "skip"]
+RefSource = Literal["option", "this checkout", "configuration", ""]
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a task did to one repository. `ref_source` says where the REF comes from (option, this checkout,
-    configuration); `moved` is in bytes, `seconds` is wall time; empty strings are unknown."""
+    """What a step did to one repository. Empty strings are unknown.
+
+    `action` is what happened (cloned, up to date, skipped (local changes), failed), `ref` the REF in use, `ref_source`
+    where it comes from, `resolved` the tag that `latest` or `matching` leads to, `commit` and `version` what the
+    checkout is at now; what it was at before is in `before_ref`, `before` (a commit) and `before_version`. `moved` is
+    in bytes, `seconds` is wall time. `error` is what the step failed with.
+    """
 
     repository: str
     action: str
@@ -66,21 +74,117 @@ class Outcome:
     before_version: str = ""
     moved: int = 0
     seconds: float = 0.0
-    ref_source: str = ""
+    ref_source: RefSource = ""
+    resolved: str = ""
+    before_ref: str = ""
+    warnings: tuple[str, ...] = ()
     error: SourcesError | None = field(default=None, compare=False)
 
 
+@dataclass(frozen=True)
+class RepositoryState:
+    """A checkout as `verify` found it; None is what could not be found out. `url` holds no password, `ref` is the REF
+    in use, `dirty` says whether files differ from the commit, `directories` has the key directories by role."""
+
+    path: Path
+    url: str
+    ref: str
+    commit: str | None
+    version: str | None
+    dirty: bool | None
+    directories: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class PackageState:
+    """An installed distribution (PEP 610). `location` is the directory it is imported from, None if not installed."""
+
+    version: str | None
+    editable: bool
+    location: Path | None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The trace data in `path`: valid definitions, also by op type, and reference tests, counted."""
+
+    path: Path
+    op_types: Mapping[str, int]
+    definitions: int
+    reference_tests: int
+    checks: tuple[Check, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Everything that `verify` found. `ok`: no check failed (or warned, with `--strict`). `trace` is None where no
+    trace data is expected; `checks` are all checks, those of the trace data included."""
+
+    ok: bool
+    repositories: Mapping[str, RepositoryState]
+    packages: Mapping[str, PackageState]
+    trace: Trace | None
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True)
+class EnvironmentState:
+    """The environment that a run installs into or checks. `installer` is uv, pip, or empty where none was chosen."""
+
+    interpreter: Path
+    prefix: Path
+    installer: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run of a task, whole: `--json` prints it, and `Failed.result` holds it.
+
+    `steps` are the outcomes of clone, update and install, in the order of work; `seconds` is the wall time of each
+    step, `verify` included. `error` is what ended the run itself (a wrong option, the lock, Ctrl-C), `verification` what
+    `verify` found, `warnings` are those that belong to no repository.
+    """
+
+    task: str
+    exit_status: int = 0
+    environment: EnvironmentState | None = None
+    steps: Mapping[str, Sequence[Outcome]] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    error: SourcesError | None = field(default=None, compare=False)
+    verification: Verification | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the exit status is 0."""
+        return self.exit_status == 0
+
+    @property
+    def failure(self) -> str:
+        """What failed, one sentence a line: the run itself, steps, or checks; empty where all is well."""
+        lines = [self.error.what] if self.error else []
+        for step, outcomes in self.steps.items():
+            lines += [f"{row.repository}: {step} failed: {row.error.what}" for row in outcomes if row.error]
+        if self.verification and not self.verification.ok:
+            checks = self.verification.checks
+            bad = [check for check in checks if check.status == "fail"] or [
+                check for check in checks if check.status == "warn"
+            ]
+            lines += [f"{check.name}: {check.detail}" for check in bad]
+        return "\n".join(lines)
+
+
 class Reporter(Protocol):
-    """Who is told what goes on. Only the report implements it; rooms below the tasks never print."""
+    """What shows the progress of a run. Only the report implements it; nothing else prints."""
 
     def event(self, who: str, message: str) -> None:
         """Something happened to `who` (a repository, a submodule such as `flashinfer/3rdparty/cutlass`)."""
 
     def warn(self, who: str, message: str) -> None:
-        """Something a user should know, though the work goes on."""
+        """Something a user should know, though the work goes on; it is repeated in the summary."""
 
     def progress(self, who: str, doing: str, done: float | None, moved: int, rate: float) -> None:
-        """`who` is `doing` something: `done` in 0..1 or None, `moved` in bytes, `rate` in bytes per second."""
+        """`who` is `doing` something: `done` in 0..1 or None, `moved` in bytes, `rate` in bytes/s; 0 is unknown."""
 
     def command(self, argv: Sequence[str], cwd: Path | None) -> None:
         """A command is about to be run (shown with Invoke's --echo)."""
@@ -91,7 +195,7 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True)
 class Network:
-    """How network operations are made: at most `attempts` tries, given up after `stall` seconds without a byte."""
+    """How network operations are made: at most `attempts` times, each given up after `stall` seconds without a byte."""
 
     attempts: int
     stall: float

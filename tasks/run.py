@@ -22,7 +22,7 @@ from .config.defaults import DEFAULTS
 from .config.settings import load
 from .errors import DiskError, SourcesError, UsageError
 from .git.command import check_version
-from .models import Outcome
+from .models import Outcome, Verification
 from .names import check_ref
 from .packages.environment import Environment, probe
 from .packages.layouts import COMPANIONS, cost
@@ -30,7 +30,6 @@ from .packages.matching import FLASHINFER
 from .packages.package import Package, names
 from .report.report import Report
 from .verify.checks import verify
-from .verify.result import Verification
 
 ROOT = Path(__file__).resolve().parent.parent
 INTERRUPTED = 130  # as shells have it for SIGINT

@@ -9,18 +9,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from ..errors import SourcesError
-from ..models import Check, Outcome
+from ..models import Check, Outcome, Result, Verification
+from .document import document
 from .github import markdown
 from .plain import silence
 from .printer import Printer
 from .tables import DROPPABLE, PROSE, columns, counted, grouped, summarised
 from .text import clean, one_line, size
-
-if TYPE_CHECKING:
-    from ..verify.result import Verification
 
 SPOKEN = 10.0  # seconds between two lines about one transfer where nothing is drawn live
 WIDEST = 32  # columns of a check's name
@@ -151,7 +149,11 @@ class Report:
         from json import dumps
 
         try:
-            print(dumps(verification.to_json(), indent=2), file=self._results, flush=True)
+            print(
+                dumps(document(Result("verify", 0 if verification.ok else 1, verification=verification)), indent=2),
+                file=self._results,
+                flush=True,
+            )
         except BrokenPipeError:
             silence(self._results)
 

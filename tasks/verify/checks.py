@@ -15,12 +15,11 @@ from ..checkout.state import Checkout, read_checkout
 from ..errors import SourcesError
 from ..git.fetch import Remote, read_tree
 from ..git.submodules import GITLINK, head_of
-from ..models import Check, Network, Reporter, Repository, Settings
+from ..models import Check, Network, Reporter, Repository, RepositoryState, Settings, Verification
 from ..names import redact
 from ..packages.environment import Environment, import_check
 from ..packages.package import Package
 from .packages import INSTALLED, SHOWN, check_package, package_state, skipped
-from .result import RepositoryState, Verification
 from .trace import read_trace
 
 Look = Callable[[Checkout], Iterator[Check]]

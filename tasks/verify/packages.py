@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from packaging.utils import canonicalize_name
 
-from ..models import Check
+from ..models import Check, PackageState
 from ..packages.environment import Distribution, Environment
 from ..packages.package import Package, names
 from ..packages.requirements import Missing, missing_requirements
-from .result import PackageState
 
 SHOWN = 3  # examples in a message
 MATCH = "invoke setup --flashinfer-branch=matching"

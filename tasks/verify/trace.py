@@ -5,26 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..models import Check
+from ..models import Check, Trace
 from .trace_file import Broken, shown
 from .trace_format import definition_of, workloads_of
 
 _FOLDERS = {"definitions": "definitions", "reference tests": "tests/references", "workloads": "workloads"}
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What a trace folder holds. `op_types` counts the sound definitions by op type, in alphabetical order."""
-
-    path: Path
-    op_types: dict[str, int]
-    definitions: int
-    reference_tests: int
-    checks: tuple[Check, ...]
 
 
 def read_trace(path: Path) -> Trace:

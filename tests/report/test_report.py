@@ -23,19 +23,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import InstallError, NetworkError
-from tasks.models import Check, Outcome
+from tasks.models import Check, Outcome, PackageState, RepositoryState, Trace, Verification
 from tasks.report import report as room
 from tasks.report.report import Report
-from tasks.verify.result import PackageState, RepositoryState, Verification
-from tasks.verify.trace import Trace
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOWHERE: Mapping[str, str] = {}
 MEND = "invoke update --flashinfer-branch=matching --sglang-branch=v0.5.10.post1"
 CHECKS = [
     Check("sglang: present", "pass", "tmp/sglang"),
-    Check("sglang: tree unchanged", "warn", "2 files changed", "git -C tmp/sglang stash"),
-    Check("flashinfer: version", "fail", "0.6.18 is installed, 0.6.7.post3 is checked out", MEND),
+    Check("sglang: tree unchanged", "warn", "2 files changed", command="git -C tmp/sglang stash"),
+    Check("flashinfer: version", "fail", "0.6.18 is installed, 0.6.7.post3 is checked out", command=MEND),
     Check("flashinfer: imports", "skip", "not installed"),
 ]
 CLONED = Outcome("flashinfer", "cloned", "main", "1a2b3c4d5e" * 4, "0.6.18", moved=52_300_000, seconds=41)
@@ -45,7 +43,7 @@ FAILED = Outcome("sglang", "", "main", error=LOST)
 PREAMBLE = f"""
 import sys
 from tasks.errors import NetworkError
-from tasks.models import Check, Outcome
+from tasks.models import Check, Outcome, PackageState, RepositoryState, Trace, Verification
 from tasks.report.report import Report
 CHECKS = {CHECKS!r}
 CLONED = {CLONED!r}
@@ -357,14 +355,20 @@ def test_json_is_alone_on_standard_output_and_as_its_schema_says() -> None:
 
     out, err = shown(tell, json=True)
     found = json.loads(out)
-    schema = json.loads((ROOT / "tasks/verify/schemas/verify.schema.json").read_text())
+    schema = json.loads((ROOT / "tasks/verify/schemas/result.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(found, schema)
     assert found["repositories"]["sglang"]["directories"] == {"models": "/p/tmp/sglang/python/sglang/srt/models"}
     assert found["repositories"]["sglang"]["url"] == "https://***@example.org/sglang.git"
     trace = {"path": "/p/flashinfer_trace", "op_types": {"rmsnorm": 1}, "definitions": 1, "reference_tests": 1}
     assert found["trace"] == trace
-    assert found["checks"][2] == {"name": CHECKS[2].name, "status": "fail", "detail": CHECKS[2].detail, "fix": MEND}
+    assert found["checks"][2] == {
+        "name": CHECKS[2].name,
+        "status": "fail",
+        "detail": CHECKS[2].detail,
+        "hint": "",
+        "command": MEND,
+    }
     assert "looked at" in err and "fail  version" in err
 
 
