@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,9 +21,9 @@ from .checkout.state import read_checkout
 from .cli import as_called
 from .config.defaults import DEFAULTS
 from .config.settings import load
-from .errors import DiskError, SourcesError, UsageError
+from .errors import DiskError, Interrupted, SourcesError, UsageError
 from .git.command import check_version
-from .models import Outcome, Verification
+from .models import EnvironmentState, Outcome, Result, Verification
 from .names import check_ref
 from .packages.environment import Environment, probe
 from .packages.layouts import COMPANIONS, cost
@@ -36,23 +37,27 @@ INTERRUPTED = 130  # as shells have it for SIGINT
 
 
 class Failed(Exit):
-    """A task did not reach its aim: `code` is the exit status, `outcomes` tells what happened to each repository and
-    `verification` what was found, where the task verified."""
+    """A task did not succeed. `code` is the exit status, `result` what was done and found until then; as text it says
+    what failed."""
 
-    def __init__(self, code: int, outcomes: Sequence[Outcome] = (), verification: Verification | None = None) -> None:
-        super().__init__(code=code)
-        self.outcomes = tuple(outcomes)
-        self.verification = verification
+    def __init__(self, result: Result) -> None:
+        super().__init__(code=result.exit_status)
+        self.result = result
+
+    def __str__(self) -> str:
+        return self.result.failure
 
 
 @dataclass
 class Run:
     """The steps of one run over the same session. `steps` keeps what each did; what failed in one is left out after."""
 
+    task: str
     session: Session
     report: Report
     python: str
     dry: bool
+    verification: Verification | None = None
     steps: dict[str, list[Outcome]] = field(default_factory=dict)
 
     @property
@@ -99,7 +104,6 @@ class Run:
             ours = names(packages)
             done = [_planned(each, not reinstall and each.is_current(environment, deps, ours)) for each in packages]
         else:
-            self.report.preload()
             try:
                 self._check_room(environment, packages, deps)
                 done = install(
@@ -122,7 +126,9 @@ class Run:
     def verify(self, strict: bool) -> Verification:
         environment = probe(Path(self.python) if self.python else None)
         found = verify(self.session.settings, environment, self.report, strict=strict)
-        return replace(found, checks=tuple(replace(each, command=as_called(each.command)) for each in found.checks))
+        checks = tuple(replace(each, command=as_called(each.command)) for each in found.checks)
+        self.verification = replace(found, checks=checks)
+        return self.verification
 
     def _left(self, *without: str) -> Session:
         """The session over the repositories that no step has failed for or done one of the actions `without` to."""
@@ -133,6 +139,7 @@ class Run:
         return replace(self.session, settings=replace(settings, repositories=left))
 
     def _step(self, name: str, outcomes: list[Outcome]) -> list[Outcome]:
+        outcomes = [replace(each, warnings=self.report.take_warnings(each.repository)) for each in outcomes]
         self.steps[name] = outcomes
         for error in (each.error for each in outcomes if each.error):
             error.command = as_called(error.command)
@@ -148,6 +155,7 @@ class Run:
 @contextmanager
 def run(
     c: Context,
+    task: str,
     refs: Mapping[str, str],
     *,
     full: bool = False,
@@ -160,25 +168,39 @@ def run(
     `looking` runs change nothing; `quiet` ones print nothing but their result. Raises Failed.
     """
     invoke = c.config.get("run", {})
-    with Report(hide=invoke.get("hide"), echo=bool(invoke.get("echo")), json=quiet) as report:
+    this: Run | None = None
+    error: SourcesError | None = None
+    options = {"hide": invoke.get("hide"), "echo": bool(invoke.get("echo"))}
+    with Report(**options, json=quiet, rename=as_called) as report:
         try:
             settings = load(_tree(c.config), ROOT, str(ROOT / "invoke.yaml"))
             asked = {name: check_ref(ref) for name, ref in refs.items() if ref}
             check_version()
             dry = bool(invoke.get("dry"))
             with turn(settings.directory, report, looking=looking or dry):
-                yield Run(Session(settings, report, asked, full), report, python, dry)
-        except SourcesError as error:
-            error.command = as_called(error.command)
-            report.fail(error)
-            raise Failed(error.status) from None
-        except OSError as error:
-            trouble = DiskError(f"{error.filename or settings.directory}: {error.strerror or error}")
-            report.fail(trouble)
-            raise Failed(trouble.status) from None
+                this = Run(task, Session(settings, report, asked, full), report, python, dry)
+                yield this
+        except SourcesError as caught:
+            caught.command = as_called(caught.command)
+            error = caught
+        except OSError as caught:
+            error = DiskError(f"{caught.filename or settings.directory}: {caught.strerror or caught}")
         except KeyboardInterrupt:
-            report.fail(SourcesError("Interrupted.", "Run the same command again: it goes on where this one stopped."))
-            raise Failed(INTERRUPTED) from None
+            error = Interrupted("Interrupted.", "Run the same command again: it continues where this one stopped.")
+        result = _result(task, report, python, this, error)
+        report.finish(result)
+        if not result.ok:
+            raise Failed(result) from None
+
+
+def _result(task: str, report: Report, python: str, this: Run | None, error: SourcesError | None) -> Result:
+    failure = error or (this.failure if this else None)
+    found = this.verification if this else None
+    status = failure.status if failure else int(bool(found and not found.ok))
+    interpreter = Path(python or sys.executable).absolute()
+    environment = EnvironmentState(interpreter, interpreter.parent.parent)
+    steps = this.steps if this else {}
+    return Result(task, status, environment, steps, report.seconds, report.take_warnings(), error, found)
 
 
 def _tree(config: Config) -> Any:
@@ -192,15 +214,6 @@ def _tree(config: Config) -> Any:
     except AmbiguousMergeError as error:
         raise UsageError(f"The configuration `sources` cannot be read: {error}") from None
     return whole["sources"]
-
-
-def finish(run: Run, name: str) -> list[Outcome]:
-    """Print what the step `name` did. Raises Failed where it failed for a repository."""
-    outcomes = run.steps[name]
-    run.report.outcomes(name, outcomes)
-    if run.failure:
-        raise Failed(run.failure.status, outcomes)
-    return outcomes
 
 
 def _planned(package: Package, current: bool) -> Outcome:
