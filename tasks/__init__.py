@@ -10,6 +10,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import task
 
+from .cli import explain_mistakes
 from .config.defaults import DEFAULTS
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def setup(
 
 namespace = Collection(clone, update, install, verify, setup)
 namespace.configure({"sources": DEFAULTS})
+explain_mistakes()
 _LATER = {
     "Check": "models", "Failed": "run", "Outcome": "models", "RepositoryState": "models", "Result": "models",
     "SourcesError": "errors", "Verification": "models",
