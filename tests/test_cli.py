@@ -140,7 +140,7 @@ def test_dry_changes_nothing_and_says_what_would_be_done(project: Project) -> No
         assert re.search(rf"^{name} +{ref} .*clone: would clone.*\n +install: would install", result.out, re.M)
     assert not project.tmp.exists()
     assert "would clone" in project.invoke("--dry", "clone").out
-    assert "is not cloned" in project.invoke("--dry", "update", check=1).err
+    assert "not cloned" in project.invoke("--dry", "update", check=1).err
 
     project.invoke("clone")
     before = fingerprint(project.path)

@@ -54,7 +54,7 @@ def each(session: Session, task: Task) -> list[Outcome]:
 
 def not_cloned(repository: Repository) -> SourcesError:
     """What to raise where a checkout is needed and there is none."""
-    return SourcesError(f"{repository.name} is not cloned.", "invoke clone")
+    return SourcesError(f"{repository.name}: not cloned.", command="invoke clone")
 
 
 def planned(session: Session, repository: Repository, action: str) -> Outcome:
