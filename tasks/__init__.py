@@ -13,7 +13,8 @@ from invoke.tasks import task
 from .config.defaults import DEFAULTS
 
 if TYPE_CHECKING:
-    from .models import Check, Outcome, Verification
+    from .errors import SourcesError
+    from .models import Check, Outcome, RepositoryState, Result, Verification
     from .run import Failed
 
 import_module(".verify", __name__)  # before the task of that name: a first import later would replace it
@@ -56,49 +57,42 @@ def _task(*options: str, examples: Sequence[str]) -> Callable[[F], F]:
 @_task(*_WHICH, examples=["invoke clone", "invoke clone --sglang-branch=latest --flashinfer-branch=matching"])
 def clone(c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False) -> list[Outcome]:
     """Clone the repositories that are missing; an existing checkout is left alone."""
-    from .run import finish, run
+    from .run import run
 
-    with run(c, {"sglang": sglang_branch, "flashinfer": flashinfer_branch}, full=full) as this:
-        with this.report.step("clone"):
-            this.clone()
-        return finish(this, "clone")
+    refs = {"sglang": sglang_branch, "flashinfer": flashinfer_branch}
+    with run(c, "clone", refs, full=full) as this, this.report.step("clone"):
+        this.clone()
+    return this.steps["clone"]
 
 
 @_task(*_WHICH, examples=["invoke update", "invoke update --flashinfer-branch=v0.6.7.post3", "invoke update --full"])
 def update(c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False) -> list[Outcome]:
     """Bring the checkouts to their REF as the remote has it now; nothing of yours is lost."""
-    from .run import finish, run
+    from .run import run
 
-    with run(c, {"sglang": sglang_branch, "flashinfer": flashinfer_branch}, full=full) as this:
-        with this.report.step("update"):
-            this.update()
-        return finish(this, "update")
+    refs = {"sglang": sglang_branch, "flashinfer": flashinfer_branch}
+    with run(c, "update", refs, full=full) as this, this.report.step("update"):
+        this.update()
+    return this.steps["update"]
 
 
 @_task("deps", "reinstall", "python", examples=["invoke install", "invoke install --python ../other/bin/python"])
 def install(c: Context, deps: bool = True, reinstall: bool = False, python: str = "") -> list[Outcome]:
     """Install both packages from their checkouts, editable, with what they require."""
-    from .run import finish, run
+    from .run import run
 
-    with run(c, {}, python=python) as this:
-        with this.report.step("install"):
-            this.install(deps, reinstall)
-        return finish(this, "install")
+    with run(c, "install", {}, python=python) as this, this.report.step("install"):
+        this.install(deps, reinstall)
+    return this.steps["install"]
 
 
 @_task("json", "strict", "python", examples=["invoke verify", "invoke verify --strict", "invoke verify --json"])
 def verify(c: Context, json: bool = False, strict: bool = False, python: str = "") -> Verification:
     """Check everything, offline, and change nothing; the exit status is 1 if a check fails."""
-    from .run import Failed, run
+    from .run import run
 
-    with run(c, {}, python=python, quiet=json, looking=True) as this:
+    with run(c, "verify", {}, python=python, quiet=json, looking=True) as this, this.report.step("verify"):
         found = this.verify(strict)
-        if json:
-            this.report.verification(found)
-        else:
-            this.report.checks(found.checks, strict)
-    if not found.ok:
-        raise Failed(1, verification=found)
     return found
 
 
@@ -108,10 +102,10 @@ def setup(
     deps: bool = True, reinstall: bool = False, json: bool = False, strict: bool = False, python: str = "",
 ) -> Verification:  # fmt: skip
     """Clone, update, install and verify, in that order: from nothing to a working set-up."""
-    from .run import Failed, run
+    from .run import run
 
     refs = {"sglang": sglang_branch, "flashinfer": flashinfer_branch}
-    with run(c, refs, full=full, python=python, quiet=json) as this:
+    with run(c, "setup", refs, full=full, python=python, quiet=json) as this:
         with this.report.step("clone"):
             this.clone()
         with this.report.step("update"):
@@ -120,23 +114,21 @@ def setup(
             this.install(deps, reinstall)
         with this.report.step("verify"):
             found = this.verify(strict)
-            if json:
-                this.report.verification(found)
-            elif this.dry:
-                this.report.event("verify", "would check what is there by then")
-            else:
-                this.report.checks(found.checks, strict)
-        this.report.summary(this.steps, () if this.dry else found.checks)
-    status = this.failure.status if this.failure else 1
-    if this.failure or not (found.ok or this.dry):
-        raise Failed(status, [each for step in this.steps.values() for each in step], found)
+        if this.dry:
+            this.verification = None
     return found
 
 
 namespace = Collection(clone, update, install, verify, setup)
 namespace.configure({"sources": DEFAULTS})
-_LATER = {"Check": "models", "Failed": "run", "Outcome": "models", "Verification": "models"}
-__all__ = ["Check", "Failed", "Outcome", "Verification", "clone", "install", "namespace", "setup", "update", "verify"]
+_LATER = {
+    "Check": "models", "Failed": "run", "Outcome": "models", "RepositoryState": "models", "Result": "models",
+    "SourcesError": "errors", "Verification": "models",
+}  # fmt: skip
+__all__ = [
+    "Check", "Failed", "Outcome", "RepositoryState", "Result", "SourcesError", "Verification",
+    "clone", "install", "namespace", "setup", "update", "verify",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -141,8 +141,8 @@ class Result:
     """One run of a task, whole: `--json` prints it, and `Failed.result` holds it.
 
     `steps` are the outcomes of clone, update and install, in the order of work; `seconds` is the wall time of each
-    step, `verify` included. `error` is what ended the run itself (a wrong option, the lock, Ctrl-C), `verification` what
-    `verify` found, `warnings` are those that belong to no repository.
+    step, `verify` included. `error` is what ended the run itself (a wrong option, the lock, Ctrl-C), `verification`
+    what `verify` found, `warnings` are those that belong to no repository.
     """
 
     task: str

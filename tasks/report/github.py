@@ -1,36 +1,53 @@
-"""What GitHub Actions reads: workflow commands and the summary of a job."""
+"""What GitHub Actions reads: workflow commands, and the summary of a job."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from ..models import Check
-from .tables import counted
+from ..models import Result
 from .text import clean
 
 
 def annotation(level: str, title: str, message: str) -> str:
     """Return the workflow command for an annotation; `level` is error or warning."""
-
     title, message = (re.sub(r"[%\r\n]", _percent, text) for text in (title, message))
     return f"::{level} title={re.sub('[:,]', _percent, title)}::{message}"
 
 
-def markdown(checks: Sequence[Check]) -> str:
-    """Return the checks as a Markdown table under a heading that counts them."""
+def markdown(result: Result, columns: Mapping[str, Sequence[str]], closing: str) -> str:
+    """Return a run as Markdown: how it ended, the table of outcomes, the warnings and the checks."""
+    lines = [f"### {result.task}: {_cell(closing)}", ""]
+    if columns:
+        lines += _table(columns, (map(_cell, row) for row in zip(*columns.values(), strict=True)))
+    warnings = [*result.warnings, *(text for rows in result.steps.values() for row in rows for text in row.warnings)]
+    lines += [*(f"- warning: {_cell(text)}" for text in warnings), ""] if warnings else []
+    if result.verification:
+        checks = result.verification.checks
+        rows = (
+            [
+                each.status,
+                _cell(each.name),
+                _cell(each.detail),
+                "<br>".join(filter(None, (_cell(each.hint), _code(each.command)))),
+            ]
+            for each in checks
+        )
+        lines += _table(("", "check", "found", "what to do"), rows)
+    return "\n".join([*lines, ""])
 
-    def cell(text: str) -> str:
-        return re.sub(r"([\\`*_\[\]<>|~&$#])", r"\\\1", clean(text)).replace("\n", "<br>")
 
-    def code(text: str) -> str:
-        return f"<code>{cell(text)}</code>" if text else ""
+def _table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    titles = list(titles)
+    return [f"| {' | '.join(row)} |" for row in (titles, ["-"] * len(titles), *rows)] + [""]
 
-    rows = [
-        f"| {check.status} | {cell(check.name)} | {cell(check.detail)} | {cell(check.hint)}{code(check.command)} |"
-        for check in checks
-    ]
-    return "\n".join([f"### verify: {counted(checks)}", "", "| | check | found | fix |", "|-|-|-|-|", *rows, "", ""])
+
+def _cell(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|~&$#])", r"\\\1", clean(text)).replace("\n", "<br>")
+
+
+def _code(text: str) -> str:
+    return f"<code>{_cell(text)}</code>" if text else ""
 
 
 def _percent(found: re.Match[str]) -> str:

@@ -1,207 +1,224 @@
-"""The only room that prints: live on a terminal, plain lines elsewhere, annotations under GitHub Actions, JSON."""
+"""What people and programs see of a run. Nothing else prints."""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from ..errors import SourcesError
-from ..models import Check, Outcome, Result, Verification
-from .document import document
-from .github import markdown
-from .plain import silence
-from .printer import Printer
-from .tables import DROPPABLE, PROSE, columns, counted, grouped, summarised
-from .text import clean, one_line, size
+from rich.text import Text
 
-SPOKEN = 10.0  # seconds between two lines about one transfer where nothing is drawn live
+from ..models import Check, Result
+from .closing import closing
+from .console import Live, Output
+from .document import document
+from .github import annotation, markdown
+from .tables import BAD, cells, check_lines, counted, draw, grouped, repositories
+from .text import advice, clean, one_line
+
 WIDEST = 32  # columns of a check's name
-BAD = ("warn", "fail")
 
 
 class Report:
-    """Tells people and programs what goes on; a `Reporter` that many threads may call at once.
+    """Shows what goes on and how it ended; a `Reporter` that many threads may call at once.
 
-    `stream` (standard output) takes what is ordinary, `errors` (standard error) what went wrong. `hide` is Invoke's:
-    True, "out", "stdout" and "both" hide what is ordinary. `echo` shows commands. With `json` nothing but the object
-    of `verification` goes to `stream`.
+    Standard output (`stream`) takes what is ordinary, standard error (`errors`) what went wrong. `hide` is Invoke's:
+    True, "out", "stdout" and "both" hide what is ordinary. `echo` shows commands. With `json` standard output takes the
+    object of `finish` and nothing else. `rename` turns commands such as `invoke install` into how they are called
+    here. `environ` says what the streams can show, and whether GitHub Actions reads them. `seconds` is the wall time of
+    each step so far.
     """
 
     def __init__(
-        self,
-        *,
-        stream: TextIO | None = None,
-        errors: TextIO | None = None,
-        hide: bool | str | None = False,
-        echo: bool = False,
-        json: bool = False,
-        environ: Mapping[str, str] | None = None,
-    ) -> None:
+        self, *, hide: bool | str | None = False, echo: bool = False, json: bool = False,
+        rename: Callable[[str], str] = str,
+        stream: TextIO | None = None, errors: TextIO | None = None, environ: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self._environ = os.environ if environ is None else environ
-        self._results, errors = stream or sys.stdout, errors or sys.stderr
-        self._printer = Printer(errors if json else self._results, errors, self._environ)
-        self._hidden = hide in (True, "out", "stdout", "both")
-        self._echo = echo
-        self._spoken: dict[str, float] = {}
+        self._results = Output(stream or sys.stdout, self._environ)
+        self._errors = Output(errors or sys.stderr, self._environ)
+        self._console = self._errors if json else self._results
+        if self._console.is_terminal and self._errors.is_terminal:
+            self._errors = self._console  # two streams, one terminal
+        self._live = Live(self._console, self.event)
+        self._lock = threading.RLock()
+        self._github = self._environ.get("GITHUB_ACTIONS") == "true"
+        self._hidden, self._echo, self._json = hide in (True, "out", "stdout", "both"), echo, json
+        self._rename = rename
+        self._heading = ""
+        self._warnings: list[tuple[str, str]] = []
+        self.seconds: dict[str, float] = {}
 
     def __enter__(self) -> Report:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._printer.end_live()
-
-    def preload(self) -> None:
-        """Import everything that drawing needs, before an installer may replace it."""
-        if any(self._printer.screen(error).is_terminal for error in (False, True)):
-            from .live import preload
-
-            preload()
+        with self._lock:
+            self._live.end()
 
     # What goes on: the methods of `Reporter`
 
     def event(self, who: str, message: str) -> None:
-        """Show a line, and take away the live lines of `who`."""
+        """Print a line, and take the live line of `who` away until it does more."""
         if not self._hidden:
-            self._printer.tell(who, message)
+            self._line(who, message, "bold")
 
     def warn(self, who: str, message: str) -> None:
-        """Show a line among the errors."""
-        if self._printer.github:
-            self._printer.annotate("warning", who, message)
+        """Print a line among the errors, and keep it for `take_warnings`."""
+        with self._lock:
+            self._warnings.append((one_line(who), one_line(message)))
+        if self._github:
+            self._print((annotation("warning", one_line(who), clean(message).strip()), ""), error=True)
         else:
-            self._printer.tell(who, message, "yellow", error=True)
+            self._line(who, f"warning: {message}", "bold", "yellow", error=True)
 
     def progress(self, who: str, doing: str, done: float | None, moved: int, rate: float) -> None:
-        """Change a live line or, where nothing is drawn live, say a line every ten seconds."""
-        if self._hidden:
-            return
-        who, doing, done = one_line(who), one_line(doing), None if done is None else min(max(done, 0.0), 1.0)
-        with self._printer.lock:
-            if self._printer.screen().is_terminal:
-                self._printer.screen().put(who, doing, done, moved, rate)
-            elif (now := time.monotonic()) - self._spoken.setdefault(who, now) >= SPOKEN:
-                self._spoken[who] = now
-                figures = ("" if done is None else f"{done:.0%}", size(moved), f"{size(rate)}/s" if rate > 0 else "")
-                self._printer.tell(who, ", ".join(filter(None, (doing, *figures))))
+        """Change a live line or, where nothing is drawn, print a line at least every ten seconds."""
+        if not self._hidden:
+            with self._lock:
+                self._live.put(one_line(who), one_line(doing), done, moved, rate)
 
     def command(self, argv: Sequence[str], cwd: Path | None) -> None:
-        """Show a command as a shell takes it, if commands are to be shown."""
+        """Print a command as a shell takes it, if commands are to be shown."""
         if self._echo:
-            folder = f"cd {shlex.quote(clean(str(cwd)))} && " if cwd else ""
-            self._printer.say((folder + shlex.join(clean(word) for word in argv), "bold"), wrap=False)
+            directory = f"cd {shlex.quote(clean(str(cwd)))} && " if cwd else ""
+            self._print((directory + shlex.join(clean(word) for word in argv), "bold"), wrap=False)
 
     def output(self, who: str, line: str) -> None:
-        """Show an installer's line; of one that it drew over itself, the last state."""
+        """Print an installer's line; of one that it drew over itself, the last state."""
         text = line.rstrip("\r\n").rpartition("\r")[2]
         if not self._hidden and text.strip():
-            self._printer.tell(who, text, "dim", ends=False)
+            self._line(who, text, "dim", "dim")
+
+    # A run
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Put a heading over what is printed within; under GitHub Actions it folds."""
-        if self._printer.github:
-            self._printer.say((f"::group::{one_line(name)}", ""))
-        elif not self._hidden:
-            self._printer.say((one_line(name), "bold cyan"))
+        """Measure a step, and put a heading over what is printed within; under GitHub Actions it folds."""
+        began, self._heading = time.monotonic(), name
         try:
             yield
         finally:
-            self._printer.end_live()
-            if self._printer.github:
-                self._printer.say(("::endgroup::", ""))
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
+            with self._lock:
+                self._live.end()
+                if self._github and not self._heading:
+                    self._print(("::endgroup::", ""))
+                self._heading = ""
 
-    # What came of it
+    def take_warnings(self, repository: str = "") -> tuple[str, ...]:
+        """Return the warnings about a repository and its submodules since the last call, or all that are left."""
+        with self._lock:
+            mine = [each for each in self._warnings if not repository or f"{each[0]}/".startswith(f"{repository}/")]
+            self._warnings = [each for each in self._warnings if each not in mine]
+        return tuple(text if who == repository else f"{who}: {text}" for who, text in mine)
 
-    def outcomes(self, task: str, outcomes: Sequence[Outcome]) -> None:
-        """Print one row for each repository, and the errors with what mends them."""
-        self._table([(outcome, outcome.action or "failed") for outcome in outcomes])
-        self._failures([("", outcome) for outcome in outcomes])
+    def finish(self, result: Result) -> None:
+        """Print how a run ended: checks, table, warnings, errors and one closing line; or the object of `--json`."""
+        end = self._rename(closing(result, self._environ))
+        columns = cells(result, "→" if self._console.unicode else "->")
+        with self._lock:
+            self._live.end()
+            self._heading = ""
+            if result.verification and not self._json:
+                self._checks(result.verification.checks)
+            if columns and not self._hidden and not self._json:
+                self._print(("", ""))
+                self._console.print(draw(self._console, columns, self._failed(result)))
+            self._outcome(result)
+            if self._json:
+                self._results.out(json.dumps(document(result), indent=2), highlight=False)
+            elif not self._hidden:
+                self._print((f"\n{clean(end)}", "bold green" if result.ok else "bold red"), wrap=False)
+            if self._github:
+                self._publish(result, markdown(result, columns, end))
 
-    def summary(self, steps: Mapping[str, Sequence[Outcome]], checks: Sequence[Check] = ()) -> None:
-        """Print for each repository what each of `steps` (by name, in order) did, and what a failure left undone."""
-        self._table(summarised(steps, checks))
-        self._failures([(f": {step}", outcome) for step, found in steps.items() for outcome in found])
+    # Its parts
 
-    def checks(self, checks: Sequence[Check], strict: bool) -> None:
-        """Print a doctor's report, a fix under each warning and failure; with `strict` it says that warnings fail."""
-        shown = grouped([check for check in checks if not self._hidden or check.status in BAD])
-        width = min(WIDEST, max((len(name) for members in shown.values() for name, _ in members), default=0))
-        for group, members in shown.items():
-            self._printer.say((f"\n{group}", "bold"))
-            for name, check in members:
-                fix = clean(f"{check.hint}\n{check.command}").strip().splitlines() if check.status in BAD else []
-                with self._printer.lock:
-                    self._printer.screen().check(check.status, name, one_line(check.detail), fix, width)
+    def _checks(self, checks: Sequence[Check]) -> None:
+        groups = grouped(check for check in checks if not self._hidden or check.status in BAD)
+        width = min(
+            WIDEST, max((len(each.name) for group in groups.values() for each in group if each.detail), default=0)
+        )
+        for group, members in groups.items():
+            self._print((f"\n{group}", "bold"))
+            for check in members:
+                grid, lines = check_lines(self._console, check, width)
+                self._console.print(grid)
+                for line in lines:
+                    self._print((line, "cyan"), wrap=False)
         if not self._hidden:
-            note = " (warnings fail here)" if strict and any(check.status == "warn" for check in checks) else ""
-            self._printer.say((f"\n{len(checks)} checks: {counted(checks)}{note}", "bold"))
-        if self._printer.github:
-            self._publish(checks)
+            self._print((f"\n{len(checks)} checks: {counted(checks)}", "bold"))
 
-    def verification(self, verification: Verification) -> None:
-        """Print the object of `verify --json`."""
-        from json import dumps
-
-        try:
-            print(
-                dumps(document(Result("verify", 0 if verification.ok else 1, verification=verification)), indent=2),
-                file=self._results,
-                flush=True,
-            )
-        except BrokenPipeError:
-            silence(self._results)
-
-    def fail(self, error: SourcesError) -> None:
-        """Print what happened and what mends it on standard error."""
-        self._failure("error", error.what, f"{error.hint}\n{error.command}".strip())
-
-    def _failures(self, outcomes: Sequence[tuple[str, Outcome]]) -> None:
-        """Print the errors of outcomes, each under its repository and what stands behind; a shared one once."""
-        shared: dict[tuple[str, str, str], list[str]] = {}
-        for behind, outcome in outcomes:
-            if error := outcome.error:
-                what = error.what.removeprefix(f"{outcome.repository}: ").removeprefix(f"{behind[2:]}: ")
-                shared.setdefault((behind, what, f"{error.hint}\n{error.command}".strip()), []).append(
-                    outcome.repository
+    def _outcome(self, result: Result) -> None:
+        """Print the warnings of a run again, and its errors, an error of several repositories once."""
+        rows = [(step, row) for step, rows in result.steps.items() for row in rows]
+        warnings = [*(f"{row.repository}: {text}" for _, row in rows for text in row.warnings), *result.warnings]
+        for text in [] if self._github or self._hidden else dict.fromkeys(warnings):
+            self._print(("warning: ", "bold yellow"), (one_line(text), ""))
+        shared: dict[tuple[str, str, str, str], list[str]] = {}
+        for step, row in rows:
+            if error := row.error:
+                what = error.what.removeprefix(f"{row.repository}: ").removeprefix(f"{step}: ")
+                shared.setdefault((step if len(result.steps) > 1 else "", what, error.hint, error.command), []).append(
+                    row.repository
                 )
-        for (behind, what, fix), repositories in shared.items():
-            self._failure(", ".join(repositories) + behind, what, fix)
+        for (step, what, hint, command), names in shared.items():
+            self._error(": ".join(filter(None, (", ".join(names), step))), what, hint, command)
+        if result.error:
+            self._error("error", result.error.what, result.error.hint, result.error.command)
 
-    def _failure(self, who: str, what: str, fix: str) -> None:
-        if self._printer.github:
-            self._printer.annotate("error", who, f"{what}\n{fix}")
+    def _error(self, who: str, what: str, hint: str, command: str) -> None:
+        if self._github:
+            self._annotate("error", who, what, hint, command)
             return
         first, _, rest = clean(what).partition("\n")
-        with self._printer.lock:
-            self._printer.say((f"{one_line(who)}: ", "bold red"), (first, ""), error=True)
-            for line in rest.splitlines():
-                self._printer.say((f"    {line}", "dim"), error=True)
-            for line in clean(fix).splitlines():
-                self._printer.say((f"  {line}", "cyan"), error=True, wrap=False)
+        self._print((f"{one_line(who)}: ", "bold red"), (first, ""), error=True)
+        for line in rest.splitlines():
+            self._print((f"    {line}", "dim"), error=True)
+        for line in advice(hint, command):
+            self._print((f"  {line}", "cyan"), error=True, wrap=False)
 
-    def _table(self, rows: Sequence[tuple[Outcome, str]]) -> None:
-        if self._hidden or not rows:
-            return
-        with self._printer.lock:
-            self._printer.say(("", ""))
-            styles = ["red" if outcome.error else "" for outcome, _ in rows]
-            self._printer.screen().table(columns(rows, self._printer.screen().arrow), PROSE, DROPPABLE, styles)
-
-    def _publish(self, checks: Sequence[Check]) -> None:
-        for check in checks:
+    def _publish(self, result: Result, summary: str) -> None:
+        for check in result.verification.checks if result.verification else ():
             if check.status in BAD:
                 level = "error" if check.status == "fail" else "warning"
-                self._printer.annotate(level, check.name, f"{check.detail}\n{check.hint or check.command}")
-        summary = self._environ.get("GITHUB_STEP_SUMMARY")
+                self._annotate(level, check.name, check.detail, check.hint, check.command)
         try:
-            if summary:
-                with Path(summary).open("a", encoding="utf-8", errors="backslashreplace") as file:
-                    file.write(markdown(checks))
+            if path := self._environ.get("GITHUB_STEP_SUMMARY"):
+                with Path(path).open("a", encoding="utf-8", errors="backslashreplace") as file:
+                    file.write(summary)
         except OSError as error:
             self.warn("GITHUB_STEP_SUMMARY", f"could not be written: {error.strerror}")
+
+    def _annotate(self, level: str, title: str, *lines: str) -> None:
+        message = "\n".join(filter(None, (clean(line).strip() for line in lines)))
+        self._print((annotation(level, one_line(title), message), ""), error=True)
+
+    @staticmethod
+    def _failed(result: Result) -> list[bool]:
+        failed = {row.repository for rows in result.steps.values() for row in rows if row.error}
+        return [name in failed for name in repositories(result)]
+
+    def _line(self, who: str, message: str, emphasis: str, style: str = "", *, error: bool = False) -> None:
+        """Print what happened to `who`, with the time where that is no terminal, below the heading of its step."""
+        who = one_line(who)
+        with self._lock:
+            self._live.hide(who)
+            if heading := self._heading:
+                self._heading = ""
+                self._print((f"::group::{one_line(heading)}", "") if self._github else (one_line(heading), "bold cyan"))
+            clock = "" if (self._errors if error else self._console).is_terminal else time.strftime("%H:%M:%S ")
+            self._print((f"{clock}{who}: ", emphasis), (one_line(message).removeprefix(f"{who}: "), style), error=error)
+
+    def _print(self, *parts: tuple[str, str], error: bool = False, wrap: bool = True) -> None:
+        """Print texts with their styles on one line; the terminal wraps what is to be copied."""
+        with self._lock:
+            (self._errors if error else self._console).print(Text.assemble(*parts), soft_wrap=not wrap)

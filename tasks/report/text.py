@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from rich.filesize import decimal
+
 from ..names import redact
 
 _ESCAPES = re.compile(
@@ -11,20 +13,16 @@ _ESCAPES = re.compile(
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"  # titles, links, device strings
     r"|\x1b[ -/]*[0-~]?"
 )
-_CONTROLS = re.compile(  # also what turns the direction of writing around, or is not seen at all
+_CONTROLS = re.compile(  # also what reverses the direction of writing, or is invisible
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
 )
-
-_MARKS = ("://", "::", "##[")  # of URLs and of workflow commands
 
 
 def clean(text: str, *, limit: int = 2000) -> str:
     """Return `text` without control characters (newlines stay), escape sequences, workflow commands and passwords.
 
-    What passes `limit` characters is cut. Redacted twice: what is taken out may have hidden a password or split one.
+    What exceeds `limit` characters is cut. Redacted twice: what is taken out may have hidden a password or split one.
     """
-    if len(text) <= limit and text.isascii() and text.isprintable() and not any(mark in text for mark in _MARKS):
-        return text
     text = re.sub(r"\r\n?", "\n", redact(text)).replace("\t", " ")
     text = redact(_CONTROLS.sub("", _ESCAPES.sub("", text)))
     text = re.sub(r"^(\s*):(?=:)", r"\1: ", text, flags=re.MULTILINE).replace("##[", "## [")
@@ -37,14 +35,16 @@ def one_line(text: str, *, limit: int = 2000) -> str:
 
 
 def size(count: float) -> str:
-    """Return bytes as kB, MB or GB (powers of ten), or nothing for none."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB")):
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count / 1e3:.0f} kB" if count > 0 else ""
+    """Return a number of bytes as kB, MB or GB (powers of ten), or nothing for none."""
+    return decimal(int(count)) if count >= 1 else ""
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them."""
+    """Return seconds as people say them, such as 0.4 s or 3 min 20 s."""
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.2g} s"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.2g} s" if seconds >= 1 else f"{seconds:.1f} s"
+
+
+def advice(hint: str, command: str) -> list[str]:
+    """Return the lines that say what to do: advice in words, then the command."""
+    return clean(f"{hint}\n{command}").strip().splitlines()

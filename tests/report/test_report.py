@@ -1,10 +1,9 @@
-"""What people and programs are shown: on a terminal, in a pipe, under GitHub Actions, as JSON."""
+"""What people are shown: on a terminal, in a pipe, under GitHub Actions."""
 
 from __future__ import annotations
 
 import fcntl
 import io
-import json
 import os
 import pty
 import re
@@ -14,53 +13,42 @@ import sys
 import termios
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.errors import InstallError, NetworkError
-from tasks.models import Check, Outcome, PackageState, RepositoryState, Trace, Verification
-from tasks.report import report as room
+from tasks.errors import InstallError, NetworkError, SourcesError
+from tasks.models import Check, EnvironmentState, Outcome, Result, Verification
+from tasks.report import console
 from tasks.report.report import Report
+from tests.report.values import CHECKS, CLONED, ENVIRONMENT, FAILED, FIX, FOUND, UPDATED, succeeded
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOWHERE: Mapping[str, str] = {}
-MEND = "invoke update --flashinfer-branch=matching --sglang-branch=v0.5.10.post1"
-CHECKS = [
-    Check("sglang: present", "pass", "tmp/sglang"),
-    Check("sglang: tree unchanged", "warn", "2 files changed", command="git -C tmp/sglang stash"),
-    Check("flashinfer: version", "fail", "0.6.18 is installed, 0.6.7.post3 is checked out", command=MEND),
-    Check("flashinfer: imports", "skip", "not installed"),
-]
-CLONED = Outcome("flashinfer", "cloned", "main", "1a2b3c4d5e" * 4, "0.6.18", moved=52_300_000, seconds=41)
-LOST = NetworkError("https://example.org/sglang.git: connection reset", "Try again: invoke clone")
-FAILED = Outcome("sglang", "", "main", error=LOST)
+ENDED = Result("clone", 3, ENVIRONMENT, {"clone": [CLONED, FAILED]}, {"clone": 41.0}, verification=FOUND)
 
-PREAMBLE = f"""
+PREAMBLE = """
 import sys
 from tasks.errors import NetworkError
-from tasks.models import Check, Outcome, PackageState, RepositoryState, Trace, Verification
+from tasks.models import Result
 from tasks.report.report import Report
-CHECKS = {CHECKS!r}
-CLONED = {CLONED!r}
-FAILED = Outcome("sglang", "", "main", error=NetworkError({LOST.what!r}, {LOST.hint!r}))
+from tests.report.test_report import ENDED
 """
 DRAWS = """
 with Report() as report:
     report.event("sglang", "cloning main")
     for percent in range(0, 101, 6):
         report.progress("sglang", "receiving objects", percent / 100, percent * 123_000, 3_100_000.0)
-        report.progress("sglang/3rdparty/cutlass", "checking out", None, 0, 0.0)
-        if live := getattr(report._printer.screen(), "_live", None):
+        report.progress("flashinfer/3rdparty/cutlass", "checking out", None, 0, 0.0)
+        if live := report._live._progress:
             live.refresh()  # eight times a second otherwise
     report.warn("sglang", "a warning")
     report.event("sglang", "cloned")
-    report.checks(CHECKS, strict=False)
-    report.outcomes("clone", [CLONED, FAILED])
+    report.finish(ENDED)
 """
 
 
@@ -89,12 +77,23 @@ def without_escapes(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
+def live_lines(sent: str, repository: str) -> list[str]:
+    """The states of a repository's live line, in the order in which they were drawn."""
+    lines = re.split(r"[\r\n]+", without_escapes(sent))
+    return [line.rstrip() for line in lines if re.match(rf"\S {repository} ", line)]
+
+
 def shown(tell: Callable[[Report], object], environ: Mapping[str, str] = NOWHERE, **options: Any) -> tuple[str, str]:
     """What `tell` makes a report print where no terminal is: on standard output, on standard error."""
     out, err = io.StringIO(), io.StringIO()
     with Report(stream=out, errors=err, environ=environ, **options) as report:
         tell(report)
-    return out.getvalue(), err.getvalue()
+    return re.sub(r" +$", "", out.getvalue(), flags=re.MULTILINE), err.getvalue()
+
+
+def finished(result: Result, environ: Mapping[str, str] = NOWHERE, **options: Any) -> tuple[str, str]:
+    """What is shown at the end of a run."""
+    return shown(lambda report: report.finish(result), environ, **options)
 
 
 # On a terminal
@@ -102,11 +101,36 @@ def shown(tell: Callable[[Report], object], environ: Mapping[str, str] = NOWHERE
 
 def test_live_lines_say_what_is_done_how_far_how_much_and_how_fast_and_leave_no_trace() -> None:
     sent = on_terminal(DRAWS)
-    live, _, after = without_escapes(sent).partition("sglang: a warning")
-    assert re.search(r"sglang +receiving objects .* 48% +5\.9 MB +3\.1 MB/s", live)
-    assert re.search(r"^.  +  3rdparty/cutlass +checking out .* s", live, re.MULTILINE)
-    assert "receiving" not in after.partition("sglang: cloned")[2]
+    lines = live_lines(sent, "sglang")
+    assert any(
+        re.search(r"receiving objects 48%, 5\.9 MB of ~12\.3 MB, 3\.1 MB/s, ~2\.1 s left$", line) for line in lines
+    )
+    assert live_lines(sent, "flashinfer")[-1].endswith(" checking out 3rdparty/cutlass")
+    assert "receiving" not in without_escapes(sent).partition("sglang: cloned")[2]
     assert sent.count("\x1b[?25h") >= sent.count("\x1b[?25l") > 0, "the cursor is shown again"
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 120])
+def test_live_lines_are_cut_between_words_only(columns: int) -> None:
+    for line in live_lines(on_terminal(DRAWS, columns=columns), "sglang"):
+        assert len(line) <= columns
+        said = re.sub(r"^\S sglang +[━╸╺ ]+", "", line)
+        figures = r", [\d.]+ \wB( of ~[\d.]+ MB(, 3\.1 MB/s(, ~\S+ s left)?)?)?"
+        assert re.fullmatch(rf"(receiving (\.\.\.|objects( \.\.\.| \d+%({figures})?)))?", said), line
+
+
+def test_a_bar_never_runs_backwards_over_the_transfers_of_a_repository() -> None:
+    work, seen = console._Work(), [0.0]
+    for who, doing, moves in (
+        ("f", "receiving", 0), ("f", "receiving", 1000), ("f", "resolving deltas", 0), ("f/sub", "receiving", 500),
+        ("f/other", "receiving", 700), ("f", "checking out", 0),
+    ):  # fmt: skip
+        for percent in (0, 30, 100, 50, 100):
+            work.add(who, doing, percent / 100, moves * percent, 1.0)
+            seen.append(1 - work.left)
+    assert seen == sorted(seen)
+    assert 0 < seen[-1] < 1
+    assert work.figures()[0] == "440.0 kB"  # each was received twice
 
 
 def test_colours_are_used_on_a_terminal_and_not_under_no_color() -> None:
@@ -121,13 +145,14 @@ def test_a_dumb_terminal_gets_plain_lines() -> None:
     assert re.search(r"^\d\d:\d\d:\d\d sglang: cloned$", sent, re.MULTILINE)
 
 
-def test_in_a_narrow_terminal_nothing_is_cut_and_commands_are_not_broken() -> None:
-    sent = without_escapes(on_terminal(DRAWS, columns=40))
-    assert f"     {MEND}\n" in sent
-    for line in sent.replace(MEND, "").splitlines():
-        assert all(len(drawn.strip()) <= 40 for drawn in line.split("\r"))
-    assert "✗  version\n     0.6.18 is installed, 0.6.7.post3 is\n     checked out" in sent
-    assert re.search(r"^repository +REF +version +what happened *$", sent, re.MULTILINE)
+def test_in_a_narrow_terminal_words_stay_whole_and_commands_are_not_broken() -> None:
+    sent = without_escapes(on_terminal(DRAWS, columns=60))
+    assert f"     {FIX}\n" in sent
+    for line in sent.replace(FIX, "").splitlines():
+        assert all(len(drawn.strip()) <= 60 or "Next: " in drawn for drawn in line.split("\r"))
+    table = sent[sent.index("repository  REF") :]
+    words = "repository REF version what happened flashinfer matching (v0.6.7.post3) (option) sglang (configuration)"
+    assert set(words.split()) <= set(table.split())
 
 
 def test_where_letters_are_ascii_only_everything_is_said_in_ascii() -> None:
@@ -136,16 +161,6 @@ def test_where_letters_are_ascii_only_everything_is_said_in_ascii() -> None:
     assert sent.isascii()
     assert "na\\xefve \\u2192 \\udc80" in sent
     assert re.search(r"fail +version", without_escapes(sent))
-
-
-def test_rich_is_imported_late_but_nothing_of_it_after_preload() -> None:
-    before = """
-rich = lambda: {name for name in sys.modules if name.partition(".")[0] == "rich"}
-assert not rich()
-Report().preload()
-before = rich()
-"""
-    assert "cloned" in on_terminal(before + DRAWS + "assert before and rich() == before")
 
 
 # Elsewhere
@@ -164,9 +179,23 @@ def test_elsewhere_every_event_is_a_line_with_its_time_and_nothing_is_drawn() ->
 
 
 def test_elsewhere_a_long_transfer_says_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "SPOKEN", 0.0)
-    out, _ = shown(lambda report: report.progress("sglang", "receiving objects", 0.421, 12_340_000, 31e3))
-    assert out.endswith(" sglang: receiving objects, 42%, 12.3 MB, 31 kB/s\n")
+    monkeypatch.setattr(console, "QUIET", 0.0)
+    out, _ = shown(lambda report: report.progress("sglang/a/b", "receiving objects", 0.421, 12_340_000, 31e3))
+    assert out.endswith(" sglang: receiving objects a/b 42%, 12.3 MB of ~29.3 MB, 31.0 kB/s, ~9 min 7 s left\n")
+    assert console.QUIET < 10
+
+
+def test_a_step_in_which_nothing_happens_has_no_heading() -> None:
+    def tell(report: Report) -> None:
+        with report.step("clone"):
+            report.event("sglang", "cloned")
+        with report.step("install"):
+            pass
+
+    assert re.fullmatch(r"clone\n\S+ sglang: cloned\n", shown(tell)[0])
+    assert re.fullmatch(
+        r"::group::clone\n\S+ sglang: cloned\n::endgroup::\n", shown(tell, {"GITHUB_ACTIONS": "true"})[0]
+    )
 
 
 def test_lines_of_many_threads_stay_whole() -> None:
@@ -188,8 +217,9 @@ def test_lines_of_many_threads_stay_whole() -> None:
     )
 
 
-def test_a_reader_that_leaves_early_stops_nothing() -> None:
-    code = PREAMBLE + DRAWS + "print('to the end', file=sys.stderr)"
+@pytest.mark.parametrize("options", ["", "json=True"])
+def test_a_reader_that_leaves_early_stops_nothing(options: str) -> None:
+    code = PREAMBLE + DRAWS.replace("Report()", f"Report({options})") + "print('to the end', file=sys.stderr)"
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -205,13 +235,13 @@ def test_hide_leaves_only_what_went_wrong() -> None:
     def tell(report: Report) -> None:
         report.event("sglang", "cloning")
         report.output("install", "Collecting")
-        report.checks(CHECKS, strict=False)
-        report.outcomes("clone", [CLONED, FAILED])
+        report.finish(ENDED)
 
     out, err = shown(tell, hide="both")
-    assert "fail  version" in out and MEND in out
-    assert "cloning" not in out and "Collecting" not in out and "pass" not in out and "cloned" not in out
-    assert err == "sglang: https://example.org/sglang.git: connection reset\n  Try again: invoke clone\n"
+    assert "fail  version" in out and FIX in out
+    for text in ("cloning", "Collecting", "pass", "cloned", "clone incomplete"):
+        assert text not in out
+    assert err == "sglang: https://example.org/sglang.git: connection reset\n  Check the network.\n  invoke clone\n"
     assert "cloning" in shown(tell, hide="err")[0]
 
 
@@ -226,150 +256,165 @@ def test_echo_shows_commands_as_a_shell_takes_them_without_passwords() -> None:
 # What came of it
 
 
-def test_an_error_is_what_happened_and_what_mends_it() -> None:
-    error = InstallError("pip failed: no space\nlast line", "pip install -e 'a b'")
-    out, err = shown(lambda report: report.fail(error))
-    assert out == ""
-    assert err == "error: pip failed: no space\n    last line\n  pip install -e 'a b'\n"
+def test_an_error_is_what_happened_then_advice_then_a_command() -> None:
+    error = InstallError("pip failed: no space\nlast line", "Free some space.", "pip install -e 'a b'")
+    out, err = finished(Result("install", 6, error=error, seconds={"install": 0.26}))
+    assert out == "\ninstall incomplete after 0.3 s. Next: pip install -e 'a b'\n"
+    assert err == "error: pip failed: no space\n    last line\n  Free some space.\n  pip install -e 'a b'\n"
 
 
-def test_a_task_ends_with_one_table_and_its_errors_beneath() -> None:
-    moved = Outcome("third", "moved", "v2", "f" * 40, "0.6.18", before_version="0.6.7.post3", seconds=200)
-    out, err = shown(lambda report: report.outcomes("update", [CLONED, FAILED, moved]))
+def test_a_task_ends_with_one_table_its_warnings_its_errors_and_what_to_do_next() -> None:
+    out, err = finished(Result("update", 3, ENVIRONMENT, {"update": [CLONED, FAILED, UPDATED]}, {"update": 200.0}))
     assert [re.split(r" {2,}", line.strip()) for line in out.strip().splitlines()] == [
-        ["repository", "REF", "commit", "version", "what happened", "moved", "time"],
-        ["flashinfer", "main", "1a2b3c4d5e", "0.6.18", "cloned", "52.3 MB", "41 s"],
-        ["sglang", "main", "failed"],
-        ["third", "v2", "ffffffffff", "0.6.7.post3 → 0.6.18", "moved", "3 min 20 s"],
-    ]
-    assert err.startswith("sglang: https://example.org")
+        ["repository", "REF", "REF from", "commit", "version", "what happened", "moved", "time"],
+        ["flashinfer", "matching (v0.6.7.post3)", "option", "1a2b3c4d5e", "0.6.7.post3", "cloned", "52.3 MB", "41 s"],
+        ["sglang", "main", "configuration", "failed", "12 s"],
+        ["third", "main → matching (v0.6.7.post3)", "this checkout", "ffffffffff", "0.6.18 → 0.6.7.post3", "updated",
+         "3 min 20 s"],
+        ["warning: flashinfer: attempt 1 of 5 failed: connection reset"],
+        [""],
+        ["update incomplete after 3 min 20 s. Next: invoke clone"],
+    ]  # fmt: skip
+    assert err == "sglang: https://example.org/sglang.git: connection reset\n  Check the network.\n  invoke clone\n"
 
 
 def test_the_summary_says_what_each_step_did_and_what_a_failure_left_undone() -> None:
+    installed = Outcome("flashinfer", "installed", version="0.6.7.post3", seconds=9)
+    also = Outcome("third", "installed", seconds=9)
     steps = {
         "clone": [FAILED, CLONED],
-        "update": [Outcome("flashinfer", "up to date")],
-        "install": [Outcome("flashinfer", "installed", version="0.6.18", seconds=9)],
+        "update": [Outcome("flashinfer", "up to date", seconds=0.3)],
+        "install": [installed, also],
     }
-    out, err = shown(lambda report: report.summary(steps, CHECKS))
-    for line in ("clone: failed", "update: skipped, clone failed", "install: skipped, clone failed"):
-        assert line in out
-    assert re.search(r"^flashinfer  main .* clone: cloned .* 50 s$", out, re.MULTILINE)
-    for line in ("update: up to date", "install: installed", "verify: 1 fail, 1 skip"):
-        assert line in out
+    seconds = {"clone": 41.0, "update": 0.3, "install": 9.0, "verify": 2.0}
+    out, err = finished(Result("setup", 3, ENVIRONMENT, steps, seconds, verification=FOUND))
+    rows = [re.split(r" {2,}", line.strip()) for line in out[out.index("repository  REF") :].splitlines()]
+    assert ["sglang", "main", "configuration", "clone: failed", "12 s"] in rows
+    for row in ("update: skipped (clone failed)", "install: skipped (clone failed)", "verify: 1 fail, 1 skip"):
+        assert [row] in rows
+    assert ["update: up to date", "0.3 s"] in rows
+    assert [row for row in rows if "install: installed" in row] == [["install: installed"]], (
+        "its time stands below, once"
+    )
     assert "sglang: clone: https://example.org/sglang.git" in err
+    assert rows[-1] == ["Not ready after 52 s (clone 41 s, update 0.3 s, install 9 s, verify 2 s). Next: invoke clone"]
+
+
+@pytest.mark.parametrize(
+    ("result", "line"),
+    [
+        (succeeded("clone"), "clone finished in 1.2 s. Next: invoke install"),
+        (succeeded("install"), "install finished in 1.2 s. Next: invoke verify"),
+        (succeeded("verify"), "Ready in 1.2 s. Next: run your programs with /p/.venv/bin/python"),
+        (replace(succeeded("clone"), exit_status=130, error=SourcesError("Interrupted.")),
+         "Interrupted after 1.2 s. Next: invoke clone"),
+        (Result("update", 2, error=SourcesError("what")),
+         "update incomplete. Next: fix what is reported above, then invoke update"),
+        (Result("verify", 1, ENVIRONMENT, seconds={"verify": 3}, verification=FOUND),
+         f"Not ready after 3 s. Next: {FIX}"),
+        (Result("clone", steps={"clone": [Outcome("sglang", "would clone")]}), "Nothing was changed (--dry). Next: "
+         "invoke clone"),
+    ],
+)  # fmt: skip
+def test_the_last_line_says_whether_all_is_ready_and_what_to_do_next(result: Result, line: str) -> None:
+    assert finished(result)[0].splitlines()[-1] == line
+
+
+def test_the_last_line_names_the_activation_of_an_environment_that_is_not_active(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/activate").touch()
+    result = replace(succeeded("setup"), environment=EnvironmentState(tmp_path / "bin/python", tmp_path, "uv"))
+    assert finished(result)[0].endswith(f" Next: source {tmp_path}/bin/activate\n")
+    assert finished(result, {"VIRTUAL_ENV": str(tmp_path)})[0].endswith(" Next: import sglang and flashinfer.\n")
+
+
+def test_commands_are_named_as_they_are_called_here() -> None:
+    out, _ = finished(succeeded("clone"), rename=lambda text: text.replace("invoke ", "invoke sources."))
+    assert out.endswith(" Next: invoke sources.install\n")
 
 
 def test_checks_are_grouped_each_with_what_was_found_and_a_command_that_can_be_copied() -> None:
-    out, _ = shown(lambda report: report.checks(CHECKS, strict=True))
-    expected = f"""
+    out, _ = finished(Result("verify", 1, verification=FOUND))
+    assert out.startswith(f"""
 sglang
-  pass  present         tmp/sglang
-  warn  tree unchanged  2 files changed
+  pass  repository  tmp/sglang
+  warn  tree        2 files changed
         git -C tmp/sglang stash
 
 flashinfer
-  fail  version         0.6.18 is installed, 0.6.7.post3 is checked out
-        {MEND}
-  skip  imports         not installed
+  fail  version     0.6.18 is installed, 0.6.7.post3 is checked out
+        {FIX}
+  skip  imports     not installed
 
-4 checks: 1 pass, 1 warn, 1 fail, 1 skip (warnings fail here)
-"""
-    assert out == expected
+4 checks: 1 pass, 1 warn, 1 fail, 1 skip
+""")
+
+
+def test_checks_that_were_skipped_for_one_reason_are_one_line_below_it() -> None:
+    lost = Check("sglang: repository", "fail", "nothing at tmp/sglang", command="invoke clone")
+    checks = (lost, *(Check(f"sglang: check {number}", "skip", "not cloned") for number in range(14)))
+    out, _ = finished(Result("verify", 1, verification=Verification(False, {}, {}, None, checks)))
+    assert out.startswith("""
+sglang
+  fail  repository  nothing at tmp/sglang
+        invoke clone
+  skip  14 checks skipped: not cloned
+
+15 checks: 1 fail, 14 skip
+""")
+
+
+def test_warnings_are_taken_by_the_repository_that_they_are_about() -> None:
+    def tell(report: Report) -> None:
+        for who in ("sglang", "flashinfer", "flashinfer/3rdparty/cutlass", "install"):
+            report.warn(who, "odd")
+        assert report.take_warnings("flashinfer") == ("odd", "flashinfer/3rdparty/cutlass: odd")
+        assert report.take_warnings() == ("sglang: odd", "install: odd")
+        assert report.take_warnings() == ()
+
+    assert re.search(r"^\S+ sglang: warning: odd$", shown(tell)[1], re.MULTILINE)
 
 
 # GitHub Actions
 
 
-def test_github_gets_groups_annotations_and_a_table(tmp_path: Path) -> None:
-    def tell(report: Report) -> None:
-        with report.step("verify"):
-            report.checks([*CHECKS, Check("a: b, c", "fail", "100 % | <b>\n2", "fix | it")], strict=False)
-            for _ in range(2):  # in a step and in the summary
-                report.outcomes("clone", [FAILED])
-                report.summary({"clone": [FAILED]})
-            report.fail(InstallError("pip failed\nlast line", "mend it"))
-
+def test_github_gets_annotations_and_one_summary_with_all_that_was_done(tmp_path: Path) -> None:
+    odd = Check("a: b, c", "fail", "100 % | <b>\n2", "fix | it", "run | it")
+    found = replace(FOUND, checks=(*CHECKS, odd))
+    result = replace(ENDED, verification=found, error=InstallError("pip failed\nlast line", "Try again."))
     summary = tmp_path / "summary.md"
     summary.write_text("before\n")
-    out, err = shown(tell, {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)})
-    assert out.startswith("::group::verify\n") and out.endswith("::endgroup::\n")
+    _, err = finished(result, {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)})
     assert err.splitlines() == [
-        "::warning title=sglang%3A tree unchanged::2 files changed%0Agit -C tmp/sglang stash",
-        f"::error title=flashinfer%3A version::0.6.18 is installed, 0.6.7.post3 is checked out%0A{MEND}",
-        "::error title=a%3A b%2C c::100 %25 | <b>%0A2%0Afix | it",
-        "::error title=sglang::https://example.org/sglang.git: connection reset%0ATry again: invoke clone",
-        "::error title=error::pip failed%0Alast line%0Amend it",
+        "::error title=sglang::https://example.org/sglang.git: connection reset%0ACheck the network.%0Ainvoke clone",
+        "::error title=error::pip failed%0Alast line%0ATry again.",
+        "::warning title=sglang%3A tree::2 files changed%0Agit -C tmp/sglang stash",
+        f"::error title=flashinfer%3A version::0.6.18 is installed, 0.6.7.post3 is checked out%0A{FIX}",
+        "::error title=a%3A b%2C c::100 %25 | <b>%0A2%0Afix | it%0Arun | it",
     ]
-    table = summary.read_text()
-    assert table.startswith("before\n### verify: 1 pass, 1 warn, 2 fail, 1 skip\n")
-    assert r"| fail | a: b, c | 100 % \| \<b\><br>2 | <code>fix \| it</code> |" in table
+    text = summary.read_text()
+    assert text.startswith("before\n### clone: clone incomplete after 41 s. Next: invoke clone\n")
+    assert "| flashinfer | matching (v0.6.7.post3) | option | 1a2b3c4d5e | 0.6.7.post3 |" in text
+    assert "| 52.3 MB | 41 s |" in text
+    assert "- warning: attempt 1 of 5 failed: connection reset\n" in text
+    assert r"| fail | a: b, c | 100 % \| \<b\><br>2 | fix \| it<br><code>run \| it</code> |" in text
 
 
 def test_a_summary_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
     environ = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(tmp_path)}
-    assert "::warning title=GITHUB_STEP_SUMMARY::" in shown(lambda report: report.checks([], strict=False), environ)[1]
+    assert "::warning title=GITHUB_STEP_SUMMARY::" in finished(ENDED, environ)[1]
 
 
 def test_what_a_remote_says_is_no_workflow_command() -> None:
     def tell(report: Report) -> None:
         report.output("install", "##[error]a ::error::b")
-        report.fail(InstallError("what\n  ::error::c\n::stop-commands::d", "::set-output name=e::f"))
+        report.finish(
+            Result("clone", 6, error=InstallError("what\n  ::error::c\n::stop-commands::d", "::set-output name=e::f"))
+        )
 
     for text in (*shown(tell), *shown(tell, {"GITHUB_ACTIONS": "true"})):
         assert "##[" not in text
         assert not re.search(r"^\s*::(?!error title=error::what%0A)", text, re.MULTILINE)
-
-
-# JSON
-
-FOUND = Verification(
-    ok=False,
-    repositories={
-        "sglang": RepositoryState(
-            Path("/p/tmp/sglang"),
-            "https://me:secret@example.org/sglang.git",
-            "main",
-            "0" * 40,
-            "0.5.10.post1",
-            False,
-            {"models": Path("/p/tmp/sglang/python/sglang/srt/models")},
-        ),
-        "flashinfer": RepositoryState(Path("/p/tmp/flashinfer"), "git@example.org:f.git", "main", None, None, None, {}),
-    },
-    packages={
-        "sglang": PackageState("0.5.10.post1", True, Path("/p/tmp/sglang/python/sglang")),
-        "flashinfer": PackageState(None, False, None),
-    },
-    trace=Trace(Path("/p/flashinfer_trace"), {"rmsnorm": 1}, 1, 1, ()),
-    checks=tuple(CHECKS),
-)
-
-
-def test_json_is_alone_on_standard_output_and_as_its_schema_says() -> None:
-    def tell(report: Report) -> None:
-        with report.step("verify"):
-            report.event("sglang", "looked at")
-            report.checks(CHECKS, strict=False)
-        report.verification(FOUND)
-
-    out, err = shown(tell, json=True)
-    found = json.loads(out)
-    schema = json.loads((ROOT / "tasks/verify/schemas/result.schema.json").read_text())
-    jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.validate(found, schema)
-    assert found["repositories"]["sglang"]["directories"] == {"models": "/p/tmp/sglang/python/sglang/srt/models"}
-    assert found["repositories"]["sglang"]["url"] == "https://***@example.org/sglang.git"
-    trace = {"path": "/p/flashinfer_trace", "op_types": {"rmsnorm": 1}, "definitions": 1, "reference_tests": 1}
-    assert found["trace"] == trace
-    assert found["checks"][2] == {
-        "name": CHECKS[2].name,
-        "status": "fail",
-        "detail": CHECKS[2].detail,
-        "hint": "",
-        "command": MEND,
-    }
-    assert "looked at" in err and "fail  version" in err
 
 
 # Text from elsewhere
@@ -383,19 +428,19 @@ PASSWORD = "hunter2"  # a word that nothing else prints
 @given(before=HOSTILE, after=HOSTILE, torn=st.sampled_from(["", "\x00", "\x1b[0m", "\u200b", "\x7f", "\x1f"]))
 def test_no_control_character_and_no_password_survives(before: str, after: str, torn: str) -> None:
     text = f"{before} https://me:{torn}{PASSWORD[:3]}{torn}{PASSWORD[3:]}@example.org/x.git {after}"
-    error = NetworkError(text, text)
+    error = NetworkError(text, text, text)
 
     def tell(report: Report) -> None:
         with report.step(text):
             report.event(text, text)
             report.warn(text, text)
             report.output(text, text)
+            report.progress(text, text, None, 0, 0.0)
             report.command([text, text], None)
-        outcome = Outcome(text, text, text, text, text, before_version=text + "1", error=error)
-        report.outcomes("clone", [outcome])
-        report.summary({"clone": [outcome]}, [Check(text, "fail", text, text)])
-        report.checks([Check(text, "fail", text, text)], strict=False)
-        report.fail(error)
+        outcome = Outcome(text, text, text, text, text, before_version=text + "1", before_ref=text, resolved=text,
+                          warnings=(text,), error=error)  # fmt: skip
+        found = Verification(False, {}, {}, None, (Check(text, "fail", text, text, text),))
+        report.finish(Result("setup", 3, None, {"clone": [outcome]}, {}, (text,), error, found))
 
     for environ in ({}, {"GITHUB_ACTIONS": "true"}):
         for printed in shown(tell, environ, echo=True):
@@ -405,5 +450,5 @@ def test_no_control_character_and_no_password_survives(before: str, after: str, 
 
 def test_markup_is_shown_as_it_stands() -> None:
     text = "[bold red]not markup[/] :smile: [link=https://a.b]c"
-    sent = on_terminal(f"Report().event('sglang', {text!r})\nReport().fail(NetworkError({text!r}))")
-    assert without_escapes(sent).count(text) == 2
+    code = f"Report().event('sglang', {text!r})\nReport().finish(Result('clone', 3, error=NetworkError({text!r})))"
+    assert without_escapes(on_terminal(code)).count(text) == 2

@@ -1,0 +1,52 @@
+"""The line that a run ends with: ready or not, in how long, what next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+
+from ..errors import Interrupted
+from ..models import EnvironmentState, Result
+from .text import duration
+
+NEXT = {"clone": "invoke install", "update": "invoke install", "install": "invoke verify"}
+
+
+def closing(result: Result, environ: Mapping[str, str]) -> str:
+    """Return the line for `result`; `environ` says whether its environment is active."""
+    seconds = f"{duration(sum(result.seconds.values()))}{_each(result.seconds)}"
+    after = f" after {seconds}" if result.seconds else ""
+    if any(row.action.startswith("would") for rows in result.steps.values() for row in rows) and result.ok:
+        return f"Nothing was changed (--dry). Next: invoke {result.task}"
+    if result.exit_status == Interrupted.status:
+        return f"Interrupted{after}. Next: invoke {result.task}"
+    if not result.ok:
+        subject = "Not ready" if result.task in ("setup", "verify") else f"{result.task} incomplete"
+        return f"{subject}{after}. Next: {_remedy(result)}"
+    if result.task in ("setup", "verify"):
+        return f"Ready in {seconds}. {_use(result.environment, environ)}"
+    following = NEXT.get(result.task)
+    return f"{result.task} finished in {seconds}.{f' Next: {following}' if following else ''}"
+
+
+def _each(seconds: Mapping[str, float]) -> str:
+    return f" ({', '.join(f'{step} {duration(each)}' for step, each in seconds.items())})" if len(seconds) > 1 else ""
+
+
+def _remedy(result: Result) -> str:
+    """The command of the first failure that has one, else to fix what was reported and to run the task again."""
+    errors = [result.error, *(row.error for rows in result.steps.values() for row in rows)]
+    checks = result.verification.checks if result.verification else ()
+    commands = [error.command for error in errors if error]
+    commands += [check.command for status in ("fail", "warn") for check in checks if check.status == status]
+    return next(filter(None, commands), f"fix what is reported above, then invoke {result.task}")
+
+
+def _use(environment: EnvironmentState | None, environ: Mapping[str, str]) -> str:
+    """How to get at what was installed."""
+    if not environment or environ.get("VIRTUAL_ENV") == str(environment.prefix):
+        return "Next: import sglang and flashinfer."
+    activate = environment.prefix / "bin/activate"
+    if activate.is_file():
+        return f"Next: source {shlex.quote(str(activate))}"
+    return f"Next: run your programs with {shlex.quote(str(environment.interpreter))}"
