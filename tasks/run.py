@@ -6,9 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from invoke.config import AmbiguousMergeError, Config, DataProxy
 from invoke.context import Context
 from invoke.exceptions import Exit
 
@@ -18,9 +16,8 @@ from .checkout.session import Session
 from .checkout.space import check_space
 from .checkout.state import read_checkout
 from .cli import as_called
-from .config.defaults import DEFAULTS
-from .config.settings import load
-from .errors import DiskError, SourcesError, UsageError
+from .config import load
+from .errors import DiskError, SourcesError
 from .git.command import check_version
 from .models import Outcome
 from .names import check_ref
@@ -163,7 +160,7 @@ def run(
     invoke = c.config.get("run", {})
     with Report(hide=invoke.get("hide"), echo=bool(invoke.get("echo")), json=quiet) as report:
         try:
-            settings = load(_tree(c.config), ROOT, str(ROOT / "invoke.yaml"))
+            settings = load(c.config, ROOT)
             asked = {name: check_ref(ref) for name, ref in refs.items() if ref}
             check_version()
             dry = bool(invoke.get("dry"))
@@ -180,19 +177,6 @@ def run(
         except KeyboardInterrupt:
             report.fail(SourcesError("Interrupted.", "Run the same command again: it goes on where this one stopped."))
             raise Failed(INTERRUPTED) from None
-
-
-def _tree(config: Config) -> Any:
-    """The tree `sources`; below it the defaults, where Invoke has not put them (with `Context()` of a script)."""
-    given = config.get("sources", {})
-    if isinstance(given, Mapping | DataProxy) and {*DEFAULTS} <= {*given}:
-        return given
-    whole = config.clone()
-    try:
-        whole.load_defaults({**type(config).global_defaults(), "sources": DEFAULTS})
-    except AmbiguousMergeError as error:
-        raise UsageError(f"The configuration `sources` cannot be read: {error}") from None
-    return whole["sources"]
 
 
 def finish(run: Run, name: str) -> list[Outcome]:
