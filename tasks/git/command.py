@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from pathlib import Path
 
 from ..checkout.space import DiskFullError, is_full
@@ -36,6 +36,7 @@ _ENVIRONMENT = {
     "GCM_INTERACTIVE": "never",
     "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
     "GIT_ASKPASS": "false",
+    "GIT_LFS_SKIP_SMUDGE": "1",  # a checkout gets pointers; the clean filter stays, so that files are unchanged, too
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_TERMINAL_PROMPT": "0",
     "LC_ALL": "C",  # messages that `trouble` knows
@@ -146,6 +147,7 @@ def failure(told: str, who: str, endpoint: str, cwd: Path) -> SourcesError:
     return error
 
 
-@cache
 def _options() -> tuple[str, ...]:
-    return tuple(word for key, value in _OPTIONS.items() for word in ("-c", f"{key}={value}"))
+    # Where git-lfs is configured and missing, git would fail; an empty `process` switches smudge and clean off, too.
+    lfs = {} if shutil.which("git-lfs") else {"filter.lfs.process": "", "filter.lfs.required": "false"}
+    return tuple(word for key, value in {**_OPTIONS, **lfs}.items() for word in ("-c", f"{key}={value}"))
