@@ -65,7 +65,7 @@ def test_a_mistake_on_the_command_line_is_answered_with_what_was_meant(project: 
         ("- a\n", "a table of keys is expected in this file"),
         ("tasks: 5\n", "tasks: a table of keys is expected here"),
         ("\x80", "invalid start byte"),
-        (f"{FURTHER}    sglang: {{brunch: main}}\n", "sources.repositories.sglang.brunch is no known key"),
+        (f"{FURTHER}    sglang: {{brunch: main}}\n", "unknown key sources.repositories.sglang.brunch"),
     ],
 )
 def test_a_configuration_that_cannot_be_read_is_one_error_with_file_and_key(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -29,6 +30,7 @@ _ENVIRONMENT = {
     "GCM_INTERACTIVE": "never",
     "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
     "GIT_ASKPASS": "false",
+    "GIT_LFS_SKIP_SMUDGE": "1",  # a checkout gets pointers; the clean filter stays, so that files count as unchanged
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_TERMINAL_PROMPT": "0",
     "LC_ALL": "C",  # the messages that `messages` knows
@@ -86,7 +88,9 @@ def execute(
     inherited = {name: value for name, value in os.environ.items() if name not in _INHERITED}
     above = {str(cwd.absolute().parent), str(cwd.resolve().parent)}  # where `cwd` is no repository, none above is meant
     ceiling = {"GIT_CEILING_DIRECTORIES": os.pathsep.join(above)}
-    options = [word for key, value in _OPTIONS.items() for word in ("-c", f"{key}={value}")]
+    # Where git-lfs is configured but missing, git would fail: an empty `process` switches both filters off.
+    lfs = {} if shutil.which("git-lfs") else {"filter.lfs.process": "", "filter.lfs.required": "false"}
+    options = [word for key, value in {**_OPTIONS, **lfs}.items() for word in ("-c", f"{key}={value}")]
     return processes.run(
         ["git", "-C", str(cwd.absolute()), *options, *args],
         env={**inherited, **_ENVIRONMENT, **ceiling, **environment},
