@@ -146,7 +146,7 @@ def install_step(run: Run) -> None:
 def verify_step(run: Run) -> None:
     """Check everything."""
     if not run.dry:
-        run.verification = verify(run.settings, run.environment, run.report, strict=run.options.strict)
+        run.verification = verify(run.settings, run.environment, strict=run.options.strict)
 
 
 def run(c: Context, task: str, steps: Sequence[Step], options: Options) -> Result:
@@ -165,7 +165,7 @@ def run(c: Context, task: str, steps: Sequence[Step], options: Options) -> Resul
         except SourcesError as error:
             result = replace(result, error=error)
         except OSError as error:
-            result = replace(result, error=_disk_error("", error, state and state.settings))
+            result = replace(result, error=_disk_error("", error, state.settings if state else None))
         except KeyboardInterrupt:
             hint = "Run the same command again: it continues where this one stopped."
             result = replace(result, error=Interrupted("Interrupted.", hint))
@@ -273,7 +273,7 @@ def _ref(run: Run, repository: Repository) -> str:
 
 
 def _matching(run: Run, advertised: Advertised, flashinfer: Repository) -> str:
-    """The tag of FlashInfer that SGLang requires: the checked-out SGLang, or in a dry run the one that was asked for."""
+    """The tag of FlashInfer that the checked-out SGLang requires, or in a dry run the one that was asked for."""
     sglang = next((each for each in load(run.c.config, ROOT).repositories if each.name == "sglang"), None)
     if sglang is None:
         raise UsageError("`matching` needs SGLang, which is not configured.", "Name a release of FlashInfer.")
@@ -285,7 +285,8 @@ def _matching(run: Run, advertised: Advertised, flashinfer: Repository) -> str:
             files = remote_files(run.session, sglang, target, paths)
             return matching(read_metadata(files, "python"), sglang.extras, advertised.tags, flashinfer.url)
     if not checkout:
-        raise LocalWorkError("flashinfer: SGLang is not cloned, so the release it requires is not known.", "", "invoke clone")
+        what = "flashinfer: SGLang is not cloned, so the release that it requires is not known."
+        raise LocalWorkError(what, command="invoke clone")
     source = Source(sglang, checkout.head, checkout.tags)
     return matching(source.metadata, sglang.extras, advertised.tags, flashinfer.url)
 

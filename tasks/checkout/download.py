@@ -120,7 +120,7 @@ class Download:
                 else:
                     whole = directories is None
                     fetch_commit(repository, target, [*haves, *known.tips], files=whole)
-                tree, holds = read_tree(repository, target.commit), cone(directories)
+                tree, holds = read_tree(repository.path, target.commit), cone(directories)
                 missing = missing_objects(repository, target.commit)
                 if directories is not None:
                     missing &= {entry.oid for path, entry in tree.items() if holds(path)}

@@ -132,7 +132,8 @@ def _is_ours(repository: LocalRepository, line: str) -> bool:
 
 
 def check_commits(repository: LocalRepository, branch: str, known: Iterable[str]) -> None:
-    """Raise LocalWorkError where moving HEAD, and `branch` if not empty, leaves a commit without a ref. A branch that does not move keeps its commits; so does every other ref, but for a stash, which may be dropped."""
+    """Raise LocalWorkError where moving HEAD, and `branch` if not empty, leaves a commit without a ref. A branch that
+    does not move keeps its commits; so does every other ref, but for a stash, which may be dropped."""
     ref = f"refs/heads/{branch}"
     on = repository.git("symbolic-ref", "--quiet", "HEAD", check=False)
     tips = [*(["HEAD"] if not on or on == ref else []), *([ref] if branch else [])]

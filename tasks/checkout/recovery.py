@@ -42,8 +42,8 @@ def remove_stale_files(git_dir: Path, who: str, since: float, reporter: Reporter
 def make_consistent(repository: LocalRepository, old: str, new: str) -> None:
     """Prepare the working tree and the index of an interrupted switch from the commit `old` (empty: none) to `new` for
     `git switch`. Raises LocalWorkError where a file or an entry is neither the old nor the new one."""
-    before = read_tree(repository, old) if old else {}
-    after = read_tree(repository, new)
+    before = read_tree(repository.path, old) if old else {}
+    after = read_tree(repository.path, new)
     paths = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     differ_from_old, differ_from_new = differing(repository, old), differing(repository, new)
     index = _index(repository)

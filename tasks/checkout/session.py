@@ -22,7 +22,7 @@ from ..git import (
     resolve,
     transfer,
 )
-from ..models import Network, Reporter, Repository, Settings
+from ..models import Network, RefSource, Reporter, Repository, Settings
 from ..names import MATCHING, redact
 from .state import Checkout
 
@@ -48,7 +48,7 @@ class Session:
         """How network operations are made."""
         return Network(self.settings.attempts, self.settings.stall, self.reporter)
 
-    def ref(self, repository: Repository, checkout: Checkout | None) -> tuple[str, str]:
+    def ref(self, repository: Repository, checkout: Checkout | None) -> tuple[str, RefSource]:
         """The REF in use and where it comes from: the option, else this checkout, else the configuration."""
         if given := self.refs.get(repository.name):
             return given, "option"
@@ -97,7 +97,7 @@ def remote_files(session: Session, repository: Repository, target: Target, paths
         local = replace(session.local(repository), path=Path(directory), git_dir=Path(directory) / ".git")
         initialise(local)
         fetch_commit(local, target, (), files=False)
-        tree = read_tree(local, target.commit)
+        tree = read_tree(local.path, target.commit)
         wanted = {tree[path].oid for path in paths if path in tree}
         fetch_objects(local, target, wanted & missing_objects(local, target.commit))
         return {path: read_blob(local, tree, path).encode() for path in paths if path in tree}

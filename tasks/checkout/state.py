@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from ..git import RepositoryRefs, read_refs, write_atomic
-from ..models import Repository
+from ..models import RefSource, Repository
 
 _FILE = "sources.json"
 
@@ -76,7 +76,7 @@ class Checkout:
         return self.now.tags
 
     @property
-    def ref(self) -> tuple[str, str]:
+    def ref(self) -> tuple[str, RefSource]:
         """The REF that counts without an option, and where it comes from: a REF that was given as an option stays with
         the checkout until the configuration changes."""
         if self.record.ref and self.record.configured == self.repository.branch != self.record.ref:

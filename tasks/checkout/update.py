@@ -92,12 +92,12 @@ def is_current(
         return False
     if session.full and not is_full(local):
         return False
-    return all(head_of(local.path / path) == oid for path, oid in gitlinks(local, checkout.head).items())
+    return all(head_of(local.path / path) == oid for path, oid in gitlinks(local.path, checkout.head).items())
 
 
-def gitlinks(local: LocalRepository, commit: str) -> dict[str, str]:
-    """Path -> commit of the submodules of a commit."""
-    return {path: entry.oid for path, entry in read_tree(local, commit).items() if entry.mode == GITLINK}
+def gitlinks(path: Path, commit: str) -> dict[str, str]:
+    """Path -> commit of the submodules of a commit in the checkout at `path`."""
+    return {name: entry.oid for name, entry in read_tree(path, commit).items() if entry.mode == GITLINK}
 
 
 def is_full(local: LocalRepository) -> bool:
@@ -122,7 +122,7 @@ def _find(repository: Repository) -> Checkout:
 
 
 def _finish(session: Session, local: LocalRepository, checkout: Checkout) -> Checkout:
-    """Finish a switch that was interrupted, with what is here. Raises LocalWorkError where the user has worked since."""
+    """Finish an interrupted switch with what is here. Raises LocalWorkError where the user's work is in the way."""
     session.reporter.event(local.who, "finishing an interrupted update")
     record = checkout.record
     if record.moving:
@@ -179,7 +179,7 @@ def _check_submodule(commit: Commit) -> None:
 def _make_room(local: LocalRepository, head: str, commit: Commit) -> None:
     """Remove the files of submodules that the new commit does not have. Raises LocalWorkError where that, or a new
     submodule, meets files of the user's."""
-    links = gitlinks(local, head)
+    links = gitlinks(local.path, head)
     errors = []
     for path in links.keys() - {path for path, entry in commit.tree.items() if entry.mode == GITLINK}:
         try:

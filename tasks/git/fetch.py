@@ -79,9 +79,9 @@ def close_history(repository: LocalRepository, commits: Iterable[str]) -> None:
     add_shallow(repository.git_dir, [commit for commit, wanted in here.items() if not {*wanted} <= {*parents}])
 
 
-def read_tree(repository: LocalRepository, commit: str) -> dict[str, Entry]:
-    """Every path of the commit's tree (git-ls-tree(1), -r)."""
-    listing = repository.git("ls-tree", "-r", "-z", "--full-tree", commit)
+def read_tree(path: Path, commit: str) -> dict[str, Entry]:
+    """Every path of the commit's tree (git-ls-tree(1), -r), in the repository at `path`."""
+    listing = run(path, "ls-tree", "-r", "-z", "--full-tree", commit)
     lines = (line.split("\t", 1) for line in listing.split("\0") if line)
     return {path: Entry(mode, oid) for (mode, _, oid), path in ((head.split(), path) for head, path in lines)}
 
