@@ -1,17 +1,27 @@
-"""Invoke tasks that set up SGLang and FlashInfer from source: clone, update, install and verify, or all with setup."""
+"""Invoke tasks that set up SGLang and FlashInfer from source: clone, update, install and verify, or all with setup.
+
+REF, in the options, is one of
+
+  main                         a branch
+  v0.5.10.post1                a tag
+  1a2b3c4d5e                   a commit id; a short one where a branch or tag is at it
+  latest                       the newest release, without pre-releases and nightlies
+  matching                     for FlashInfer: the release that the checked-out SGLang requires
+  refs/heads/x, refs/tags/x    a branch or tag where the name alone means something else
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import task
 
 from .cli import explain_mistakes
-from .config.defaults import DEFAULTS
+from .config import DEFAULTS
 
 if TYPE_CHECKING:
     from .errors import SourcesError
@@ -20,104 +30,110 @@ if TYPE_CHECKING:
 
 import_module(".verify", __name__)  # before the task of that name: a first import later would replace it
 
-F = TypeVar("F", bound=Callable[..., object])
-_OPTIONS = {
-    "sglang_branch": "The REF of SGLang to check out; without it, the configured branch.",
-    "flashinfer_branch": "The REF of FlashInfer to check out; without it, the configured branch.",
-    "full": "Fetch whole histories and whole submodules, now or later; it says first what that costs.",
-    "deps": "Install what the two packages require, too. This is the default.",
-    "reinstall": "Install again what is installed already.",
-    "python": "The interpreter of the environment to install into or to check; without it, the one that runs Invoke.",
-    "json": "Print one JSON object on standard output, and nothing else there.",
-    "strict": "Let warnings fail, too.",
+HELP = {
+    "sglang_branch": "REF of SGLang: a branch, tag or commit id, or 'latest'",
+    "flashinfer_branch": "REF of FlashInfer: the same, or 'matching': what the checked-out SGLang requires",
+    "full": "fetch the full history and complete submodules",
+    "only": "work on this repository alone (may be repeated)",
+    "deps": "install what the packages require, too (the default)",
+    "reinstall": "install again what is installed already",
+    "python": "interpreter of another environment; the default is the one that runs Invoke",
+    "json": "print one JSON object on standard output, and nothing else there",
+    "strict": "let warnings fail, too",
 }
-_WHICH = ("sglang_branch", "flashinfer_branch", "full")
-_REFS = """
-REF is one of
-  main                         a branch
-  v0.5.10.post1                a tag
-  1a2b3c4d5e                   a commit id, whole, or short if a branch or tag is at it
-  latest                       the newest release; pre-releases and nightlies do not count
-  matching                     for FlashInfer: the release that the checked-out SGLang requires
-  refs/heads/x, refs/tags/x    a branch or tag with the name of another, or of one of the two words
-"""  # one line for each form
 
 
-def _task(*options: str, examples: Sequence[str]) -> Callable[[F], F]:
-    """Invoke's decorator, for these options; the function keeps its type."""
-
-    def decorate(body: F) -> F:
-        shown = "\n".join(f"  {line}" for line in examples)
-        body.__doc__ = f"{body.__doc__}\n{_REFS if 'sglang_branch' in options else ''}\nExamples:\n{shown}"
-        made: F = task(help={name: _OPTIONS[name] for name in options}, auto_shortflags=False)(body)
-        return made
-
-    return decorate
+def _help(*options: str) -> dict[str, str]:
+    return {option: HELP[option] for option in (*options, "json")}
 
 
-@_task(*_WHICH, examples=["invoke clone", "invoke clone --sglang-branch=latest --flashinfer-branch=matching"])
-def clone(c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False) -> list[Outcome]:
-    """Clone the repositories that are missing; an existing checkout is left alone."""
-    from .run import run
-
-    refs = {"sglang": sglang_branch, "flashinfer": flashinfer_branch}
-    with run(c, "clone", refs, full=full) as this, this.report.step("clone"):
-        this.clone()
-    return this.steps["clone"]
-
-
-@_task(*_WHICH, examples=["invoke update", "invoke update --flashinfer-branch=v0.6.7.post3", "invoke update --full"])
-def update(c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False) -> list[Outcome]:
-    """Bring the checkouts to their REF as the remote has it now; nothing of yours is lost."""
-    from .run import run
-
-    refs = {"sglang": sglang_branch, "flashinfer": flashinfer_branch}
-    with run(c, "update", refs, full=full) as this, this.report.step("update"):
-        this.update()
-    return this.steps["update"]
-
-
-@_task("deps", "reinstall", "python", examples=["invoke install", "invoke install --python ../other/bin/python"])
-def install(c: Context, deps: bool = True, reinstall: bool = False, python: str = "") -> list[Outcome]:
-    """Install both packages from their checkouts, editable, with what they require."""
-    from .run import run
-
-    with run(c, "install", {}, python=python) as this, this.report.step("install"):
-        this.install(deps, reinstall)
-    return this.steps["install"]
-
-
-@_task("json", "strict", "python", examples=["invoke verify", "invoke verify --strict", "invoke verify --json"])
-def verify(c: Context, json: bool = False, strict: bool = False, python: str = "") -> Verification:
-    """Check everything, offline, and change nothing; the exit status is 1 if a check fails."""
-    from .run import run
-
-    with run(c, "verify", {}, python=python, quiet=json, looking=True) as this, this.report.step("verify"):
-        found = this.verify(strict)
-    return found
-
-
-@_task(*_OPTIONS, examples=["invoke setup", "invoke setup --flashinfer-branch=matching", "invoke setup --no-deps"])
-def setup(
+@task(iterable=["only"], auto_shortflags=False, help=_help("sglang_branch", "flashinfer_branch", "full", "only"))
+def clone(
     c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False,
-    deps: bool = True, reinstall: bool = False, json: bool = False, strict: bool = False, python: str = "",
-) -> Verification:  # fmt: skip
-    """Clone, update, install and verify, in that order: from nothing to a working set-up."""
-    from .run import run
+    only: Sequence[str] = (), json: bool = False,
+) -> Sequence[Outcome]:  # fmt: skip
+    """Clone the repositories that are missing; existing checkouts stay as they are.
 
-    refs = {"sglang": sglang_branch, "flashinfer": flashinfer_branch}
-    with run(c, "setup", refs, full=full, python=python, quiet=json) as this:
-        with this.report.step("clone"):
-            this.clone()
-        with this.report.step("update"):
-            this.update()
-        with this.report.step("install"):
-            this.install(deps, reinstall)
-        with this.report.step("verify"):
-            found = this.verify(strict)
-        if this.dry:
-            this.verification = None
-    return found
+    Returns what was done to each repository. Raises Failed.
+    """
+    from .run import Options, clone_step, run
+
+    options = Options(_refs(sglang_branch, flashinfer_branch), full=full, only=only, json=json)
+    return run(c, "clone", [clone_step], options).steps["clone"]
+
+
+@task(iterable=["only"], auto_shortflags=False, help=_help("sglang_branch", "flashinfer_branch", "full", "only"))
+def update(
+    c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False,
+    only: Sequence[str] = (), json: bool = False,
+) -> Sequence[Outcome]:  # fmt: skip
+    """Update the checkouts to what their REF is on the remote now; local work is never lost.
+
+    Returns what was done to each repository. Raises Failed.
+    """
+    from .run import Options, run, update_step
+
+    options = Options(_refs(sglang_branch, flashinfer_branch), full=full, only=only, json=json)
+    return run(c, "update", [update_step], options).steps["update"]
+
+
+@task(iterable=["only"], auto_shortflags=False, help=_help("deps", "reinstall", "python", "only"))
+def install(
+    c: Context, deps: bool = True, reinstall: bool = False, python: str = "", only: Sequence[str] = (),
+    json: bool = False,
+) -> Sequence[Outcome]:  # fmt: skip
+    """Install the packages from their checkouts, editable, with what they require.
+
+    Returns what was done to each package. Raises Failed.
+    """
+    from .run import Options, install_step, run
+
+    options = Options(deps=deps, reinstall=reinstall, python=python, only=only, json=json)
+    return run(c, "install", [install_step], options).steps["install"]
+
+
+@task(iterable=["only"], auto_shortflags=False, help=_help("strict", "python", "only"))
+def verify(
+    c: Context, strict: bool = False, python: str = "", only: Sequence[str] = (), json: bool = False
+) -> Verification:
+    """Check everything, offline and without changing anything; exit status 1 if a check fails.
+
+    Returns what was found. Raises Failed.
+    """
+    from .run import Options, run, verify_step
+
+    options = Options(strict=strict, python=python, only=only, json=json)
+    return _found(run(c, "verify", [verify_step], options))
+
+
+@task(
+    iterable=["only"], auto_shortflags=False,
+    help=_help("sglang_branch", "flashinfer_branch", "full", "deps", "reinstall", "strict", "python", "only"),
+)  # fmt: skip
+def setup(
+    c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False, deps: bool = True,
+    reinstall: bool = False, strict: bool = False, python: str = "", only: Sequence[str] = (), json: bool = False,
+) -> Result:  # fmt: skip
+    """Clone, update, install and verify, in that order: from nothing to a working set-up.
+
+    Returns what was done and found. Raises Failed.
+    """
+    from .run import Options, clone_step, install_step, run, update_step, verify_step
+
+    options = Options(
+        _refs(sglang_branch, flashinfer_branch), full=full, deps=deps, reinstall=reinstall, strict=strict,
+        python=python, only=only, json=json,
+    )  # fmt: skip
+    return run(c, "setup", [clone_step, update_step, install_step, verify_step], options)
+
+
+def _refs(sglang: str, flashinfer: str) -> dict[str, str]:
+    return {"sglang": sglang, "flashinfer": flashinfer}
+
+
+def _found(result: Result) -> Verification:
+    assert result.verification
+    return result.verification
 
 
 namespace = Collection(clone, update, install, verify, setup)

@@ -15,8 +15,9 @@ LONGEST_URL = 2000
 SHOWN = 200  # characters of a wrong URL in a message
 
 _HOST = r"(?:\[[0-9a-f:.]+\]|\w[\w.-]*)"
+_PORT = "(?::0*(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}))?"
 _URL = re.compile(
-    rf"(?:https?|git|(?:git\+)?ssh|ssh\+git)://(?:(?!-)[^\s/?#]*@)?{_HOST}(?::\d+)?/[^\s\\]*[^\s\\/][^\s\\]*", re.I
+    rf"(?:https?|git|(?:git\+)?ssh|ssh\+git)://(?:(?!-)[^\s/?#]*@)?{_HOST}{_PORT}/[^\s\\]*[^\s\\/][^\s\\]*", re.I
 )
 _SCP = re.compile(rf"(?:[\w.+][\w.+-]*@)?{_HOST}:(?![:-]|//)[^\s\\]+", re.I)
 _LOCAL = re.compile(r"(?:file:/)?/.+", re.I)
@@ -33,9 +34,11 @@ _NO_REF = re.compile(r"^-|^refs/|[ ~^:?*\[\\]|\.\.|@\{|//|^/|/$|\.$|^@$|(?:^|/)\
 def check_ref(ref: str) -> str:
     """The REF, unchanged, if it can name a branch, tag or commit (git-check-ref-format(1)); else UsageError."""
     name = ref.removeprefix(HEADS).removeprefix(TAGS)
+    hint = "A REF is a branch, a tag, a commit id, `latest`, or for FlashInfer `matching`."
     if not name or not ref.isprintable() or _NO_REF.search(name) or len(ref.encode()) > LONGEST_REF:
-        fix = "A REF is a branch, a tag, a commit id, `latest`, or for FlashInfer `matching`."
-        raise UsageError(f"{ref[:80]!a} cannot be a REF: git allows no such branch or tag.", fix)
+        raise UsageError(f"{ref[:80]!a} is not a valid REF: git allows no branch or tag of that name.", hint)
+    if re.fullmatch(r"[0-9a-f]{64}", ref, re.I):
+        raise UsageError(f"{ref} is not a valid REF: a commit id has up to 40 digits (SHA-1).", hint)
     return ref
 
 
@@ -49,15 +52,15 @@ def check_url(url: str, what: str, allow_local: bool) -> str:
     if len(url) <= LONGEST_URL and unquote(url).isprintable() and any(form.fullmatch(url) for form in forms):
         return url
     shown = re.sub(r"://.*@", "://***@", url, flags=re.S)[:SHOWN]
-    local = "" if allow_local else "; folders of this machine are not allowed here"
-    fix = f"Use https://HOST/PATH, http, ssh or git, or USER@HOST:PATH, of up to {LONGEST_URL} characters{local}."
-    raise UsageError(f"{what} is no URL to clone from: {shown!a}", fix)
+    local = "" if allow_local else " Local directories are not allowed here."
+    hint = f"Use https://HOST[:PORT]/PATH, http, ssh or git, or USER@HOST:PATH, up to {LONGEST_URL} characters.{local}"
+    raise UsageError(f"{what} is not a URL that git can clone: {shown!a}", hint)
 
 
 def resolve_submodule_url(url: str, parent: str) -> str:
     """The submodule's URL; one that starts with `./` or `../` is relative to the parent's (gitsubmodules(7)).
 
-    Local folders are allowed only where the parent is one. Raises UsageError.
+    Local directories are allowed only where the parent is one. Raises UsageError.
     """
     what, local = f"The submodule's URL in a checkout of {redact(parent)}", bool(_LOCAL.fullmatch(parent))
     if not re.match(r"\.\.?(/|$)", url):
@@ -65,7 +68,7 @@ def resolve_submodule_url(url: str, parent: str) -> str:
     host, path = re.findall(r"^([\w+.-]+://[^/]*/|(?:[^/]*:)?/?)(.*)", parent)[0]
     path = posixpath.normpath(posixpath.join(path, url))
     if path.partition("/")[0] in (".", ".."):
-        raise UsageError(f"{what} leads out of that host: {url[:SHOWN]!a}")
+        raise UsageError(f"{what} leads outside its host: {url[:SHOWN]!a}")
     return check_url(host + path, what, allow_local=local)
 
 

@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KEPT = 1_000_000  # bytes of standard error that are kept, the last ones
+MOST = 200_000_000  # bytes of output; no command here has that much to say
 GRACE = 0.5  # seconds for output of a process that has ended, where a child of it keeps the pipe open
+PATIENCE = 5  # seconds for a process to end by itself
 BLOCK = 65536
 
 _stopping = threading.Event()
@@ -28,13 +30,13 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Completed:
-    """How a process ended. `status` is the exit status (negative: the signal), `errors` its standard error. With
-    `timed_out` it was ended because it was silent, or ran, for too long."""
+    """How a process ended. `status` is the exit status (negative: the signal), `errors` the end of its standard error.
+    `ended` says why it was ended from outside, empty where it was not."""
 
     status: int
     output: bytes
     errors: bytes
-    timed_out: bool = False
+    ended: str = ""
 
 
 def run(
@@ -67,11 +69,15 @@ def run(
     try:
         if _stopping.is_set():
             end_group(process.pid)
-        output, errors, timed_out = _read(process, silence, timeout, on_errors)
+        output, errors, ended = _read(process, silence, timeout, on_errors)
         process.wait()
     except BaseException:
-        end_group(process.pid, signal.SIGKILL)
-        process.wait()
+        end_group(process.pid)  # git removes its locks and drafts then
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            end_group(process.pid, signal.SIGKILL)
+            process.wait()
         raise
     finally:
         with _lock:
@@ -80,7 +86,7 @@ def run(
             if stream:
                 stream.close()
     check_stopped()
-    return Completed(process.returncode, output, errors, timed_out)
+    return Completed(process.returncode, output, errors, ended)
 
 
 def end_group(pid: int, number: signal.Signals = signal.SIGTERM) -> None:
@@ -121,9 +127,9 @@ def _read(
     silence: float | None,
     timeout: float | None,
     on_errors: Callable[[bytes], object] | None,
-) -> tuple[bytes, bytes, bool]:
+) -> tuple[bytes, bytes, str]:
     """Read both outputs until they are closed, the process has ended, or a deadline has passed."""
-    output, errors = bytearray(), bytearray()
+    output, errors, count = bytearray(), bytearray(), 0
     began = heard = time.monotonic()
     ended: float | None = None
     assert process.stdout and process.stderr
@@ -136,7 +142,9 @@ def _read(
                 heard = time.monotonic()
                 if not block:
                     selector.unregister(key.fileobj)
-                elif key.fileobj is process.stdout:
+                    continue
+                count += len(block)
+                if key.fileobj is process.stdout:
                     output += block
                 else:
                     errors += block
@@ -148,7 +156,14 @@ def _read(
                 ended = now
             if ended is not None and now - max(ended, heard) > GRACE:
                 break  # a child that lives on has inherited the pipe
-            if (silence is not None and now - heard > silence) or (timeout is not None and now - began > timeout):
+            reason = ""
+            if silence is not None and now - heard > silence:
+                reason = f"no data for {silence:g} s"
+            elif timeout is not None and now - began > timeout:
+                reason = f"not finished after {timeout:g} s"
+            elif count > MOST:
+                reason = f"it printed more than {MOST:,} bytes"
+            if reason:
                 end_group(process.pid, signal.SIGKILL)
-                return bytes(output), bytes(errors), True
-    return bytes(output), bytes(errors), False
+                return bytes(output), bytes(errors), reason
+    return bytes(output), bytes(errors), ""

@@ -80,6 +80,14 @@ def test_a_configuration_that_cannot_be_read_is_one_sentence_with_file_and_key(
     assert len(result.err.splitlines()) == 1
 
 
+def test_an_unknown_key_is_one_error_too(project: Project) -> None:
+    (project.path / "invoke.yaml").write_text(f"{FURTHER}    sglang: {{brunch: main}}\n")
+    result = project.invoke("verify", check=2)
+    assert result.err.startswith("error: ")
+    assert "unknown key sources.repositories.sglang.brunch" in result.err
+    assert str(project.path / "invoke.yaml") in result.err
+
+
 def test_a_configuration_file_that_is_given_is_the_one_that_is_named(project: Project) -> None:
     (project.path / "other.yaml").write_text("sources: 5\n")
     result = project.invoke("-f", "other.yaml", "verify", check=2)

@@ -1,76 +1,98 @@
-"""Clones what is missing: each checkout is whole or absent."""
+"""Cloning what is missing: a checkout is complete or absent."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
-from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-from ..git.fetch import Remote, initialise
-from ..git.packs import Cache
+from ..errors import DiskError, UsageError
+from ..git import Cache, initialise
 from ..models import Outcome, Repository
-from .download import Bringer
-from .local_work import check_place
+from .download import Download
+from .local_work import find_checkout
 from .session import Session
-from .state import read_checkout
-from .switch import move, place, settle
-from .work import check_cost, outcome_of, planned, set_refs, show
+from .space import cost, in_words
+from .state import Checkout, write_record
+from .switch import check_out, check_out_submodules, set_branch, set_tags
+from .update import check_cost
 
 
-def clone(session: Session, repository: Repository) -> Outcome:
-    """Clone the repository if there is nothing at its path, which then holds a whole checkout or still nothing.
+def clone(session: Session, repository: Repository, *, strict: bool = True) -> Outcome:
+    """Clone the repository if there is nothing at its path, which then holds a complete checkout or still nothing.
 
-    Raises UsageError for a REF that the remote does not have, NetworkError, DiskError, LocalWorkError for what is there
-    and is no checkout of the repository.
+    With `strict` an existing checkout that is not at the REF given as an option is an error. Raises UsageError for that
+    and for a REF that the remote does not have, NetworkError, DiskError, LocalWorkError for anything else at the path.
     """
-    if here := check_place(repository):
-        show(session, here)
-        interrupted = " (an update was cut off; `invoke update` finishes it)" if here.record.moving else ""
-        session.reporter.event(repository.name, f"is there already{interrupted}")
-        return outcome_of(here, "present", here.record.ref)
-    target, advertised = session.target(repository), session.advertised(repository)
-    check_cost(session, repository, full=False)
+    if checkout := find_checkout(repository):
+        return _existing(session, checkout, strict)
+    _check_place(repository.path)
+    ref, source = session.ref(repository, None)
+    advertised, target = session.advertised(repository), session.target(repository, ref)
+    check_cost(session, repository, full=session.full)
     staging = session.settings.directory / f".{repository.name}.partial"
-    if staging.exists():  # of a run that was killed; what it brought is good
-        Cache(session.settings.cache, repository.url).give(staging / ".git")
+    if staging.exists():  # of an interrupted run: what it has fetched is good
+        Cache(session.settings.cache, repository.url).give(staging / ".git", lambda: None)
         _remove(staging)
+    local = session.local(repository, staging)
+    download = Download(session.settings.cache, session.full)
     try:
-        initialise(staging, repository.url)
-        remote = Remote(staging, staging / ".git", repository.name, repository.url, session.network)
-
-        def check_out(submodules: Iterable[str]) -> None:
-            for path in submodules:  # git may find one there or not, but not while it comes
-                (staging / path).mkdir(parents=True, exist_ok=True)
-            set_refs(remote, {}, target, advertised)
-            place(remote, target, None)
-
-        metadata = partial(session.show, repository.name)
-        bringer = Bringer(session.settings.cache, session.full, metadata, complete=check_out, arrived=move)
-        brought = bringer.bring(remote, target, advertised, ())
-        settle(brought, repository.branch)
-        for each in (brought, *brought.below()):  # nobody else wrote here, so git need not read again what it wrote
-            os.utime(each.remote.git_dir / "index")  # within the second before it (gitformat-index(5), racy entries)
+        initialise(local)
+        commit = download.commit(local, target, advertised, ())
+        set_branch(local, target)
+        with ThreadPoolExecutor(1) as pool:  # checking out meanwhile saves a fifth of a cold clone
+            rest = pool.submit(download.rest, commit, advertised)
+            check_out(commit, fresh=True)
+            commit = rest.result()
+        set_tags(local, {}, target, advertised)
+        check_out_submodules(commit)
+        write_record(local.git_dir, replace(commit.record, configured=repository.branch))
+        for each in commit.all():  # nobody else has written here, so git need not read again what was written in the
+            os.utime(each.repository.git_dir / "index")  # second before the index (gitformat-index(5), racy entries)
         staging.rename(repository.path)
     except BaseException:
         _remove(staging)
         raise
-    session.reporter.event(repository.name, f"cloned {target.ref} at {target.commit[:10]}")
-    return replace(outcome_of(read_checkout(repository), "cloned", target.ref), moved=brought.moved)
+    session.reporter.event(repository.name, f"cloned: {commit.record.shown} ({target.commit[:10]})")
+    moved = sum(each.moved for each in commit.all())
+    return Outcome(repository.name, "cloned", ref, target.commit, moved=moved, ref_source=source)
 
 
-def plan_clone(session: Session, repository: Repository) -> Outcome:
+def plan_clone(session: Session, repository: Repository, *, strict: bool = True) -> Outcome:
     """What `clone` would do; asks the remote and changes nothing. Raises what it raises."""
-    if here := check_place(repository):
-        show(session, here)
-        return outcome_of(here, "present", here.record.ref)
-    return planned(session, repository, "would clone")
+    if checkout := find_checkout(repository):
+        return _existing(session, checkout, strict)
+    _check_place(repository.path)
+    ref, source = session.ref(repository, None)
+    target, costs = session.target(repository, ref), cost(repository.name)
+    disk = in_words(costs.full_disk if session.full else costs.slim_disk)
+    session.reporter.event(repository.name, f"would clone {ref} ({target.commit[:10]}), about {disk} on disk")
+    return Outcome(repository.name, "would clone", ref, target.commit, ref_source=source)
 
 
-def _remove(folder: Path) -> None:
-    if folder.is_symlink() or folder.is_file():
-        folder.unlink()
-    elif folder.exists():
-        shutil.rmtree(folder)
+def _existing(session: Session, checkout: Checkout, strict: bool) -> Outcome:
+    repository, record, head = checkout.repository, checkout.record, checkout.head
+    given = session.refs.get(repository.name)
+    at = f"{record.shown or checkout.now.branch or 'a detached HEAD'} ({head[:10]})"
+    unsure = strict and given and (given != record.ref or head != record.commit)
+    if unsure and given and session.target(repository, given).commit != head:
+        command = f"invoke update --{repository.name}-branch={shlex.quote(given)}"
+        raise UsageError(f"{repository.name} is already cloned at {at}, not at {given}.", command=command)
+    interrupted = "; an update was interrupted, `invoke update` finishes it" if record.moving else ""
+    session.reporter.event(repository.name, f"already cloned at {at}{interrupted}")
+    return Outcome(repository.name, "already cloned", record.ref, head, ref_source=checkout.ref[1])
+
+
+def _check_place(path: Path) -> None:
+    if path.is_mount():  # a checkout is renamed into its place at the end, which the system would refuse
+        raise DiskError(f"{path} is a mount point.", "Set sources.directory to a directory on that disk.")
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)

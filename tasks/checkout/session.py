@@ -1,107 +1,103 @@
-"""One run over the repositories: the settings, what was asked for, and what has been learned on the way."""
+"""One run over the repositories: the settings, the REFs asked for, and what each remote advertises."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from threading import Lock
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from ..errors import LocalWorkError, SourcesError, UsageError
-from ..git.revisions import Advertised, Target, resolve
-from ..git.transfer import transfer
-from ..models import Network, Reporter, Repository, Settings
+from ..errors import NetworkError, UsageError
+from ..git import (
+    Advertised,
+    LocalRepository,
+    Target,
+    fetch_commit,
+    fetch_objects,
+    initialise,
+    missing_objects,
+    read_blob,
+    read_tree,
+    resolve,
+    transfer,
+)
+from ..models import Network, RefSource, Reporter, Repository, Settings
 from ..names import MATCHING, redact
-from ..packages.layouts import find_layout
-from ..packages.matching import matching
-from ..packages.metadata import Metadata, read_metadata
-from .paths import folders_of
+from .state import Checkout
+
+
+def _no_matching(advertised: Advertised) -> str:
+    raise UsageError("`matching` needs SGLang, which is not among the repositories of this run.")
 
 
 @dataclass(frozen=True)
 class Session:
-    """`refs` are the REFs asked for by option, by repository name. A remote is asked once, whoever wants to know."""
+    """`refs` are the REFs given as options, by repository name. `matching` names the tag of FlashInfer that SGLang
+    requires, among what FlashInfer's remote advertises. A remote is asked once in a session."""
 
     settings: Settings
     reporter: Reporter
     refs: Mapping[str, str] = field(default_factory=dict)
     full: bool = False
-    _asked: dict[str, Future[Advertised]] = field(default_factory=dict)
-    _metadata: dict[str, Future[Metadata]] = field(default_factory=dict)
-    _lock: Lock = field(default_factory=Lock)
+    matching: Callable[[Advertised], str] = _no_matching
+    _answers: dict[str, Future[Advertised]] = field(default_factory=dict)
 
     @property
     def network(self) -> Network:
+        """How network operations are made."""
         return Network(self.settings.attempts, self.settings.stall, self.reporter)
 
-    def ref(self, repository: Repository) -> str:
-        """The REF that counts: the option, else the configured branch."""
-        return self.refs.get(repository.name) or repository.branch
+    def ref(self, repository: Repository, checkout: Checkout | None) -> tuple[str, RefSource]:
+        """The REF in use and where it comes from: the option, else this checkout, else the configuration."""
+        if given := self.refs.get(repository.name):
+            return given, "option"
+        return checkout.ref if checkout else (repository.branch, "configuration")
+
+    def ask(self, repositories: Sequence[Repository]) -> None:
+        """Begin to ask the remotes, all at once; `advertised` waits for the answers."""
+        pool = ThreadPoolExecutor(max(1, len(repositories)))
+        for repository in repositories:
+            if repository.url not in self._answers:
+                self._answers[repository.url] = pool.submit(self._ask, repository)
+        pool.shutdown(wait=False)
 
     def advertised(self, repository: Repository) -> Advertised:
-        """What the remote has (git-ls-remote(1)), asked once in a session. Raises NetworkError."""
-        with self._lock:
-            first = repository.url not in self._asked
-            future = self._asked.setdefault(repository.url, Future())
-        if first:
-            try:
-                question = ("ls-remote", "--heads", "--tags", "--", repository.url)
-                root = self.settings.root
-                told = transfer(root, *question, who=repository.name, doing="asking", network=self.network)
-                future.set_result(Advertised.parse(told))
-            except BaseException as error:
-                future.set_exception(error)
-        return future.result()
+        """What the remote has (git-ls-remote(1)). Raises NetworkError."""
+        self.ask([repository])
+        return self._answers[repository.url].result()
 
-    def target(self, repository: Repository) -> Target:
-        """What the REF means on the remote now. `matching` waits until SGLang's metadata is known."""
-        ref, advertised = self.ref(repository), self.advertised(repository)
+    def target(self, repository: Repository, ref: str) -> Target:
+        """What the REF means on the remote now. Raises UsageError for one that it does not have."""
+        advertised = self.advertised(repository)
         if ref == MATCHING and repository.name == "flashinfer":
-            tag = self._matching(advertised, repository)
-            self.reporter.event(repository.name, f"matching is {tag}")
+            tag = self.matching(advertised)
             return Target(ref, "tag", tag, advertised.commit(tag), advertised.tags[tag])
         return resolve(ref, advertised, repository.name, repository.url)
 
-    def begin(self) -> None:
-        """Begin with a task: metadata shown in an earlier one may not be what this one will check out."""
-        self._metadata.clear()
+    def local(self, repository: Repository, path: Path | None = None) -> LocalRepository:
+        """The repository's checkout, or one of it at `path`."""
+        path = path or repository.path
+        return LocalRepository(path, path / ".git", repository.name, repository.url, self.network)
 
-    def show(self, name: str, paths: Iterable[str], files: Mapping[str, bytes]) -> None:
-        """Hand the metadata files (path to content) of a repository with these paths to whoever waits for them."""
-        try:
-            metadata = metadata_of(name, paths, files)
-        except SourcesError as error:
-            self.give_up(name, error)
-        else:
-            self._settle(name, lambda future: future.set_result(metadata))
-
-    def give_up(self, name: str, error: SourcesError) -> None:
-        """Tell whoever waits for the metadata of this repository why there is none; nothing if it was shown."""
-        self._settle(name, lambda future: future.set_exception(error))
-
-    def _settle(self, name: str, settle: Callable[[Future[Metadata]], None]) -> None:
-        with self._lock:
-            future = self._metadata.setdefault(name, Future())
-            if not future.done():
-                settle(future)
-
-    def _matching(self, advertised: Advertised, repository: Repository) -> str:
-        sglang = next((each for each in self.settings.repositories if each.name == "sglang"), None)
-        if sglang is None:
-            raise UsageError("`matching` needs SGLang, which is not configured.", "--flashinfer-branch=latest")
-        with self._lock:
-            future = self._metadata.setdefault("sglang", Future())
-        try:
-            metadata = future.result()
-        except SourcesError as error:
-            raise LocalWorkError(
-                f"flashinfer: what SGLang requires is not known: {error.what}", error.hint, error.command
-            ) from None
-        return matching(metadata, sglang.extras, advertised.tags, redact(repository.url))
+    def _ask(self, repository: Repository) -> Advertised:
+        command = ("ls-remote", "--heads", "--tags", "--", repository.url)
+        network, where = self.network, f"{repository.name}: {redact(repository.url)}"
+        output = transfer(self.settings.root, *command, who=repository.name, doing="asking", network=network)
+        advertised = Advertised.parse(output, where)
+        if not advertised.heads and not advertised.tags:
+            hint = "Check the URL, and that no proxy or login page answers in place of the host."
+            raise NetworkError(f"{where} answered, but has no branches and no tags.", hint)
+        return advertised
 
 
-def metadata_of(name: str, paths: Iterable[str], files: Mapping[str, bytes]) -> Metadata:
-    """The metadata in a repository's files. Raises SourcesError where its layout is not known or a file is broken."""
-    places = [*paths]
-    known = {*places, *folders_of(places)}
-    return read_metadata(files, find_layout(name, known.__contains__).folder)
+def remote_files(session: Session, repository: Repository, target: Target, paths: Sequence[str]) -> dict[str, bytes]:
+    """The files of a commit that is checked out nowhere, by their paths; those that it lacks are left out."""
+    with tempfile.TemporaryDirectory() as directory:
+        local = replace(session.local(repository), path=Path(directory), git_dir=Path(directory) / ".git")
+        initialise(local)
+        fetch_commit(local, target, (), files=False)
+        tree = read_tree(local.path, target.commit)
+        wanted = {tree[path].oid for path in paths if path in tree}
+        fetch_objects(local, target, wanted & missing_objects(local, target.commit))
+        return {path: read_blob(local, tree, path).encode() for path in paths if path in tree}

@@ -1,68 +1,68 @@
-"""Whether there is room on a disk for what is about to come."""
+"""Whether there is room on the disk for what is about to come."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DiskError
+from ..git import DiskFullError
 from ..models import Settings
 
-NEXT_TO_NOTHING = 1_000_000  # bytes
+MB = 1_000_000
 
 
-def check_space(folder: Path, needed: int, what: str, removable: str) -> None:
-    """Raise DiskError where the file system that `folder` is (or will be) on has less than `needed` bytes free.
+@dataclass(frozen=True)
+class Cost:
+    """What a clone costs in bytes: slim on disk; with `--full` moved and on disk."""
 
-    `what` needs the room; `removable` names what could be deleted to make some.
-    """
-    if _free(folder) < needed:
-        raise DiskFullError(f"{what}: too little space.").counted(folder, needed, removable)
-
-
-def removable(settings: Settings) -> str:
-    """What of ours could be deleted."""
-    if not settings.cache or not settings.cache.is_dir():
-        return ""
-    size = sum(file.stat().st_blocks * 512 for file in settings.cache.rglob("*") if file.is_file())
-    return f"the cache {settings.cache} holds {in_words(size)}, and nothing is lost with it"
+    slim_disk: int
+    full_moved: int
+    full_disk: int
 
 
-class DiskFullError(DiskError):
-    """No space is left for something."""
-
-    def __init__(self, what: str, fix: str = "Free some space and run the same command again.") -> None:
-        super().__init__(what, fix)
-
-    def counted(self, folder: Path, needed: int, removable: str) -> DiskFullError:
-        """The same, saying how much of `needed` bytes is free in `folder`, and what is `removable` to make room."""
-        what = f"{self.what} {in_words(needed)} are needed in {folder}, {in_words(_free(folder))} are free there."
-        hint = f" ({removable})" if removable else ""
-        return DiskFullError(what, f"Make room{hint} or set another folder, then run the same command again.")
+_COSTS: Mapping[str, Cost] = {  # measured, but for `--full` of SGLang, which is an estimate
+    "sglang": Cost(120 * MB, 300 * MB, 500 * MB),
+    "flashinfer": Cost(160 * MB, 212 * MB, 550 * MB),
+}
 
 
-def is_full(folder: Path) -> bool:
-    """Whether next to nothing is free on the file system that `folder` is on."""
-    return _free(folder) < NEXT_TO_NOTHING
+def cost(name: str) -> Cost:
+    """The cost of a clone of that repository; an estimate for one that was never measured."""
+    return _COSTS.get(name, Cost(100 * MB, 100 * MB, 300 * MB))
 
 
-def _free(folder: Path) -> int:
-    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    return shutil.disk_usage(place).free
+def check_space(settings: Settings, needed: int, who: str) -> None:
+    """Raise DiskFullError where the disk of the sources directory has less than `needed` bytes free."""
+    directory = settings.directory
+    free = shutil.disk_usage(next(each for each in (directory, *directory.parents) if each.exists())).free
+    if free < needed:
+        what = f"{who}: about {in_words(needed)} are needed in {directory}, {in_words(free)} are free."
+        raise DiskFullError(what, space_hint(settings))
 
 
-def check_writable(folder: Path) -> None:
-    """Make `folder` if need be; DiskError where that or writing into it is not possible."""
+def space_hint(settings: Settings) -> str:
+    """How to make room."""
+    cache = settings.cache
+    if not cache or not cache.is_dir():
+        return "Free some space or set another sources.directory, then run the same command again."
+    size = sum(file.stat().st_blocks * 512 for file in cache.rglob("*") if file.is_file())
+    freed = f"the cache {cache} holds {in_words(size)} and can be deleted"
+    return f"Free some space ({freed}) or set another sources.directory, then run the same command again."
+
+
+def check_writable(directory: Path) -> None:
+    """Create `directory` if need be. Raises DiskError where that, or writing into it, is not possible."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
+        directory.mkdir(parents=True, exist_ok=True)
+        if not os.access(directory, os.W_OK | os.X_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as error:
-        raise DiskError(
-            f"{folder} cannot be written: {error.strerror}.",
-            "Set another folder: INVOKE_SOURCES_DIRECTORY=/path invoke …",
-        ) from None
+        hint = "Set another directory: INVOKE_SOURCES_DIRECTORY=/path invoke …"
+        raise DiskError(f"{directory} cannot be written: {error.strerror}.", hint) from None
 
 
 def in_words(size: int) -> str:

@@ -1,47 +1,103 @@
-"""Which folders of a submodule are checked out (git-sparse-checkout(1), cone mode)."""
+"""Which directories of a submodule are checked out (git-sparse-checkout(1), cone mode).
+
+git's own command would first fetch and write the files of the commit that is about to be left, so the patterns for a
+commit that is not checked out yet are written here.
+"""
 
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
+from pathlib import PurePosixPath
 
-from ..git.command import run
-from ..git.config import GitConfig, write_config
-from ..git.fetch import Remote
-from ..git.packs import write_atomic
-from .paths import folders_of
+from ..git import LocalRepository, write_atomic
+from .state import Record
 
-_ON = {"core.sparsecheckout": "true", "core.sparsecheckoutcone": "true"}
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_ON = {"core.sparseCheckout": "true", "core.sparseCheckoutCone": "true"}
 
 
-def set_sparse(remote: Remote, folders: tuple[str, ...] | None, known: GitConfig) -> None:
-    """Have `folders` checked out with the next commit, or all where they are None. `known` is the configuration.
+def shipped_directories(pyproject: str, submodule: str) -> tuple[str, ...] | None:
+    """The directories of the submodule at path `submodule` that the package ships, relative to it; None is all of it.
 
-    git's own command would first bring and write the files of the commit that is about to be left.
+    They are declared in pyproject.toml: `[tool.setuptools.package-dir]` (package -> directory) and
+    `[tool.setuptools.package-data]` (package -> patterns); what precedes the first wildcard of a pattern counts.
     """
-    file = remote.git_dir / "info/sparse-checkout"
-    if folders is None and not _is_sparse(remote):
+    root = PurePosixPath(submodule)
+    found: set[PurePosixPath] = set()
+    try:
+        setuptools = tomllib.loads(pyproject.removeprefix("\ufeff"))["tool"]["setuptools"]
+        places, data = setuptools["package-dir"], setuptools["package-data"]
+        for path in (PurePosixPath(places[name], each) for name in data if name in places for each in data[name]):
+            parts = list(takewhile(lambda part: not set(part) & set("*?["), path.parts[:-1]))
+            directory = PurePosixPath(*parts)
+            if root in directory.parents:
+                found.add(directory.relative_to(root))
+            elif directory in (root, *root.parents) and (len(parts) < len(path.parts) - 1 or path.name == "**"):
+                return None
+    except (KeyError, TypeError, ValueError, RecursionError):  # no declaration, or not one that setuptools accepts
+        return None
+    if not all(re.fullmatch(r"\w[\w.+ -]*", part) for directory in found for part in directory.parts):
+        return None
+    return tuple(sorted(str(each) for each in found if not found.intersection(each.parents))) or None
+
+
+def cone(directories: Sequence[str] | None) -> Callable[[str], bool]:
+    """Whether a sparse checkout of `directories` (None: of everything) holds a file."""
+    if directories is None:
+        return lambda path: True
+    within = tuple(f"{directory}/" for directory in directories)
+    above = {"", *_parents(directories)}
+    return lambda path: path.startswith(within) or path.rpartition("/")[0] in above
+
+
+def set_sparse(repository: LocalRepository, directories: tuple[str, ...] | None, record: Record) -> None:
+    """Write the patterns for the next commit: all files where `directories` is None. `record` says what was written
+    last; other patterns are the user's, and stay."""
+    file = repository.git_dir / "info/sparse-checkout"
+    before = file.read_text(encoding="utf-8", errors="surrogateescape") if file.exists() else ""
+    if directories is None and not before:
         return
-    above = folders_of(folders or ())
-    lines = ["/*"] if folders is None else ["/*", "!/*/"]
-    for place in sorted({*above, *(folders or ())}):
-        quoted = re.sub(r"([\\*?\[])", r"\\\1", place)
-        lines += [f"/{quoted}/", f"!/{quoted}/*/"] if place in above else [f"/{quoted}/"]
-    text = "".join(f"{line}\n" for line in lines)
-    if not file.exists() or file.read_text(encoding="utf-8", errors="surrogateescape") != text:
+    wanted = _patterns(directories)
+    if before != wanted and is_users(repository, record):
+        return repository.network.reporter.event(repository.who, "your sparse-checkout patterns are kept")
+    if before != wanted:
         file.parent.mkdir(exist_ok=True)
-        write_atomic(file, text)
-    write_config(remote.git_dir, known, _ON)
-    if (remote.git_dir / "config.worktree").exists():  # it counts first, and git makes it
-        for key, value in _ON.items():
-            run(remote.path, "config", "--worktree", key, value)
+        write_atomic(file, wanted)
+    for key, value in _ON.items():
+        repository.git("config", f"--file={repository.git_dir}/config", key, value)
+        if (repository.git_dir / "config.worktree").exists():  # which counts first, and which git itself makes
+            repository.git("config", f"--file={repository.git_dir}/config.worktree", key, value)
 
 
-def end_sparse(remote: Remote) -> None:
+def is_users(repository: LocalRepository, record: Record) -> bool:
+    """Whether the patterns are the user's own."""
+    file = repository.git_dir / "info/sparse-checkout"
+    ours = _patterns(tuple(record.configured.splitlines()) or None)
+    return file.exists() and file.read_text(encoding="utf-8", errors="surrogateescape") != ours
+
+
+def end_sparse(repository: LocalRepository) -> None:
     """Leave nothing sparse about a checkout that holds all its files."""
-    if _is_sparse(remote):
-        run(remote.path, "sparse-checkout", "disable")
+    if repository.git("config", "core.sparseCheckout", check=False) == "true":
+        repository.git("sparse-checkout", "disable")
 
 
-def _is_sparse(remote: Remote) -> bool:
-    here = (remote.git_dir / "info/sparse-checkout").exists()
-    return here and run(remote.path, "config", "core.sparseCheckout", check=False) == "true"
+def _patterns(directories: tuple[str, ...] | None) -> str:
+    if directories is None:
+        return "/*\n"
+    above = _parents(directories)
+    lines = ["/*", "!/*/"]
+    for place in sorted({*above, *directories}):
+        lines += [f"/{place}/", f"!/{place}/*/"] if place in above else [f"/{place}/"]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _parents(paths: Iterable[str]) -> set[str]:
+    return {str(parent) for path in paths for parent in PurePosixPath(path).parents} - {"."}

@@ -1,67 +1,89 @@
-"""What a checkout is now, read from its files and refs without asking a remote."""
+"""What a checkout is now, and the record that this tool keeps in its git directory."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from ..git.command import run
-from ..git.config import read_config
-from ..models import Repository
-from ..packages.source import Source
-from .record import Record, read_record
+from ..git import RepositoryRefs, read_refs, write_atomic
+from ..models import RefSource, Repository
+
+_FILE = "sources.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was last checked out: `ref` as it was asked for, which was the `kind` (branch, tag, commit) `name` at
+    `commit`; `configured` was the configured branch at that time. `moving` is the commit that a switch has begun to,
+    empty when none is under way. For a submodule `ref` is its URL, and `configured` its sparse directories."""
+
+    ref: str = ""
+    configured: str = ""
+    kind: str = ""
+    name: str = ""
+    commit: str = ""
+    moving: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The REF for people: `matching (v0.6.7.post3)` where the word means a name."""
+        return f"{self.ref} ({self.name})" if self.name not in ("", self.ref) else self.ref
+
+
+def read_record(git_dir: Path) -> Record:
+    """The record in `git_dir`; an empty one where there is none that can be read."""
+    try:
+        known = json.loads((git_dir / _FILE).read_text())
+        return Record(**{each.name: str(known.get(each.name, "")) for each in fields(Record)})
+    except (OSError, ValueError, AttributeError):
+        return Record()
+
+
+def write_record(git_dir: Path, record: Record) -> None:
+    """Keep the record, atomically."""
+    if record != read_record(git_dir):
+        write_atomic(git_dir / _FILE, json.dumps(asdict(record)) + "\n")
 
 
 @dataclass(frozen=True)
 class Checkout:
-    """The checkout of `repository` at the commit `head`; `branch` is empty on a detached HEAD. `refs` are its branches,
-    remote-tracking branches and tags, by their full names: (object id, commit id)."""
+    """The checkout of `repository` as it was found."""
 
     repository: Repository
-    head: str
-    branch: str
-    refs: Mapping[str, tuple[str, str]]
-
-    @cached_property
-    def url(self) -> str:
-        """Where its remote is; empty where it has none."""
-        return read_config(self.git_dir).get("remote.origin.url", ("",))[0]
-
-    @cached_property
-    def tags(self) -> dict[str, tuple[str, str]]:
-        """The local tags, by name."""
-        return self.named("refs/tags/")
-
-    def named(self, folder: str) -> dict[str, tuple[str, str]]:
-        """The refs in `folder`, by their names in it."""
-        return {name.removeprefix(folder): oids for name, oids in self.refs.items() if name.startswith(folder)}
+    now: RepositoryRefs
+    record: Record
 
     @property
     def path(self) -> Path:
+        """The working tree."""
         return self.repository.path
 
     @property
     def git_dir(self) -> Path:
+        """The repository."""
         return self.repository.path / ".git"
 
     @property
-    def record(self) -> Record:
-        return read_record(self.git_dir)
+    def head(self) -> str:
+        """The commit that is checked out."""
+        return self.now.head
 
-    @cached_property
-    def source(self) -> Source:
-        """What the files say about the package."""
-        return Source(self.repository, self.head, {tag: commit for tag, (_, commit) in self.tags.items()})
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """The local tags, name to commit id."""
+        return self.now.tags
+
+    @property
+    def ref(self) -> tuple[str, RefSource]:
+        """The REF that counts without an option, and where it comes from: a REF that was given as an option stays with
+        the checkout until the configuration changes."""
+        if self.record.ref and self.record.configured == self.repository.branch != self.record.ref:
+            return self.record.ref, "this checkout"
+        return self.repository.branch, "configuration"
 
 
 def read_checkout(repository: Repository) -> Checkout:
-    """The state of the checkout at the repository's path, which has to be one. Raises GitError if git cannot tell."""
-    form = "%(refname)%00%(objectname)%00%(*objectname)"
-    told = run(repository.path, "for-each-ref", f"--format={form}", "refs/heads", "refs/tags", "refs/remotes/origin")
-    refs = {name: (oid, peeled or oid) for name, oid, peeled in (line.split("\0") for line in told.splitlines())}
-    head = (repository.path / ".git" / "HEAD").read_text().strip()
-    branch = head.removeprefix("ref: refs/heads/") if head.startswith("ref: refs/heads/") else ""
-    commit = refs.get(f"refs/heads/{branch}", ("", ""))[0] if head.startswith("ref: ") else head
-    return Checkout(repository, commit, branch, refs)
+    """The checkout at the repository's path. Raises LocalWorkError where none can be read there."""
+    return Checkout(repository, read_refs(repository.path, repository.name), read_record(repository.path / ".git"))

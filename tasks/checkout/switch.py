@@ -1,135 +1,173 @@
-"""Moves a checkout to another commit whose objects are here, so that one that was cut off can be told and finished."""
+"""Checking out a commit whose objects are all here, so that an interruption can be noticed and finished."""
 
 from __future__ import annotations
 
-import os
-import re
-import shlex
-import shutil
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from ..errors import LocalWorkError
-from ..git.command import run
-from ..git.config import GitConfig, read_config, write_config
-from ..git.fetch import Entry, Remote, read_tree
-from ..git.messages import GitError
-from ..git.packs import write_atomic
-from ..git.revisions import Target
-from ..git.submodules import GITLINK, head_of
-from ..git.transfer import stream
-from .download import Brought
-from .paths import cone
-from .record import read_record, write_record
+from ..git import Advertised, GitError, LocalRepository, OverwriteError, Target, linked_git_dir, move_aside, release
+from ..names import TAGS
+from .download import Commit
+from .local_work import check_local_work, explain_refusal
+from .recovery import differing
 from .sparse import end_sparse, set_sparse
+from .state import read_record, write_record
 
 
-def move(brought: Brought, configured: str = "", vacated: Iterable[str] = ()) -> None:
-    """Check out what was brought, with its submodules: a branch, reset to the remote's, or a commit on a detached HEAD.
+def set_tags(
+    repository: LocalRepository, local: Mapping[str, tuple[str, str]], target: Target, advertised: Advertised
+) -> None:
+    """Set the version tags, and one that is the target, as the remote has them. `local` are the refs as they were; what
+    a tag named before keeps a ref below refs/previous/."""
+    tags = {f"{TAGS}{tag}": oid for tag, oid in advertised.tags.items() if release(tag)}
+    if target.kind == "tag":
+        tags[f"{TAGS}{target.name}"] = target.object
+    moved = {ref: local[ref][0] for ref, oid in tags.items() if ref in local and local[ref][0] != oid}
+    lines = [f"update refs/previous/{ref.removeprefix('refs/')}/{oid[:12]} {oid}" for ref, oid in moved.items()]
+    lines += [f"update {ref} {oid} {moved.get(ref, '')}".strip() for ref, oid in tags.items()
+              if ref not in local or ref in moved]  # fmt: skip
+    repository.git("update-ref", "--stdin", stdin="".join(f"{line}\n" for line in lines))
 
-    The caller has made sure that nothing of the user's is in the way, and `check_unfinished` that a move that was cut
-    off left nothing but its own. Changes tracked files, HEAD and the branch. The folders `vacated`, of submodules that
-    make room for files, go with all that is in them.
-    """
-    place(brought.remote, brought.target, brought.folders, vacated)
-    settle(brought, configured)
 
-
-def place(remote: Remote, target: Target, folders: tuple[str, ...] | None, vacated: Iterable[str] = ()) -> None:
-    """The part of a `move` that needs no submodule; `settle` is the rest."""
-    before = read_record(remote.git_dir)
-    known = read_config(remote.git_dir)
-    if before.moving and before.moving != target.commit:  # its files would be left over as untracked ones
-        link_worktree(remote, known)
-        run(remote.path, "checkout", "--quiet", "--force", "--detach", before.moving)
-        before = replace(before, commit=before.moving, moving="")
-    write_record(remote.git_dir, replace(before, moving=target.commit))
-    for folder in vacated:
-        shutil.rmtree(remote.path / folder, ignore_errors=True)
-    link_worktree(remote, known)
-    set_sparse(remote, folders, known)
-    where: tuple[str, ...] = ("--detach", target.commit)
+def set_branch(repository: LocalRepository, target: Target) -> None:
+    """Set the remote-tracking branch of the target. What the remote had keeps a ref below refs/fetched/, so that it can
+    be told from the user's commits."""
+    fetched = {target.commit, read_record(repository.git_dir).commit}
+    lines = []
     if target.kind == "branch":
-        where = ("-B", target.name, f"refs/remotes/origin/{target.name}")
-        follow(remote, target.name, known)
-    force = ("--force",) if before.moving == target.commit else ("--no-overwrite-ignore",)
-    network, who = remote.network, remote.who
-    command = ("checkout", "--quiet", *force, *where, "--")  # else it looks into each submodule for changes to tell of
-    try:
-        stream(remote.path, *command, who=who, doing="checking out", reporter=network.reporter)
-    except GitError as error:
-        if not (head_of(remote.path) and re.search(r"would be \w+ by checkout", error.what)):
-            raise
-        write_record(remote.git_dir, before)  # git looks first, and has touched nothing
-        raise LocalWorkError(f"{who}: files were changed while the update ran.", "invoke update") from None
-    if folders is None:
-        end_sparse(remote)
+        tracking = f"refs/remotes/origin/{target.name}"
+        form = "--format=%(objectname) %(refname)"
+        for oid, ref in (line.split(" ", 1) for line in
+                         repository.git("for-each-ref", form, "refs/remotes/origin").splitlines()):  # fmt: skip
+            if f"{ref}/".startswith(f"{tracking}/") or tracking.startswith(f"{ref}/"):
+                fetched.add(oid)
+                if ref != tracking:  # gone: its name is in the way
+                    repository.git("update-ref", "-d", ref)
+        lines.append(f"update {tracking} {target.commit}")
+    lines += [f"update refs/fetched/{oid} {oid}" for oid in sorted(fetched) if oid]
+    repository.git("update-ref", "--stdin", stdin="".join(f"{line}\n" for line in lines))
+    if target.kind == "branch":
+        _follow(repository, target.name)
 
 
-def settle(brought: Brought, configured: str = "") -> None:
-    """The rest of a `move`, after `place`: the submodules that are not checked out yet, and the record of it all."""
-    if brought.submodules:
-        with ThreadPoolExecutor(len(brought.submodules)) as pool:
-            for done in [pool.submit(move, each) for each in brought.submodules if not each.settled]:
-                done.result()
-        known = read_config(brought.remote.git_dir)
-        new = [each for each in brought.submodules if f"submodule.{each.target.name}.url" not in known]
-        urls = {f"submodule.{each.target.name}.url": each.remote.url for each in new}
-        active = {f"submodule.{each.target.name}.active": "true" for each in new}
-        write_config(brought.remote.git_dir, known, active | urls)  # as git-submodule(1), init, does
-    record = brought.record
-    write_record(brought.remote.git_dir, replace(record, configured=configured or record.configured))
+def check_out(commit: Commit, *, fresh: bool) -> None:
+    """Check out the commit in its own working tree, without its submodules; the branch of the target moves along.
 
-
-def follow(remote: Remote, branch: str, known: GitConfig) -> None:
-    """Let `git fetch` and `git pull` of the user follow the branch."""
-    refspec = f"+refs/heads/{branch}:refs/remotes/origin/{branch}"
-    if "+refs/heads/*:refs/remotes/origin/*" not in known.get("remote.origin.fetch", ()):
-        write_config(remote.git_dir, known, {"remote.origin.fetch": refspec})
-
-
-def link_worktree(remote: Remote, known: GitConfig) -> None:
-    """Join a submodule's folder to its repository (gitrepository-layout(5), gitfile); nothing where they are joined."""
-    if remote.git_dir == remote.path / ".git" or (remote.path / ".git").exists():
-        return
-    remote.path.mkdir(parents=True, exist_ok=True)
-    (remote.git_dir / "index").unlink(missing_ok=True)  # of files that are gone
-    write_config(remote.git_dir, known, {"core.worktree": os.path.relpath(remote.path, remote.git_dir)})
-    write_atomic(remote.path / ".git", f"gitdir: {os.path.relpath(remote.git_dir, remote.path)}\n", remote.git_dir)
-
-
-def check_unfinished(remote: Remote, moving: str, folders: tuple[str, ...] | None = None) -> None:
-    """Raise LocalWorkError where files were edited after a move to the commit `moving` was cut off.
-
-    Such a move leaves files of the old commit, of the new one, missing ones, and ones that were being written.
+    Raises OverwriteError where git refuses, having changed nothing, and LocalWorkError where the branch or HEAD was
+    moved meanwhile. In a `fresh` checkout there is nothing to protect.
     """
-    head, holds = head_of(remote.path), cone(folders)
-    old = read_tree(remote, head) if head else {}
-    new = {path: entry for path, entry in read_tree(remote, moving).items() if holds(path)}
-    paths = [p for p in sorted({*old, *new}) if (remote.path / p).is_file() and not (remote.path / p).is_symlink()]
-    hashes = dict(zip(paths, _hashes(remote, paths), strict=True))
-    for path in paths:
-        if hashes[path] not in _oids(path, old, new) and not _cut_off(remote, path, new):
-            file = remote.path / path
-            raise LocalWorkError(
-                f"{remote.who}: {file} was edited after an update had been cut off.",
-                f"mv {shlex.quote(str(file))} {shlex.quote(f'{file}.mine')}",
-            )
+    repository, target = commit.repository, commit.target
+    before = read_record(repository.git_dir)
+    if fresh:
+        branch = ("-B", target.name, "--track", f"origin/{target.name}")
+        return _checkout(repository, "checkout", *(branch if target.kind == "branch" else ("--detach", target.commit)))
+    set_sparse(repository, commit.directories, before)
+    configured = commit.record.configured or before.configured
+    write_record(repository.git_dir, replace(before, configured=configured, moving=target.commit))
+    ref = f"refs/heads/{target.name}"
+    old = repository.git("rev-parse", "--quiet", "--verify", ref, check=False) if target.kind == "branch" else ""
+    try:
+        _checkout(repository, "switch", "--no-overwrite-ignore", "--detach", target.commit)
+    except OverwriteError as error:
+        write_record(repository.git_dir, before)
+        raise explain_refusal(repository, error) from None
+    if target.kind == "branch":
+        _move_branch(repository, target, old)
+    if commit.directories is None:
+        end_sparse(repository)
 
 
-def _oids(path: str, *trees: Mapping[str, Entry]) -> set[str]:
-    return {tree[path].oid for tree in trees if path in tree and tree[path].mode != GITLINK}
+def check_out_submodules(parent: Commit) -> None:
+    """Check out the submodules of a commit that is checked out. New ones are linked and checked out by
+    git-submodule(1) out of the repositories that were prepared."""
+    children = [each for each in parent.submodules if not each.is_checked_out]
+    new = [each for each in children if not linked_git_dir(each.repository.path)]
+    for each in new:
+        store = replace(each.repository, path=each.repository.git_dir)
+        before = read_record(store.git_dir)
+        _keep_index(store)
+        set_sparse(store, each.directories, before)
+        write_record(store.git_dir, replace(before, configured=each.record.configured, moving=each.target.commit))
+    if new:
+        paths = [each.repository.path.relative_to(parent.repository.path).as_posix() for each in new]
+        command = ("submodule", "--quiet", "update", "--init", "--checkout", "--no-fetch", "--", *paths)
+        parent.repository.git(*command)
+    for each in children:
+        if each not in new:
+            check_out(each, fresh=False)
+    for each in parent.submodules:
+        check_out_submodules(each)
+        write_record(each.repository.git_dir, each.record)
 
 
-def _hashes(remote: Remote, paths: list[str]) -> list[str]:
-    listed = "".join(f"{path}\n" for path in paths)
-    return run(remote.path, "hash-object", "--stdin-paths", stdin=listed).split() if paths else []
+def remove_submodule(parent: LocalRepository, path: str) -> None:
+    """Remove the files of a submodule that the next commit does not have. Its repository stays in .git/modules.
+
+    Raises LocalWorkError where anything in it is the user's: git-submodule(1), deinit, refuses changed and untracked
+    files, but neither ignored ones nor files that git was told not to look at.
+    """
+    place = parent.path / path
+    git_dir = linked_git_dir(place)
+    if not git_dir or not git_dir.is_relative_to((parent.git_dir / "modules").resolve()):
+        return
+    repository = replace(parent, path=place, git_dir=git_dir, who=f"{parent.who}/{path}")
+    check_local_work(repository, "", [read_record(git_dir).commit])
+    others = repository.git("ls-files", "--others", "-z").split("\0")
+    if changed := sorted({*filter(None, others), *(differing(repository, "HEAD") - {""})}):
+        what = f"{parent.who}: {place} is no submodule in the new commit, and holds work of yours: {changed[0]}."
+        raise LocalWorkError(what, command=move_aside(place))
+    parent.git("submodule", "--quiet", "deinit", "--", path)
+    with suppress(OSError):
+        place.rmdir()
 
 
-def _cut_off(remote: Remote, path: str, new: Mapping[str, Entry]) -> bool:
-    if path not in new:
-        return False
-    written = (remote.path / path).read_bytes()
-    whole = run(remote.path, "cat-file", "--filters", f"{new[path].oid}", f"--path={path}", check=False)
-    return whole.encode("utf-8", "surrogateescape").startswith(written)
+def _checkout(repository: LocalRepository, *args: str) -> None:
+    """git-checkout(1) or git-switch(1), which ends before it changes anything where it refuses."""
+    verb, *rest = args
+    repository.git(verb, "--progress", *rest, doing="checking out")
+
+
+def _move_branch(repository: LocalRepository, target: Target, old: str) -> None:
+    """Move the branch from `old` (empty: create it), and HEAD onto it. Whoever commits meanwhile keeps the commit."""
+    ref = f"refs/heads/{target.name}"
+    try:
+        repository.git("update-ref", ref, target.commit, old or "0" * len(target.commit))
+        _attach_head(repository, ref, target.commit)
+    except (GitError, FileExistsError):
+        what = f"{repository.who}: a commit was made in {repository.path} while the update ran."
+        raise LocalWorkError(what, "Nothing is lost. Run the same command again.") from None
+    if not old:
+        repository.git("branch", "--quiet", f"--set-upstream-to=origin/{target.name}", target.name)
+
+
+def _attach_head(repository: LocalRepository, ref: str, commit: str) -> None:
+    """Point HEAD at the branch if it is still detached at `commit`: git-symbolic-ref(1) takes no old value, so git's
+    own lock is held meanwhile. Raises FileExistsError where another program holds it, GitError where HEAD has moved."""
+    head, lock = repository.git_dir / "HEAD", repository.git_dir / "HEAD.lock"
+    with lock.open("x") as draft:
+        try:
+            if head.read_text().strip() != commit:
+                raise GitError(f"{repository.who}: HEAD has moved.")
+            draft.write(f"ref: {ref}\n")
+            draft.flush()
+            lock.replace(head)
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _follow(repository: LocalRepository, branch: str) -> None:
+    """Let `git fetch` and `git pull` of the user follow the branch."""
+    refspecs = repository.git("config", "--get-all", "remote.origin.fetch", check=False).splitlines()
+    wanted = {f"+refs/heads/{name}:refs/remotes/origin/{name}" for name in (branch, "*")}
+    if not wanted.intersection(refspecs):
+        repository.git("remote", "set-branches", "--add", "origin", branch)
+
+
+def _keep_index(store: LocalRepository) -> None:
+    """Keep what is staged in the repository of a submodule whose files are gone, under a ref."""
+    if (store.git_dir / "index").exists():
+        tree = store.git("write-tree", "--missing-ok", check=False)
+        if tree and tree != store.git("rev-parse", "--quiet", "--verify", "HEAD^{tree}", check=False):
+            store.git("update-ref", f"refs/rescue/{tree[:12]}", tree)

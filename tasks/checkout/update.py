@@ -1,162 +1,191 @@
-"""Updates checkouts: each is moved, or left alone where going on would lose something."""
+"""Updating a checkout to what its REF is on the remote now, or leaving it as it is where that would lose something."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
+from pathlib import Path
 
-from ..errors import NetworkError, SourcesError, UsageError
-from ..git.command import run
-from ..git.fetch import Entry, Remote, close_history, read_tree
-from ..git.packs import read_shallow
-from ..git.revisions import Advertised, Target, release
-from ..git.submodules import GITLINK, declared, head_of
+from ..errors import LocalWorkError, SourcesError
+from ..git import (
+    GITLINK,
+    Advertised,
+    LocalRepository,
+    OverwriteError,
+    Target,
+    head_of,
+    linked_git_dir,
+    read_shallow,
+    read_tree,
+    release,
+)
 from ..models import Outcome, Repository
-from .download import Bringer, Brought
-from .local_work import check_changes, check_commits, check_names, check_place, check_room, clear_left_overs, vacated
-from .record import read_record, write_record
+from .download import Commit, Download
+from .local_work import check_commits, check_local_work, check_operation, explain_refusal, find_checkout
+from .recovery import make_consistent
 from .session import Session
-from .state import Checkout, read_checkout
-from .switch import check_unfinished, move
-from .work import check_cost, not_cloned, outcome_of, planned, set_refs, show
+from .space import check_space, cost, in_words
+from .state import Checkout, read_checkout, read_record, write_record
+from .switch import check_out, check_out_submodules, remove_submodule, set_branch, set_tags
 
 
 def update(session: Session, repository: Repository) -> Outcome:
-    """Move the checkout to what its REF is on the remote now, or leave it as it is.
+    """Move the checkout to what its REF is on the remote now.
 
-    Raises LocalWorkError where something would be lost, and what `clone` raises. Only objects have come until nothing
-    is left that could fail but the disk; a move that was cut off is finished by the next update.
+    Only objects are downloaded until nothing is left that could fail but the disk. Raises LocalWorkError where
+    something would be lost, UsageError for a REF that the remote does not have, NetworkError, DiskError.
     """
-    if not (here := check_place(repository)):
-        raise not_cloned(repository)
-    remote = _remote(session, here)
-    clear_left_overs(remote)
-    try:
-        return _update(session, repository, remote, here)
-    except SourcesError:
-        show(session, here)
-        raise
-
-
-def _update(session: Session, repository: Repository, remote: Remote, here: Checkout) -> Outcome:
-    target, advertised = session.target(repository), session.advertised(repository)
-    if _is_current(session, here, target, advertised):
-        show(session, here)
-        write_record(remote.git_dir, replace(here.record, ref=target.ref, configured=repository.branch))
-        session.reporter.event(repository.name, f"is up to date at {here.head[:10]}")
-        return outcome_of(here, "up to date", target.ref)
-    old = outcome_of(here, "", "")
-    was_full = _is_full(here)
-    full = session.full or was_full
-    if read_shallow(remote.git_dir):
-        close_history(remote, {*advertised.heads.values(), *map(advertised.commit, advertised.tags)})
-    check_cost(session, repository, full=was_full)
-    before = read_tree(remote, here.head) if here.head else {}
-    if here.record.moving:
-        before = {**read_tree(remote, here.record.moving), **before}  # some of its files may be here
-    with ThreadPoolExecutor(1) as pool:
-        own = pool.submit(_check_own_work, remote, here, target, advertised)
-        if full:  # no need to wait for a history that is then of no use
-            own.result()
-
-        def check(tree: Mapping[str, Entry]) -> None:
-            own.result()
-            check_room(remote, before, tree)
-
-        metadata = partial(session.show, repository.name)
-        bringer = Bringer(session.settings.cache, full, metadata, check)
-        try:
-            brought = bringer.bring(remote, target, advertised, [here.head] if here.head else [])
-        except (NetworkError, UsageError):
-            own.result()  # what is in the way comes first, in the order of work
-            raise
-    for submodule in brought.below():
+    checkout = _find(repository)
+    local = session.local(repository)
+    if checkout.record.moving or _interrupted_submodules(local):
+        checkout = _finish(session, local, checkout)
+    ref, source = session.ref(repository, checkout)
+    advertised, target = session.advertised(repository), session.target(repository, ref)
+    if is_current(session, local, checkout, target, advertised):
+        write_record(local.git_dir, replace(checkout.record, ref=ref, configured=repository.branch, name=target.name))
+        session.reporter.event(repository.name, f"up to date: {checkout.record.shown or ref} ({checkout.head[:10]})")
+        return Outcome(repository.name, "up to date", ref, checkout.head, ref_source=source)
+    full = session.full or is_full(local)
+    check_cost(session, repository, full=full)
+    known = [checkout.record.commit, *advertised.heads.values(), *advertised.tags.values()]
+    branch = target.name if target.kind == "branch" else ""
+    check_local_work(local, branch, known)
+    download = Download(session.settings.cache, full)
+    commit = download.rest(download.commit(local, target, advertised, [checkout.head]), advertised)
+    for submodule in commit.submodules:
         _check_submodule(submodule)
-    room = vacated(remote, before, brought.tree)
-    _check_commits(remote, here, target, advertised)  # again: one may have been made while all that came
-    set_refs(remote, here.refs, target, advertised)
-    move(brought, repository.branch, room)
-    now = read_checkout(repository)
-    moved_to = f"{here.head[:10]} → {now.head[:10]}{_between(remote, here.head, now.head)}"
-    session.reporter.event(
-        repository.name, moved_to if now.head != here.head else f"is complete now at {now.head[:10]}"
-    )
-    outcome = outcome_of(now, "updated", target.ref)
-    return replace(outcome, moved=brought.moved, before=old.commit, before_version=old.version)
+    check_local_work(local, branch, known)  # again: the user may have worked while that took its time
+    _make_room(local, checkout.head, commit)
+    set_tags(local, checkout.now.refs, target, advertised)
+    set_branch(local, target)
+    check_out(commit, fresh=False)
+    check_out_submodules(commit)
+    write_record(local.git_dir, replace(commit.record, configured=repository.branch))
+    shown = f"{checkout.record.shown} → {commit.record.shown}"
+    named = shown if checkout.record.shown not in ("", commit.record.shown) else commit.record.shown
+    session.reporter.event(repository.name, f"updated: {named} ({checkout.head[:10]} → {target.commit[:10]})")
+    moved = sum(each.moved for each in commit.all())
+    return Outcome(repository.name, "updated", ref, target.commit, before=checkout.head, moved=moved, ref_source=source)
 
 
 def plan_update(session: Session, repository: Repository) -> Outcome:
-    """What `update` would do; asks the remote and changes nothing. Raises what it raises, as far as can be told."""
-    if not (here := check_place(repository)):
-        raise not_cloned(repository)
-    show(session, here)
-    plan = planned(session, repository, "would update")
-    if not plan.commit:
-        return plan
-    target = session.target(repository)
-    advertised = session.advertised(repository)
-    if _is_current(session, here, target, advertised):
-        return outcome_of(here, "up to date", target.ref)
-    _check_own_work(_remote(session, here), here, target, advertised)
-    session.reporter.event(repository.name, f"{here.head[:10]} → {target.commit[:10]}")
-    return plan
+    """What `update` would do; asks the remote and changes nothing. Raises what it raises, as far as can be known."""
+    checkout = _find(repository)
+    ref, source = session.ref(repository, checkout)
+    advertised, target = session.advertised(repository), session.target(repository, ref)
+    local = session.local(repository)
+    if is_current(session, local, checkout, target, advertised):
+        return Outcome(repository.name, "up to date", ref, checkout.head, ref_source=source)
+    known = [checkout.record.commit, *advertised.heads.values(), *advertised.tags.values()]
+    check_local_work(local, target.name if target.kind == "branch" else "", known)
+    session.reporter.event(repository.name, f"would update {checkout.head[:10]} → {target.commit[:10]}")
+    return Outcome(repository.name, "would update", ref, target.commit, before=checkout.head, ref_source=source)
 
 
-def _is_current(session: Session, here: Checkout, target: Target, advertised: Advertised) -> bool:
-    placed = here.head == target.commit and here.branch == (target.name if target.kind == "branch" else "")
-    tags = all(here.tags.get(tag, ("",))[0] == oid for tag, oid in advertised.tags.items() if release(tag))
-    if not placed or not tags or here.record.moving or (session.full and not _is_full(here)):
+def is_current(
+    session: Session, local: LocalRepository, checkout: Checkout, target: Target, advertised: Advertised
+) -> bool:
+    """Whether nothing is to be done: the commit, its branch, the version tags and all submodules are there."""
+    branch = target.name if target.kind == "branch" else ""
+    refs = checkout.now.refs
+    tags = all(refs.get(f"refs/tags/{tag}", ("",))[0] == oid for tag, oid in advertised.tags.items() if release(tag))
+    if (checkout.head, checkout.now.branch) != (target.commit, branch) or not tags or checkout.record.moving:
         return False
-    tree = read_tree(_remote(session, here), here.head)
-    links = {path: tree[path].oid for path in declared(here.path, tree) if path in tree and tree[path].mode == GITLINK}
-    return all(head_of(here.path / path) == oid for path, oid in links.items())
+    if session.full and not is_full(local):
+        return False
+    return all(head_of(local.path / path) == oid for path, oid in gitlinks(local.path, checkout.head).items())
 
 
-def _check_own_work(remote: Remote, here: Checkout, target: Target, advertised: Advertised) -> None:
-    if here.record.moving:
-        check_unfinished(remote, here.record.moving)
-    else:
-        check_changes(remote)
-    _check_commits(remote, here, target, advertised)
-    if target.kind == "branch":
-        check_names(here, target.name)
+def gitlinks(path: Path, commit: str) -> dict[str, str]:
+    """Path -> commit of the submodules of a commit in the checkout at `path`."""
+    return {name: entry.oid for name, entry in read_tree(path, commit).items() if entry.mode == GITLINK}
 
 
-def _check_commits(remote: Remote, here: Checkout, target: Target, advertised: Advertised) -> None:
-    known = [here.record.commit, here.record.moving, *advertised.heads.values(), *advertised.tags.values()]
-    check_commits(remote, target.name if target.kind == "branch" else "", known)
+def is_full(local: LocalRepository) -> bool:
+    """Whether the repository has its whole history."""
+    return not read_shallow(local.git_dir) and not any(local.git_dir.glob("objects/pack/*.promisor"))
 
 
-def _check_submodule(brought: Brought) -> None:
-    """Raise LocalWorkError where moving this submodule would lose something."""
-    remote, record = brought.remote, read_record(brought.remote.git_dir)
-    if brought.settled:
-        return
-    head = head_of(remote.path)
-    if not head:  # its files are gone, its commits are not
-        return check_commits(replace(remote, path=remote.git_dir), "", [record.commit, record.moving])
-    before = read_tree(remote, head)
+def check_cost(session: Session, repository: Repository, *, full: bool) -> None:
+    """Say what a full history costs where one is asked for. Raises DiskFullError where too little space is free."""
+    costs = cost(repository.name)
+    if session.full:
+        moved, disk = in_words(costs.full_moved), in_words(costs.full_disk)
+        session.reporter.event(repository.name, f"the full history moves about {moved} and takes {disk} (an estimate)")
+    check_space(session.settings, costs.full_disk if full and session.full else costs.slim_disk, repository.name)
+
+
+def _find(repository: Repository) -> Checkout:
+    checkout = find_checkout(repository)
+    if not checkout:
+        raise SourcesError(f"{repository.name} is not cloned.", command="invoke clone")
+    return checkout
+
+
+def _finish(session: Session, local: LocalRepository, checkout: Checkout) -> Checkout:
+    """Finish an interrupted switch with what is here. Raises LocalWorkError where the user's work is in the way."""
+    session.reporter.event(local.who, "finishing an interrupted update")
+    record = checkout.record
     if record.moving:
-        check_unfinished(remote, record.moving, brought.folders)
-        before = {**read_tree(remote, record.moving), **before}
-    else:
-        check_changes(remote)
-    check_commits(remote, "", [record.commit, record.moving])
-    check_room(remote, before, brought.tree)
+        _resume(local, checkout.head, record.moving)
+        write_record(local.git_dir, replace(record, commit=record.moving, moving=""))
+    for submodule in _interrupted_submodules(local):
+        moving = read_record(submodule.git_dir).moving
+        _resume(submodule, head_of(submodule.path), moving)
+        write_record(submodule.git_dir, replace(read_record(submodule.git_dir), commit=moving, moving=""))
+    return read_checkout(checkout.repository)
 
 
-def _between(remote: Remote, old: str, new: str) -> str:
-    if read_shallow(remote.git_dir) or not old:
-        return ""
-    count = run(remote.path, "rev-list", "--count", f"{old}..{new}", check=False)
-    return f", {count} commits later" if count else ""
+def _resume(local: LocalRepository, head: str, moving: str) -> None:
+    check_operation(local)
+    check_commits(local, "", [read_record(local.git_dir).commit, moving])
+    make_consistent(local, head, moving)
+    try:
+        local.git("switch", "--no-overwrite-ignore", "--detach", moving)
+    except OverwriteError as error:
+        raise explain_refusal(local, error) from None
 
 
-def _remote(session: Session, here: Checkout) -> Remote:
-    return Remote(here.path, here.git_dir, here.repository.name, here.repository.url, session.network)
+def _interrupted_submodules(local: LocalRepository) -> list[LocalRepository]:
+    """The submodules, also of submodules, whose files are there and whose switch was interrupted."""
+    found = []
+    for record in (local.git_dir / "modules").rglob("sources.json"):
+        if not read_record(record.parent).moving:
+            continue
+        worktree = local.git("config", f"--file={record.parent}/config", "core.worktree", check=False)
+        place = (record.parent / worktree).resolve() if worktree else Path()
+        if worktree and linked_git_dir(place) == record.parent.resolve():
+            who = f"{local.who}/{place.relative_to(local.path.resolve())}"
+            found.append(replace(local, path=place, git_dir=record.parent, who=who))
+    return found
 
 
-def _is_full(here: Checkout) -> bool:
-    return bool(here.head) and not read_shallow(here.git_dir)
+def _check_submodule(commit: Commit) -> None:
+    """Raise LocalWorkError where checking out this submodule would lose something; git rehearses it, too."""
+    repository = commit.repository
+    if not commit.is_checked_out:
+        known = [read_record(repository.git_dir).commit]
+        if head_of(repository.path):
+            check_local_work(repository, "", known)
+            try:
+                repository.git("read-tree", "-n", "-u", "-m", "HEAD", commit.target.commit)
+            except OverwriteError as error:
+                raise explain_refusal(repository, error) from None
+        else:
+            check_commits(replace(repository, path=repository.git_dir), "", known)
+    for each in commit.submodules:
+        _check_submodule(each)
+
+
+def _make_room(local: LocalRepository, head: str, commit: Commit) -> None:
+    """Remove the files of submodules that the new commit does not have. Raises LocalWorkError where that, or a new
+    submodule, meets files of the user's."""
+    links = gitlinks(local.path, head)
+    errors = []
+    for path in links.keys() - {path for path, entry in commit.tree.items() if entry.mode == GITLINK}:
+        try:
+            remove_submodule(local, path)
+        except LocalWorkError as error:
+            in_the_way = any(each == path or each.startswith(f"{path}/") for each in commit.tree)
+            errors.append(error) if in_the_way else local.network.reporter.warn(local.who, error.what)
+    if errors:
+        raise errors[0]

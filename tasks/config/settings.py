@@ -1,124 +1,155 @@
-"""How the configuration tree `sources` becomes `Settings`."""
+"""The keys of the tree `sources`, and how they become `Settings`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import unquote
 
-from invoke.config import DataProxy
+from invoke.config import Config, DataProxy
 
 from ..errors import UsageError
 from ..models import Repository, Settings
 from ..names import check_ref, check_url, redact
-from .defaults import DEFAULTS
+from .defaults import DEFAULTS, INSTALLED, REPOSITORIES, TRACE
+from .origin import check_misspelt, nearest, origin
 
-if TYPE_CHECKING:
-    from fastjsonschema import JsonSchemaValueException
-
-INSTALLED = ("sglang", "flashinfer")
 SHOWN = 200  # characters of a wrong value in a message
-FOLDER = {"type": "string", "pattern": r"^(~(?=/|$)|[^~\s])[^\x00-\x1f\x7f]*$", "description": "the path of a folder"}
-EXTRA = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
-SCHEMA: dict[str, Any] = {  # JSON Schema (draft 7); a description ends the sentence "expected was ..."
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {
-        "directory": FOLDER,
-        "trace": FOLDER,
-        "attempts": {"pattern": "^[1-9][0-9]{0,3}$", "description": "a whole number, 1 or more"},
-        "stall": {"pattern": r"^(?=.*[1-9])[0-9]{1,6}(\.[0-9]+)?$", "description": "a number of seconds above 0"},
-        "installer": {"enum": ["auto", "uv", "pip"], "description": "one of auto, uv and pip"},
-        "cache": {"anyOf": [FOLDER, {"enum": ["", None]}], "description": "the path of a folder, or empty"},
-        "repositories": {
-            "type": "object",
-            "additionalProperties": {
-                "type": "object",
-                "required": ["url"],
-                "additionalProperties": False,
-                "properties": {
-                    "url": {"type": "string", "description": "a URL"},
-                    "branch": {"type": "string", "description": "a branch, tag or commit id (numbers in quotes)"},
-                    "install": {"type": "boolean", "description": "true or false"},
-                    "extras": {
-                        "type": "array",
-                        "description": "a list of extras, such as [srt]",
-                        "items": {"type": "string", "pattern": EXTRA, "description": "an extra's name (PEP 685)"},
-                    },
-                },
-            },
-        },
-    },
+Given = Config | Mapping[str, Any]
+
+
+def _text(pattern: str) -> Callable[[Any], bool]:
+    return lambda value: re.fullmatch(pattern, str(value)) is not None
+
+
+def _type(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kind)
+
+
+def _path(value: Any) -> bool:
+    return isinstance(value, str) and _text(r"(~(?=/|$)|[^~\s])[^\x00-\x1f\x7f]*")(value)
+
+
+def _path_or_empty(value: Any) -> bool:
+    return value in ("", None) or _path(value)
+
+
+def _list(pattern: str) -> Callable[[Any], bool]:
+    valid = _text(pattern)
+    return lambda value: (
+        isinstance(value, list | tuple)
+        and all(isinstance(item, str) and valid(item) and unquote(item).isprintable() for item in value)
+    )
+
+
+Keys = Mapping[str, tuple[str, Callable[[Any], bool]]]  # what a value must be, in words, and the test for it
+SETTINGS: Keys = {
+    "directory": ("the path of a directory", _path),
+    "trace": ("the path of a directory, or empty", _path_or_empty),
+    "attempts": ("a whole number of at least 1", _text("[1-9][0-9]{0,17}")),
+    "stall": ("a number of seconds above 0", _text(r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]+)?")),
+    "installer": ("auto, uv or pip", ("auto", "uv", "pip").__contains__),
+    "indexes": ("a list of URLs, such as [https://flashinfer.ai/whl]", _list(r"(?i:https?|file)://[^\s\\]+")),
+    "cache": ("auto, the path of a directory, or empty", _path_or_empty),
+    "repositories": ("a table of repositories", _type(Mapping)),
+}
+REPOSITORY: Keys = {
+    "url": ("a URL", _type(str)),
+    "branch": ("a branch, tag or commit id (a number in quotes)", _type(str)),
+    "install": ("true or false", _type(bool)),
+    "lfs": ("true or false", _type(bool)),
+    "extras": ("a list of extras, such as [srt] (PEP 685)", _list("[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")),
 }
 
 
-def load(config: Any, root: Path, where: str = "invoke.yaml") -> Settings:
-    """The settings in the tree `sources` of Invoke's configuration.
+def load(config: Given, root: Path) -> Settings:
+    """The settings that Invoke's configuration holds under `sources`, over the defaults.
 
-    `config` is that tree (a mapping or Invoke's `DataProxy`), `root` the folder that relative paths start from, `where`
-    the name of the file that a user would correct. Raises UsageError with the full key for whatever is wrong in it.
+    `root` is the directory that relative paths start from. Raises UsageError, which names the key and the file or
+    environment variable that holds the wrong value.
     """
-    import fastjsonschema
-
-    given = _plain(config)
-    tree = {**DEFAULTS, **given} if isinstance(given, dict) else given
-    for key in {"attempts", "stall"}.intersection(tree):
-        tree[key] = str(tree[key])
-    try:
-        fastjsonschema.compile(SCHEMA)(tree)
-    except fastjsonschema.JsonSchemaValueException as error:
-        raise _wrong(error, where) from None
-    directory, trace, cache = (root / Path(tree[key] or "").expanduser() for key in ("directory", "trace", "cache"))
+    given = _plain(config.get("sources", {}))
+    _check(config, ("sources",), given, SETTINGS)
+    tree = {**DEFAULTS, **given, "repositories": {**DEFAULTS["repositories"], **given.get("repositories", {})}}
+    check_misspelt(config, tree)
+    directory, cache = (root / Path(tree[key] or "").expanduser() for key in ("directory", "cache"))
     if tree["cache"] == "auto":
         from platformdirs import user_cache_path
 
         cache = user_cache_path("flashinfer-sources")
     repositories: dict[str, Repository] = {}
     for name, entry in tree["repositories"].items():
-        key = f"sources.repositories.{name}"
-        if not isinstance(name, str) or not re.fullmatch(r"\w(?:[\w.+-]{0,98}[\w+-])?", name):
-            what = f"{ascii(key)[1:-1]} is no name for a folder (in {where})"
-            raise UsageError(what, "Name it with letters, digits, `_`, `-` and `.`, a letter or digit first.")
-        if other := repositories.get(name.casefold()):  # a file system may ignore case
-            raise UsageError(f"{key} and sources.repositories.{other.name} would share a folder (in {where})")
-        check_url(entry["url"], f"{key}.url in {where}", allow_local=True)
-        try:
-            branch = check_ref(entry.get("branch", "main"))
-        except UsageError as error:
-            raise UsageError(f"{key}.branch in {where}: {error.what}", error.hint) from None
-        install, extras = entry.get("install", name in INSTALLED), tuple(dict.fromkeys(entry.get("extras", ())))
-        repositories[name.casefold()] = Repository(name, entry["url"], branch, directory / name, install, extras)
+        keys = ("sources", "repositories", name)
+        if other := repositories.get(str(name).casefold()):  # a file system may ignore case
+            raise UsageError(f"{_dotted(keys)} and {other.name} would share a directory{origin(config, keys)}")
+        repositories[str(name).casefold()] = _repository(config, keys, entry, directory)
     return Settings(
         root=root,
         directory=directory,
-        trace=trace,
+        trace=_trace(tree["trace"], root, directory / TRACE, TRACE in tree["repositories"]),
         attempts=int(tree["attempts"]),
         stall=float(tree["stall"]),
         installer=tree["installer"],
-        indexes=(),
+        indexes=tuple(tree["indexes"]),
         cache=cache if tree["cache"] else None,
         repositories=tuple(repositories.values()),
     )
 
 
+def _trace(trace: str | None, root: Path, checkout: Path, configured: bool) -> Path | None:
+    """The trace data: the default means the checkout where only that exists, or is going to."""
+    path = root / Path(trace).expanduser() if trace else None
+    if path and trace == DEFAULTS["trace"] and not path.exists() and (configured or checkout.exists()):
+        return checkout
+    return path
+
+
+def _repository(config: Given, keys: tuple[str, ...], entry: Any, directory: Path) -> Repository:
+    name = keys[-1]
+    if not isinstance(name, str) or not re.fullmatch(r"\w(?:[\w.+-]{0,98}[\w+-])?", name):
+        hint = "Use letters, digits, `_`, `-` and `.`, a letter or digit first."
+        raise UsageError(f"{_dotted(keys)} is not a valid directory name{origin(config, keys)}", hint)
+    entry = {} if entry is None else entry
+    _check(config, keys, entry, REPOSITORY)
+    default = {"branch": "main", "install": name in INSTALLED, "extras": ()}
+    entry = {**default, **REPOSITORIES.get(name, {}), **entry}
+    if "url" not in entry:
+        hint = f"Only {', '.join(REPOSITORIES)} have a default URL."
+        raise UsageError(f"{_dotted(keys)}.url is missing{origin(config, keys)}", hint)
+    check_url(entry["url"], f"{_dotted(keys)}.url{origin(config, (*keys, 'url'))}", allow_local=True)
+    try:
+        check_ref(entry["branch"])
+    except UsageError as error:
+        place = f"{_dotted(keys)}.branch{origin(config, (*keys, 'branch'))}"
+        raise UsageError(f"{place}: {error.what}", error.hint) from None
+    fields = {**entry, "extras": tuple(dict.fromkeys(entry["extras"]))}
+    return Repository(name=name, path=directory / name, **fields)
+
+
+def _check(config: Given, path: tuple[str, ...], table: Any, keys: Keys) -> None:
+    """Raise UsageError for the first key of the table that is unknown or has a wrong value."""
+
+    def wrong(where: tuple[str, ...], value: Any, expected: str) -> UsageError:
+        got = redact(ascii(value))[:SHOWN]
+        return UsageError(f"{_dotted(where)} must be {expected}, got {got}{origin(config, where)}")
+
+    if not isinstance(table, Mapping):
+        raise wrong(path, table, "a table of keys")
+    for key, value in table.items():
+        place = (*path, key)
+        if key not in keys:
+            hint = f"{nearest(str(key), keys)} Known keys: {', '.join(keys)}.".lstrip()
+            raise UsageError(f"unknown key {_dotted(place)}{origin(config, place)}", hint)
+        expected, valid = keys[key]
+        if not valid(value):
+            raise wrong(place, value, expected)
+
+
+def _dotted(keys: tuple[str, ...]) -> str:
+    return redact(ascii(".".join(map(str, keys)))[1:-1])[:SHOWN]
+
+
 def _plain(tree: Any) -> Any:
     return {key: _plain(value) for key, value in tree.items()} if isinstance(tree, Mapping | DataProxy) else tree
-
-
-def _wrong(error: JsonSchemaValueException, where: str) -> UsageError:
-    from difflib import get_close_matches
-
-    key = redact(ascii((error.name or "").replace("data", "sources", 1))[1:-1])
-    if error.rule == "additionalProperties":
-        known = error.definition["properties"]
-        name = next(str(name) for name in error.value if name not in known)
-        near = "".join(f"Did you mean `{other}`? " for other in get_close_matches(str(name), known, 1))
-        what = f"{key}.{redact(ascii(name)[1:-1])[:SHOWN]} is no known key (in {where})"
-        return UsageError(what, f"{near}Known here: {', '.join(known)}.")
-    if error.rule == "required":
-        return UsageError(f"{key}.url is missing (in {where})", f"Add `url:` below `{key}`.")
-    expected = error.definition.get("description", "a table of keys")
-    variable = f" or INVOKE_{key.upper().replace('.', '_')}" if isinstance(error.value, str) else ""
-    what = f"{key} is {redact(ascii(error.value))[:SHOWN]}, expected was {expected} (in {where}{variable})"
-    return UsageError(what, f"Correct `{key}` in {where}.")

@@ -1,151 +1,101 @@
-"""Runs git: never prompting, executing nothing of a repository, asking no remote unless it is told to."""
+"""Running git: it never prompts, runs no hook, and contacts no remote unless it is asked to."""
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
-import tempfile
-import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ..checkout.space import DiskFullError, is_full
+from .. import processes
 from ..errors import SourcesError
-from .messages import GitError, explain
-from .processes import end
+from ..processes import Completed
+from .messages import explain
 
 MINIMUM = (2, 34)
 _OPTIONS = {
     "advice.detachedHead": "false",
-    "checkout.workers": f"{max(1, (os.cpu_count() or 1) // 4)}",  # several checkouts run side by side
     "core.fsmonitor": "false",
     "core.hooksPath": os.devnull,
     "fetch.recurseSubmodules": "false",
     "fetch.unpackLimit": "1",  # always a pack, which the cache can share
     "gc.auto": "0",
-    "http.lowSpeedLimit": "1",
     "maintenance.auto": "false",
-    "safe.bareRepository": "all",  # a submodule's, before it has files
+    "protocol.version": "2",
+    "safe.bareRepository": "all",  # a submodule's repository, before it has files
     "submodule.recurse": "false",
 }
 _ENVIRONMENT = {
     "GCM_INTERACTIVE": "never",
     "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
     "GIT_ASKPASS": "false",
+    "GIT_LFS_SKIP_SMUDGE": "1",  # a checkout gets pointers; the clean filter stays, so that files count as unchanged
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_TERMINAL_PROMPT": "0",
-    "LC_ALL": "C",  # messages that `trouble` knows
+    "LC_ALL": "C",  # the messages that `messages` knows
     "LANGUAGE": "C",
     "SSH_ASKPASS_REQUIRE": "never",
 }
-_INHERITED = (
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_COMMON_DIR",
-    "GIT_PREFIX",
-    "GIT_NAMESPACE",
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-    "GIT_SHALLOW_FILE",
-)
+_INHERITED = (  # set where Invoke was started by a git hook; they would name another repository
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX",
+    "GIT_NAMESPACE", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_SHALLOW_FILE",
+)  # fmt: skip
+_keep_open: list[int] = []
 
-cancelled = threading.Event()
-_running: set[int] = set()
+
+def keep_open(descriptor: int) -> None:
+    """Let local commands inherit this descriptor of a lock: the lock then lasts as long as the last of them."""
+    _keep_open[:] = [descriptor]
 
 
 def check_version() -> None:
     """Raise SourcesError where git is missing or older than MINIMUM."""
-    for name in _INHERITED:  # set where Invoke was started by a git hook; they would point git at another repository
-        os.environ.pop(name, None)
     wanted = ".".join(map(str, MINIMUM))
+    hint = f"Install git {wanted} or newer."
     try:
-        told = subprocess.run(["git", "version"], capture_output=True, text=True, check=False).stdout
+        output = processes.run(["git", "version"], timeout=30).output.decode(errors="replace")
     except OSError:
-        raise SourcesError("git was not found on the PATH.", f"Install git {wanted} or newer.") from None
-    version = re.search(r"\d+(\.\d+)+", told)
+        raise SourcesError("git was not found on the PATH.", hint) from None
+    version = re.search(r"\d+(\.\d+)+", output)
     if not version or tuple(map(int, version[0].split(".")))[:2] < MINIMUM:
-        raise SourcesError(f"git {version[0] if version else '?'} is too old.", f"Install git {wanted} or newer.")
+        raise SourcesError(f"git {version[0] if version else 'of unknown version'} is too old.", hint)
 
 
-def begin() -> None:
-    """Let git run again after a `cancel`."""
-    cancelled.clear()
-
-
-def cancel() -> None:
-    """End all running git processes and all waits for a next try, and let no more begin (Ctrl-C)."""
-    cancelled.set()
-    for pid in list(_running):
-        end(pid)
-
-
-def check_cancelled() -> None:
-    """Raise KeyboardInterrupt after a `cancel`."""
-    if cancelled.is_set():
-        raise KeyboardInterrupt
-
-
-def run(cwd: Path, *args: str, stdin: str = "", check: bool = True, locks: bool = False) -> str:
+def run(cwd: Path, *args: str, stdin: str = "", check: bool = True, index: Path | None = None,
+        on_errors: Callable[[bytes], object] | None = None) -> str:  # fmt: skip
     """Run a local git command in `cwd` and return its standard output without the last newline.
 
-    With `locks` on, git may write down what it finds on the way (git(1), GIT_OPTIONAL_LOCKS). Raises GitError with
-    git's own words, DiskError or LocalWorkError; with `check` off a failure returns ''.
+    Missing objects are not fetched on the way. `index` is used in place of the repository's own (git(1),
+    GIT_INDEX_FILE). Raises what `explain` makes of git's messages; with `check` off a failure returns ''.
     """
-    local = {"GIT_ALLOW_PROTOCOL": "", "GIT_OPTIONAL_LOCKS": f"{locks:d}"}  # no missing object is asked for on the way
-    errors = list[str]()
-    status, out = execute(cwd, args, local, stdin, errors.append)
-    if status and check:
-        raise failure("".join(errors), cwd.name, str(cwd), cwd)
-    return "" if status else out.removesuffix("\n")
+    environment = {"GIT_ALLOW_PROTOCOL": "", **({"GIT_INDEX_FILE": str(index)} if index else {})}
+    done = execute(cwd, args, environment, stdin, on_errors=on_errors)
+    if done.status and check:
+        raise explain(os.fsdecode(done.errors), cwd.name, str(cwd), cwd)
+    return "" if done.status else os.fsdecode(done.output).removesuffix("\n")
 
 
 def execute(
     cwd: Path,
-    args: tuple[str, ...],
-    environment: dict[str, str],
-    stdin: str,
-    on_message: Callable[[str], object],
-    watching: Callable[[int], AbstractContextManager[object]] = nullcontext,
-) -> tuple[int, str]:
-    """Run git in `cwd` and return its exit status and standard output. `on_message` gets each line (or state of one
-    that is drawn over) of its messages as it comes; meanwhile it runs within `watching`, which gets its process id."""
-    check_cancelled()
-    argv = ["git", "-C", str(cwd.absolute()), *_options(), *args]
+    args: Sequence[str],
+    environment: Mapping[str, str],
+    stdin: str = "",
+    silence: float | None = None,
+    on_errors: Callable[[bytes], object] | None = None,
+) -> Completed:
+    """Run git in `cwd`; `silence` and `on_errors` are those of `processes.run`."""
+    inherited = {name: value for name, value in os.environ.items() if name not in _INHERITED}
     above = {str(cwd.absolute().parent), str(cwd.resolve().parent)}  # where `cwd` is no repository, none above is meant
-    environ = {**os.environ, **_ENVIRONMENT, "GIT_CEILING_DIRECTORIES": os.pathsep.join(above), **environment}
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said:
-        given.write(stdin.encode("utf-8", "surrogateescape"))
-        given.seek(0)
-        with subprocess.Popen(
-            argv, env=environ, stdin=given, stdout=said,
-            stderr=subprocess.PIPE, encoding=sys.getfilesystemencoding(), errors="surrogateescape",
-        ) as process:  # fmt: skip
-            _running.add(process.pid)
-            try:
-                if cancelled.is_set():
-                    end(process.pid)
-                with watching(process.pid):
-                    for line in process.stderr or ():
-                        on_message(line)
-            finally:
-                _running.discard(process.pid)
-        said.seek(0)
-        return process.returncode, os.fsdecode(said.read())  # as Python has the names of files
-
-
-def failure(told: str, who: str, endpoint: str, cwd: Path) -> SourcesError:
-    """What git's messages mean; a disk that is full in `cwd`, where they say nothing else."""
-    error = explain(told, who, endpoint)
-    if type(error) is GitError and is_full(cwd):  # not all of git's messages say so
-        return DiskFullError(error.what)
-    return error
-
-
-@cache
-def _options() -> tuple[str, ...]:
-    return tuple(word for key, value in _OPTIONS.items() for word in ("-c", f"{key}={value}"))
+    ceiling = {"GIT_CEILING_DIRECTORIES": os.pathsep.join(above)}
+    # Where git-lfs is configured but missing, git would fail: an empty `process` switches both filters off.
+    lfs = {} if shutil.which("git-lfs") else {"filter.lfs.process": "", "filter.lfs.required": "false"}
+    options = [word for key, value in {**_OPTIONS, **lfs}.items() for word in ("-c", f"{key}={value}")]
+    return processes.run(
+        ["git", "-C", str(cwd.absolute()), *options, *args],
+        env={**inherited, **_ENVIRONMENT, **ceiling, **environment},
+        stdin=os.fsencode(stdin),
+        silence=silence,
+        on_errors=on_errors,
+        keep_open=() if silence else _keep_open,
+    )

@@ -1,81 +1,139 @@
-"""What git's messages mean: which trouble it is, and whether another try can help."""
+"""What git's messages mean: which error it is, and whether another attempt can help."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
-from ..checkout.space import DiskFullError
 from ..errors import DiskError, LocalWorkError, NetworkError, SourcesError
 from ..names import redact
 
-_PASSING = re.compile(
+_TRANSIENT = re.compile(
     r"connection (refused|reset|closed|timed out)|recv failure|send failure|(failed|couldn't|could not) (to )?connect|"
-    r"timed? ?out|timeout was reached|operation too slow|early eof|unexpected disconnect|hung up unexpectedly|"
-    r"transfer closed|empty reply|curl (16|18|28|35|52|55|56|92) |ssl_error_syscall|gnutls|invalid index-pack output|"
-    r"expected flush|unexpected eof|bad pack header|bytes of body are still expected|network is unreachable",
+    r"timed? ?out|timeout was reached|no data for|early eof|unexpected disconnect|hung up unexpectedly|"
+    r"transfer closed|empty reply|curl (16|18|28|35|52|55|56|61|92) |ssl_error_syscall|gnutls|"
+    r"invalid index-pack output|expected flush|unexpected eof|bad pack header|bytes of body are still expected|"
+    r"network is unreachable",
     re.I,
 )
 _REFUSED = re.compile(r"unadvertised object|dumb http transport does not support|does not support shallow", re.I)
 _UNKNOWN_HOST = re.compile(r"could not resolve host", re.I)
 _NO_SPACE = re.compile(r"no space left on device|out of diskspace|disk quota exceeded", re.I)
 _NO_RIGHTS = re.compile(
-    r"read-only file system|(unable to|cannot|could not|failed to) .*: permission denied|"
-    r"insufficient permission",
-    re.I,
+    r"read-only file system|(unable to|cannot|could not|failed to) .*: permission denied|insufficient permission", re.I
 )
 _NOT_OURS = re.compile(r"dubious ownership")
+_LOCKED = re.compile(r"Unable to create '(.*\.lock)': File exists")
+_OVERWRITE = re.compile(
+    r"^error: (Your local changes|The following untracked|Updating the following|Entry '(.*)' not uptodate|"
+    r"Untracked working tree file '(.*)' would)",
+    re.M,
+)
+_UNDER_WAY = re.compile(r"cannot (switch branch|\w+) while|you need to resolve your current index", re.I)
 _BUSY = re.compile(r"(returned error:|HTTP( code =)?) (429|5\d\d)")
-_NOT_THERE = re.compile(r"not our ref")
+_NO_OBJECT = re.compile(r"not our ref")
 _NO_ACCESS = re.compile(
-    r"(returned error:|HTTP( code =)?) \d{3}|authentication failed|could not read (user|pass)|"
-    r"not found|access rights",
+    r"(returned error:|HTTP( code =)?) \d{3}|authentication failed|could not read (user|pass)|not found|access rights",
     re.I,
 )
-LONGEST_WAIT = 300.0  # seconds that a remote may ask for
 _RETRY_AFTER = re.compile(r"retry[- ]after:? (\d+)", re.I)
+LONGEST_WAIT = 300.0  # seconds that a remote may ask for
+NEXT_TO_NOTHING = 1_000_000  # bytes
 
 
 class GitError(SourcesError):
-    """git ended with a status that nothing else explains."""
+    """git failed for a reason that nothing else explains."""
+
+    code = "git"
+
+
+class OverwriteError(LocalWorkError):
+    """git refused, since files of the user's would be overwritten; it has changed nothing. `paths` are relative."""
+
+    def __init__(self, what: str, paths: tuple[str, ...], untracked: bool) -> None:
+        super().__init__(what)
+        self.paths = paths
+        self.untracked = untracked
 
 
 class RefusedError(NetworkError):
-    """The remote does not serve what was asked in this form (an object by its id, a shallow history)."""
+    """The remote does not serve what was requested in this form (an object by its id, a shallow history)."""
 
 
-class UnknownObjectError(NetworkError):
-    """The remote has no object of the id asked for."""
+class NoObjectError(NetworkError):
+    """The remote has no object of the requested id."""
 
 
-class PassingError(NetworkError):
-    """Trouble that may be gone at the next try. `tries` is the most that make sense, `wait` the seconds asked for."""
+class TransientError(NetworkError):
+    """An error that another attempt may not meet: at most `attempts` make sense, `wait` seconds were asked for."""
 
-    def __init__(self, what: str, tries: int | None = None, wait: float = 0.0) -> None:
+    def __init__(self, what: str, attempts: int | None = None, wait: float = 0.0) -> None:
         super().__init__(what, "Check the connection and run the same command again; what has arrived is kept.")
-        self.tries = tries
+        self.attempts = attempts
         self.wait = wait
 
 
-def explain(told: str, who: str, endpoint: str) -> SourcesError:
-    """The error that git's messages `told` mean, for the repository `who` at `endpoint` (a URL or a folder)."""
-    told = redact(told)
-    telling = [line for line in told.splitlines() if re.match(r"(fatal|error|remote):|.*: No space", line)] or [told]
-    said = "; ".join(dict.fromkeys(re.sub(r"^((fatal|error|remote): *)+", "", line).strip() for line in telling[-4:]))
-    where = f"{who}: {endpoint}: {said.rstrip('.')}."
-    asked = _RETRY_AFTER.search(told)
+class DiskFullError(DiskError):
+    """No space is left."""
+
+    def __init__(self, what: str, hint: str = "Free some space and run the same command again.") -> None:
+        super().__init__(what, hint)
+
+
+def explain(text: str, who: str, endpoint: str, cwd: Path, *, network: bool = False) -> SourcesError:
+    """The error that git's messages `text` mean, for the repository `who` at `endpoint` (a URL or a directory).
+
+    A failure of a command that used the `network` is at least a NetworkError. Where the disk of `cwd` is full, that
+    is the reason for what nothing else explains.
+    """
+    if refused := _refusal(text, who, endpoint):
+        return refused
+    text = redact(text)
+    lines = [line for line in text.splitlines() if re.match(r"(fatal|error|remote):|.*: No space", line)] or [text]
+    message = "; ".join(dict.fromkeys(re.sub(r"^((fatal|error|remote): *)+", "", each).strip() for each in lines[-4:]))
+    where = f"{who}: {endpoint}: {message[-1000:].strip().rstrip('.') or 'git failed without a message'}."
+    asked = _RETRY_AFTER.search(text)
     trust = f"git config --global --add safe.directory {shlex.quote(endpoint)}"
     access = "Check the URL, and that this machine may read it: credentials are never asked for."
-    meanings: tuple[tuple[re.Pattern[str], Callable[[], SourcesError]], ...] = (  # the first that fits counts
+    meanings: tuple[tuple[re.Pattern[str], Callable[[], SourcesError]], ...] = (  # the first that fits
         (_NO_SPACE, lambda: DiskFullError(where)),
-        (_NO_RIGHTS, lambda: DiskError(where, "See who may write there.")),
-        (_NOT_OURS, lambda: LocalWorkError(f"{who}: {endpoint} belongs to another user.", trust)),
-        (_UNKNOWN_HOST, lambda: PassingError(where, tries=2)),
-        (_BUSY, lambda: PassingError(where, wait=min(float(asked[1]), LONGEST_WAIT) if asked else 0)),
+        (_NO_RIGHTS, lambda: DiskError(where, "Check who may write there.")),
+        (_NOT_OURS, lambda: LocalWorkError(f"{who}: {endpoint} belongs to another user.", command=trust)),
+        (_LOCKED, lambda: _locked(text, who)),
+        (_UNDER_WAY, lambda: LocalWorkError(where, "Finish it or abort it, then run the same command again.")),
+        (_UNKNOWN_HOST, lambda: TransientError(where, attempts=2)),
+        (_BUSY, lambda: TransientError(where, wait=min(float(asked[1]), LONGEST_WAIT) if asked else 0)),
         (_REFUSED, lambda: RefusedError(where)),
-        (_NOT_THERE, lambda: UnknownObjectError(where)),
+        (_NO_OBJECT, lambda: NoObjectError(where)),
         (_NO_ACCESS, lambda: NetworkError(where, access)),
-        (_PASSING, lambda: PassingError(where)),
+        (_TRANSIENT, lambda: TransientError(where)),
     )
-    return next((error() for pattern, error in meanings if pattern.search(told)), GitError(where))
+    for pattern, error in meanings:
+        if pattern.search(text):
+            return error()
+    if shutil.disk_usage(next(each for each in (cwd, *cwd.parents) if each.exists())).free < NEXT_TO_NOTHING:
+        return DiskFullError(where)
+    return NetworkError(where, access) if network else GitError(where)
+
+
+def _refusal(text: str, who: str, endpoint: str) -> OverwriteError | None:
+    """git lists the paths that it would overwrite, each on a line of its own after a tab, or names the first."""
+    found = _OVERWRITE.search(text)
+    if not found:
+        return None
+    paths = tuple(re.findall(r"^\t(.*)$", text, re.M)) or (found[2] or found[3],)
+    untracked = not found[1].startswith(("Your local changes", "Entry"))
+    kind = "untracked file" if untracked else "changed file"
+    shown = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")  # noqa: PLR2004
+    count = f"{len(paths)} {kind}{'s' if len(paths) > 1 else ''}"
+    return OverwriteError(f"{who}: {count} would be overwritten in {endpoint}: {shown}.", paths, untracked)
+
+
+def _locked(text: str, who: str) -> SourcesError:
+    found = _LOCKED.search(text)
+    file = found[1] if found else ""
+    hint = "Another git process may be running there: wait for it. If none is, remove the file and run this again."
+    return LocalWorkError(f"{who}: git is locked by {file}.", hint, f"rm -i {shlex.quote(file)}")

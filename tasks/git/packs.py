@@ -1,7 +1,7 @@
-"""Git objects on this machine: packs shared by hard links between checkouts and the cache of this user.
+"""Packs of git objects, shared between the checkouts and the cache of this user by hard links.
 
-A pack is named for its content and never changes, so a link is as good as a copy, and a checkout stays whole when the
-cache is deleted (gitrepository-layout(5)).
+A pack is named for its content and never changes, so a link is as good as a copy, and no checkout depends on the cache
+(gitrepository-layout(5)). git has no equivalent: its alternates break when what they name is deleted.
 """
 
 from __future__ import annotations
@@ -9,28 +9,35 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-_PARTS = (".promisor", ".rev", ".pack", ".idx")  # the index last: git sees a pack from then on
+_PARTS = (".promisor", ".rev", ".pack", ".idx")  # the index last: from then on git sees the pack
+_OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_MOST_TIPS = 20
 
 
-def link_packs(source: Path, target: Path) -> None:
-    """Put every pack of the objects folder `source` into the objects folder `target`, by links where possible."""
+def link_packs(source: Path, target: Path) -> list[Path]:
+    """Put every sound pack of the objects directory `source` into `target` and return the new files."""
     (target / "pack").mkdir(parents=True, exist_ok=True)
+    new = []
     for index in (source / "pack").glob("pack-*.idx"):
-        for part in _PARTS:
-            file = index.with_suffix(part)
+        if (target / "pack" / index.name).exists() or not _is_sound(index):
+            continue
+        for file in filter(Path.exists, map(index.with_suffix, _PARTS)):
             place = target / "pack" / file.name
-            if file.exists() and not place.exists():
+            if not place.exists():
                 _link(file, place)
+                new.append(place)
+    return new
 
 
-def moved_bytes(git_dir: Path) -> int:
-    """The size of all packs in the repository, in bytes."""
+def packed_bytes(git_dir: Path) -> int:
+    """The size of all packs of the repository, in bytes."""
     return sum(pack.stat().st_size for pack in git_dir.glob("objects/pack/pack-*.pack"))
 
 
@@ -41,18 +48,15 @@ def read_shallow(git_dir: Path) -> set[str]:
 
 
 def add_shallow(git_dir: Path, commits: Iterable[str]) -> None:
-    """Mark `commits` as having no parents here, in one atomic step."""
+    """Mark commits as having no parents in this repository: git itself marks only what it has fetched there."""
     before = read_shallow(git_dir)
     if after := set(commits) - before:
         write_atomic(git_dir / "shallow", "".join(f"{commit}\n" for commit in sorted(before | after)))
 
 
-def write_atomic(file: Path, text: str, drafts: Path | None = None) -> None:
-    """Replace the content of `file` so that it is the old or the new one whenever the machine stops.
-
-    The draft lies in `drafts` (default: beside the file), where one that a killed process left is nobody's trouble.
-    """
-    draft = (drafts or file.parent) / f"{file.name}.{os.getpid()}.new"
+def write_atomic(file: Path, text: str) -> None:
+    """Replace the content of `file`, so that it is the old or the new one whenever the machine stops."""
+    draft = file.with_name(f"{file.name}.{os.getpid()}.new")
     try:
         with draft.open("w", encoding="utf-8", errors="surrogateescape") as stream:
             stream.write(text)
@@ -66,79 +70,96 @@ def write_atomic(file: Path, text: str, drafts: Path | None = None) -> None:
 
 
 @dataclass(frozen=True)
-class Cached:
-    """What the cache knows of one remote: `shallow` commits, `tips` among them that were checked out, the last one
-    last, and `full`, the refs whose whole history it holds (ref name to object id)."""
+class Known:
+    """What a cache holds: commits that are `shallow` there, `tips` that were checked out (the last one last), and
+    `complete` commits, whose whole history is there."""
 
     shallow: tuple[str, ...] = ()
     tips: tuple[str, ...] = ()
-    full: tuple[tuple[str, str], ...] = ()
+    complete: tuple[str, ...] = ()
 
 
 class Cache:
-    """The packs of one remote, shared by every checkout of this user on this machine. Deleting it loses nothing."""
+    """The packs of one remote, shared by all checkouts of this user. An unreadable or damaged cache is as good as none,
+    and deleting it loses nothing. `directory` is None where no cache is wanted."""
 
-    def __init__(self, folder: Path | None, url: str) -> None:
+    def __init__(self, directory: Path | None, url: str) -> None:
         digest = hashlib.sha256(url.encode()).hexdigest()[:16]
-        self._folder = folder and folder / f"{url.rstrip('/').split('/')[-1].removesuffix('.git')}-{digest}"
+        self._directory = directory and directory / f"{url.rstrip('/').split('/')[-1].removesuffix('.git')}-{digest}"
 
-    def take(self, git_dir: Path, *, full: bool = False) -> Cached:
-        """Link what is there into the repository `git_dir` and return what it is. Whatever is broken is not there."""
-        if not self._folder or not self._folder.is_dir():
-            return Cached()
-        cached = self._read()
-        link_packs(self._folder / "objects", git_dir / "objects")
+    def take(self, git_dir: Path, *, full: bool) -> tuple[Known, list[Path]]:
+        """Link what the cache has into the repository `git_dir`; returns what that is, and the new files."""
+        try:
+            if not self._directory or not self._directory.is_dir():
+                return Known(), []
+            known = self._read()
+            new = link_packs(self._directory / "objects", git_dir / "objects")
+        except OSError:
+            return Known(), []
         if not full:
-            add_shallow(git_dir, cached.shallow)
-        return cached
+            add_shallow(git_dir, known.shallow)
+        return known, new
 
-    def give(self, git_dir: Path, tip: str = "", full: Iterable[tuple[str, str]] = ()) -> None:
-        """Keep the packs of `git_dir`, whose commit `tip` is checked out, or whose refs `full` have their whole
-        history. A cache that cannot be written is as good as none."""
-        from filelock import FileLock
+    def give(self, git_dir: Path, waiting: Callable[[], object], *, tip: str = "", complete: str = "") -> None:
+        """Keep the packs of `git_dir`, of which the commit `tip` is checked out or `complete` has its whole history.
+        `waiting` is called where another process writes to the cache at the moment."""
+        from filelock import FileLock, Timeout
 
-        if not self._folder:
+        if not self._directory:
             return
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self._folder / "lock"):
-                for left in self._folder.rglob("*.new"):  # of a process that was killed
-                    left.unlink()
-                link_packs(git_dir / "objects", self._folder / "objects")
+            self._directory.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self._directory / "lock")
+            try:
+                held = lock.acquire(timeout=0)
+            except Timeout:
+                waiting()
+                held = lock.acquire()
+            with held:
+                link_packs(git_dir / "objects", self._directory / "objects")
                 old = self._read()
-                new = Cached(
+                new = Known(
                     tuple(sorted({*old.shallow, *read_shallow(git_dir)})),
-                    tuple(dict.fromkeys([*(t for t in old.tips if t != tip), *([tip] if tip else [])]))[-20:],
-                    tuple(sorted({**dict(old.full), **dict(full)}.items())),
+                    tuple(dict.fromkeys([*(each for each in old.tips if each != tip), *filter(None, [tip])]))[
+                        -_MOST_TIPS:
+                    ],
+                    tuple(dict.fromkeys([*old.complete, *filter(None, [complete])]))[-_MOST_TIPS:],
                 )
                 if new != old:
-                    write_atomic(self._folder / "known.json", json.dumps(vars(new)))
+                    write_atomic(self._directory / "known.json", json.dumps(asdict(new)))
         except OSError:
             return
 
-    @contextmanager
-    def keeping(self, git_dir: Path) -> Iterator[None]:
-        """Keep what has come into `git_dir` where the rest does not come."""
-        try:
-            yield
-        except BaseException:
-            self.give(git_dir)
-            raise
+    def discard(self) -> None:
+        """Remove a cache that turned out to be damaged."""
+        if self._directory:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
-    def _read(self) -> Cached:
-        assert self._folder
+    def _read(self) -> Known:
+        assert self._directory
         try:
-            known = json.loads((self._folder / "known.json").read_text())
-            return Cached(tuple(known["shallow"]), tuple(known["tips"]), tuple((r, o) for r, o in known["full"]))
+            known = json.loads((self._directory / "known.json").read_text())
+            return Known(**{key: tuple(filter(_OID.fullmatch, known[key])) for key in ("shallow", "tips", "complete")})
         except (OSError, ValueError, KeyError, TypeError):
-            return Cached()
+            return Known()
+
+
+def _is_sound(index: Path) -> bool:
+    """Whether a pack and its index exist, begin as such and belong together: the index ends with the pack's checksum
+    and its own (gitformat-pack(5))."""
+    with suppress(OSError), index.open("rb") as idx, index.with_suffix(".pack").open("rb") as pack:
+        magic = idx.read(4), pack.read(4)
+        idx.seek(-40, os.SEEK_END)
+        pack.seek(-20, os.SEEK_END)
+        return magic == (b"\xfftOc", b"PACK") and idx.read(20) == pack.read(20)
+    return False
 
 
 def _link(file: Path, place: Path) -> None:
     try:
         place.hardlink_to(file)
     except FileExistsError:
-        pass
+        return
     except OSError:  # another file system, or one without links
         draft = place.with_name(f"{place.name}.{os.getpid()}.new")
         try:

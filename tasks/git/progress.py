@@ -7,24 +7,31 @@ import re
 
 from ..models import Reporter
 
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # a missing git is told by `check_version`, not by an ImportError
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # `check_version` reports a missing git
 
 from git import RemoteProgress
 
-_MOVED = re.compile(r"([\d.]+) (bytes|KiB|MiB|GiB)(?: \| ([\d.]+) (bytes|KiB|MiB|GiB)/s)?")
+_MOVED = re.compile(r"(\d+(?:\.\d+)?) (bytes|KiB|MiB|GiB)(?: \| (\d+(?:\.\d+)?) (bytes|KiB|MiB|GiB)/s)?")
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_LONGEST = 10_000  # characters of one line
 
 
 class Progress(RemoteProgress):
-    """Hands the progress on to `reporter`: `who` is `doing` something."""
+    """Passes progress on to `reporter`: `who` is `doing` something."""
 
     def __init__(self, reporter: Reporter, who: str, doing: str) -> None:
         super().__init__()
         self._reporter, self._who, self._doing = reporter, who, doing
+        self._rest = ""
 
-    def read(self, line: str) -> None:
-        """Take one of git's lines. `error_lines` and `other_lines` hold those that are no progress."""
-        self.new_message_handler()(line.replace("Updating files", "Checking out files"))  # as git says it since 2.25
+    def read(self, block: bytes) -> None:
+        """Take a part of git's messages as it comes."""
+        *lines, self._rest = re.split(r"[\r\n]", self._rest[-_LONGEST:] + block.decode(errors="replace"))
+        for line in lines:
+            # as git has said it since 2.25
+            self._parse_progress_line(line.replace("Updating files", "Checking out files"))
+        self.error_lines.clear()
+        self.other_lines.clear()
 
     def update(
         self, op_code: int, cur_count: str | float, max_count: str | float | None = None, message: str = ""
@@ -32,11 +39,6 @@ class Progress(RemoteProgress):
         """Called by GitPython for each report; sizes are in bytes."""
         sizes = _MOVED.search(message)
         moved, unit, rate, rate_unit = sizes.groups("") if sizes else ("0", "bytes", "", "")
-        done = float(cur_count) / float(max_count) if max_count else None
-        self._reporter.progress(
-            self._who,
-            self._doing,
-            done,
-            int(float(moved) * _UNITS[unit]),
-            float(rate) * _UNITS[rate_unit] if rate else 0.0,
-        )
+        done = float(cur_count) / float(max_count) if max_count and float(max_count) else None
+        speed = float(rate) * _UNITS[rate_unit] if rate else 0.0
+        self._reporter.progress(self._who, self._doing, done, int(float(moved) * _UNITS[unit]), speed)

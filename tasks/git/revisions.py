@@ -30,13 +30,14 @@ class Advertised:
     peeled: Mapping[str, str]
 
     @classmethod
-    def parse(cls, ls_remote_output: str) -> Advertised:
-        """Read the output of git-ls-remote(1). Other refs are passed over; raises NetworkError for a broken line."""
+    def parse(cls, output: str, where: str) -> Advertised:
+        """Read the output of git-ls-remote(1) of the remote `where`. Other refs are ignored; raises NetworkError for
+        anything else."""
         named: dict[str, str] = {}
-        for line in filter(None, ls_remote_output.split("\n")):  # names may hold what splitlines() splits at
+        for line in filter(None, output.split("\n")):  # names may hold what splitlines() splits at
             oid, _, name = line.partition("\t")
             if not name or not _OID.fullmatch(oid):
-                raise NetworkError(f"The remote's list of refs holds what is no ref: {redact(line[:80])!a}")
+                raise NetworkError(f"{where}: not a list of refs: {redact(line[:80])!a}")
             named[name] = oid
         heads = {name.removeprefix(HEADS): oid for name, oid in named.items() if name.startswith(HEADS)}
         tags = {name.removeprefix(TAGS): oid for name, oid in named.items() if name.startswith(TAGS)}

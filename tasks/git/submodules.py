@@ -1,4 +1,4 @@
-"""What a commit says of its submodules (gitmodules(5)), believed only as far as it leads nowhere else."""
+"""What a commit declares about its submodules (gitmodules(5)), accepted only as far as it stays within the checkout."""
 
 from __future__ import annotations
 
@@ -8,66 +8,55 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ..checkout.paths import parents
-from ..checkout.record import Record, read_record
-from ..errors import SourcesError, UsageError
+from ..errors import LocalWorkError, SourcesError, UsageError
 from ..names import redact, resolve_submodule_url
-from ..packages.metadata import read_toml, sparse_folders
 from .command import run
-from .fetch import Entry, Remote
+from .fetch import Entry, LocalRepository
 
 GITLINK, SYMLINK = "160000", "120000"
-_OID = re.compile(r"[0-9a-f]{40}")
 _NAME = re.compile(r"[^-./\\\s][^/\\]*(/[^./\\][^/\\]*)*")
+_REFUSED = "Nothing of it was fetched."
 
 
 @dataclass(frozen=True)
 class Submodule:
-    """A submodule at a commit: `folders` are those that are checked out, None for all of it."""
+    """A submodule of a commit, at `commit`."""
 
     name: str
     path: str
     url: str
     commit: str
-    folders: tuple[str, ...] | None
 
 
-def read_submodules(
-    remote: Remote, tree: Mapping[str, Entry], pyproject: bytes, *, whole: bool
-) -> tuple[list[Submodule], list[str]]:
-    """The submodules of a commit, from its `tree` listing, and a complaint for each gitlink that has no entry.
+def read_submodules(repository: LocalRepository, tree: Mapping[str, Entry]) -> tuple[list[Submodule], list[str]]:
+    """The submodules of a commit with this `tree`, and the paths of those that have no entry in .gitmodules.
 
-    Its `pyproject` declares the folders that are wanted of them; with `whole` on every submodule has all.
-    Raises SourcesError for an entry that would lead out of the checkout or to a transport that is not allowed.
+    Raises SourcesError for an entry that leads out of the checkout, or to a transport that is not allowed.
     """
     links = {path: entry.oid for path, entry in tree.items() if entry.mode == GITLINK}
-    entries = declared(remote.path, tree) if links else {}
-    shipped = read_toml(pyproject, "pyproject.toml") if links and not whole else {}
+    declared = _declared(repository, tree) if links else {}
     found = []
-    for path, (name, link) in sorted(entries.items()):
+    for path, (name, link) in sorted(declared.items()):
         if path not in links:
             continue
-        _check_place(name, path, tree, [other for other, _ in entries.values()], remote.who)
+        _check_place(name, path, tree, [other for other, _ in declared.values()], repository.who)
         try:
-            address = resolve_submodule_url(link, remote.url)
+            url = resolve_submodule_url(link, repository.url)
         except UsageError as error:
-            what = f"{remote.who}: .gitmodules, submodule {name!a}: {error.what}"
-            raise SourcesError(what, "Nothing of it was fetched.") from None
-        folders = None if whole else sparse_folders(shipped, path)
-        found.append(Submodule(name, path, address, links[path], folders))
-    lost = sorted(links.keys() - entries.keys())
-    complaints = [f"{path} is a submodule without an entry in .gitmodules" for path in lost]
-    return found, complaints
+            what = f"{repository.who}: .gitmodules, submodule {name!a}: {error.what}"
+            raise SourcesError(what, _REFUSED) from None
+        found.append(Submodule(name, path, url, links[path]))
+    return found, sorted(links.keys() - declared.keys())
 
 
-def declared(repository: Path, tree: Mapping[str, Entry]) -> dict[str, tuple[str, str]]:
-    """Path -> (name, url) as the .gitmodules in this tree has them."""
+def _declared(repository: LocalRepository, tree: Mapping[str, Entry]) -> dict[str, tuple[str, str]]:
+    """Path -> (name, URL), as .gitmodules has them; no symbolic link is followed."""
     entry = tree.get(".gitmodules")
     if entry is None or entry.mode == SYMLINK:
         return {}
-    told = run(repository, "config", "--null", f"--blob={entry.oid}", "--list", check=False)
+    settings = repository.git("config", "--null", f"--blob={entry.oid}", "--list", check=False)
     modules: dict[str, dict[str, str]] = {}
-    for setting in told.split("\0"):
+    for setting in settings.split("\0"):
         key, _, value = setting.partition("\n")
         section, _, variable = key.rpartition(".")
         if section.startswith("submodule."):
@@ -75,27 +64,46 @@ def declared(repository: Path, tree: Mapping[str, Entry]) -> dict[str, tuple[str
     return {each["path"]: (name, each["url"]) for name, each in modules.items() if {"path", "url"} <= each.keys()}
 
 
-def linked_git_dir(place: Path) -> Path | None:
-    """The git directory that the folder `place` says is its own (gitrepository-layout(5), gitfile); None for none."""
-    file = place / ".git"
+def linked_git_dir(path: Path) -> Path | None:
+    """The git directory that the directory `path` names as its own (gitrepository-layout(5), gitfile), or None."""
+    file = path / ".git"
     if not os.path.lexists(file):
         return None
-    told = os.fsdecode(file.read_bytes()) if file.is_file() and not file.is_symlink() else ""
-    return (place / told.removeprefix("gitdir:").strip()).resolve() if told.startswith("gitdir:") else file
+    text = os.fsdecode(file.read_bytes()) if file.is_file() and not file.is_symlink() else ""
+    return (path / text.removeprefix("gitdir:").strip()).resolve() if text.startswith("gitdir:") else file
 
 
 def head_of(path: Path) -> str:
-    """The commit that the checkout at `path` is at; empty where there is none."""
+    """The commit that the checkout at `path` is at; empty where it is none."""
     git_dir = linked_git_dir(path)
     if git_dir is None or not (git_dir / "HEAD").is_file():
         return ""
-    head = (git_dir / "HEAD").read_text().strip()
-    return head if _OID.fullmatch(head) else run(path, "rev-parse", "--quiet", "--verify", "HEAD", check=False)
+    return run(path, "rev-parse", "--quiet", "--verify", "HEAD", check=False)
 
 
-def is_settled(path: Path, git_dir: Path, record: Record) -> bool:
-    """Whether the submodule at `path` was checked out as `record` has it, and still is."""
-    return read_record(git_dir) == record and head_of(path) == record.commit
+def submodule_git_dir(parent: LocalRepository, submodule: Submodule) -> Path:
+    """Where the submodule's repository is or will be: that of the files at its path, else where git-submodule(1) puts
+    it. Raises LocalWorkError where the path holds anything else, SourcesError for a repository inside another."""
+    modules, place = parent.git_dir / "modules", parent.path / submodule.path
+    linked = linked_git_dir(place)
+    if linked and linked.is_relative_to(modules.resolve()) and (linked / "HEAD").is_file():
+        return modules / linked.relative_to(modules.resolve())
+    if linked or place.is_symlink() or place.is_file() or (place.is_dir() and any(place.iterdir())):
+        what = f"{parent.who}: {place} is in the way: it is not the checkout of submodule {submodule.name}."
+        raise LocalWorkError(what, command=move_aside(place))
+    git_dir = modules / submodule.name
+    if any((above / "HEAD").is_file() for above in git_dir.parents if above.is_relative_to(modules)):
+        what = f"{parent.who}: submodule {submodule.name!a} would lie inside the repository of another one."
+        raise SourcesError(what, _REFUSED)
+    return git_dir
+
+
+def move_aside(path: Path) -> str:
+    """The command that renames what is at `path`, to a name that is free."""
+    import shlex
+
+    names = (path.with_name(f"{path.name}.mine{number or ''}") for number in range(1000))
+    return shlex.join(["mv", str(path), str(next(each for each in names if not os.path.lexists(each)))])
 
 
 def _check_place(name: str, path: str, tree: Mapping[str, Entry], names: list[str], who: str) -> None:
@@ -104,12 +112,11 @@ def _check_place(name: str, path: str, tree: Mapping[str, Entry], names: list[st
     outside = path.startswith(("/", "-")) or ".." in parts or git
     # compared as on file systems that ignore case
     links = {place.casefold() for place, entry in tree.items() if entry.mode == SYMLINK}
-    through = any(parent.casefold() in links for parent in parents(path))
+    through = any(str(parent).casefold() in links for parent in PurePosixPath(path).parents)
     bad_name = not _NAME.fullmatch(name) or not _printable(name) or any(n.startswith(f"{name}/") for n in names)
     if outside or through or bad_name or not _printable(path):
-        said = redact(f"submodule {name!a} at {path!a}")
-        what = f"{who}: .gitmodules, {said}: it would lead out of the checkout."
-        raise SourcesError(what, "Nothing of it was fetched.")
+        what = f"{who}: .gitmodules: {redact(f'submodule {name!a} at {path!a}')} would lead out of the checkout."
+        raise SourcesError(what, _REFUSED)
 
 
 def _printable(name: str) -> bool:

@@ -1,1 +1,5 @@
-"""What people and programs see."""
+"""What people and programs see: progress, tables and errors, GitHub Actions, JSON. Nothing else prints."""
+
+from .report import Report
+
+__all__ = ["Report"]

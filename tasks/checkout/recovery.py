@@ -1,0 +1,121 @@
+"""Finishing a switch that was interrupted, without force.
+
+A `git switch` from OLD to NEW that was killed leaves the old index, and some files new, some missing, one half written.
+Where index and file are OLD's or NEW's, they are made consistent; anything else is the user's. Then git's own, guarded
+switch does the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import LocalWorkError
+from ..git import Entry, LocalRepository, move_aside, read_tree, run
+from ..models import Reporter
+
+_STALE = ("index.lock", "HEAD.lock", "shallow.lock", "config.lock", "packed-refs.lock", "refs/**/*.lock", "*.new",
+          "objects/pack/tmp_*", "info/*.new", "fetch-*", "tmp-index*")  # fmt: skip
+
+
+def remove_stale_files(git_dir: Path, who: str, since: float, reporter: Reporter) -> None:
+    """Remove the locks and drafts that a run of this tool left when it was killed; it began at the time `since`. Older
+    files, and those of other programs, are not ours."""
+    inner = [head.parent for head in (git_dir / "modules").rglob("HEAD") if (head.parent / "objects").is_dir()]
+    removed = 0
+    for file in (file for each in (git_dir, *inner) for pattern in _STALE for file in each.glob(pattern)):
+        if file.lstat().st_mtime >= since:
+            if file.is_dir():
+                shutil.rmtree(file, ignore_errors=True)
+            else:
+                file.unlink(missing_ok=True)
+            removed += 1
+    if removed:
+        reporter.event(who, f"removed {removed} stale file{'s' if removed > 1 else ''} of an interrupted run")
+
+
+def make_consistent(repository: LocalRepository, old: str, new: str) -> None:
+    """Prepare the working tree and the index of an interrupted switch from the commit `old` (empty: none) to `new` for
+    `git switch`. Raises LocalWorkError where a file or an entry is neither the old nor the new one."""
+    before = read_tree(repository.path, old) if old else {}
+    after = read_tree(repository.path, new)
+    paths = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    differ_from_old, differ_from_new = differing(repository, old), differing(repository, new)
+    index = _index(repository)
+    entries, restore, remove = list[str](), list[str](), list[str]()
+    for path in sorted(paths):
+        file = repository.path / path
+        exists = os.path.lexists(file)
+        if index.get(path) not in (before.get(path), after.get(path)):
+            raise _users(repository, path, staged=True)
+        is_new = path not in differ_from_new if path in after else not exists
+        is_old = path not in differ_from_old if path in before else not exists
+        if is_new and path in after:
+            entries.append(f"{after[path].mode} {after[path].oid}\t{path}")
+        elif is_new:
+            entries.append(f"0 {'0' * len(new)}\t{path}")
+        elif is_old and index.get(path) == before.get(path):
+            continue
+        elif not exists or _is_begun(repository, path, after):
+            if exists:
+                _rescue(repository, file)
+            (restore if path in index else remove).append(path)
+        else:
+            raise _users(repository, path)
+    for path in remove:
+        (repository.path / path).unlink(missing_ok=True)
+    if restore:
+        run(repository.path, "checkout-index", "-f", "-z", "--stdin", stdin="".join(f"{path}\0" for path in restore))
+    if entries:
+        run(repository.path, "update-index", "-z", "--index-info", stdin="".join(f"{each}\0" for each in entries))
+
+
+def differing(repository: LocalRepository, commit: str) -> set[str]:
+    """The paths of the commit whose files are not as it has them; git compares, with an index of its own, so that no
+    flag of the user's index hides anything."""
+    if not commit:
+        return set()
+    with tempfile.TemporaryDirectory(dir=repository.git_dir, prefix="tmp-index") as directory:
+        index = Path(directory) / "index"
+        run(repository.path, "read-tree", "-m", commit, index=index)
+        run(repository.path, "update-index", "-q", "--refresh", check=False, index=index)
+        return set(
+            run(repository.path, "diff-files", "-z", "--name-only", "--ignore-submodules=all", index=index).split("\0")
+        )
+
+
+def _index(repository: LocalRepository) -> dict[str, Entry]:
+    lines = (line.split("\t", 1) for line in repository.git("ls-files", "--stage", "-z").split("\0") if line)
+    return {
+        path: Entry(mode, oid if stage == "0" else "")
+        for (mode, oid, stage), path in ((h.split(), p) for h, p in lines)
+    }
+
+
+def _is_begun(repository: LocalRepository, path: str, after: Mapping[str, Entry]) -> bool:
+    """Whether a regular file holds the beginning of what the new commit has there."""
+    file, entry = repository.path / path, after.get(path)
+    if not entry or not entry.mode.startswith("100") or file.is_symlink() or not file.is_file():
+        return False
+    complete = run(repository.path, "cat-file", "--filters", f"--path={path}", entry.oid, check=False)
+    return os.fsencode(complete).startswith(file.read_bytes().removesuffix(b"\n"))
+
+
+def _rescue(repository: LocalRepository, file: Path) -> None:
+    """Keep the content of a half-written file under a ref: it could be the user's."""
+    if content := file.read_bytes():
+        name = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+        oid = run(repository.path, "hash-object", "-w", "--no-filters", "--", str(file.absolute()))
+        run(repository.path, "update-ref", f"refs/rescue/{name[:12]}", oid)
+
+
+def _users(repository: LocalRepository, path: str, *, staged: bool = False) -> LocalWorkError:
+    what = f"{repository.who}: {path} in {repository.path} was changed after an update had been interrupted."
+    stash = shlex.join(["git", "-C", str(repository.path), "stash"])
+    directory = (repository.path / path).is_dir()  # whose untracked files git stash would delete
+    return LocalWorkError(what, command=stash if staged and not directory else move_aside(repository.path / path))
