@@ -305,7 +305,7 @@ def test_the_summary_says_what_each_step_did_and_what_a_failure_left_undone() ->
     [
         (succeeded("clone"), "clone finished in 1.2 s. Next: invoke install"),
         (succeeded("install"), "install finished in 1.2 s. Next: invoke verify"),
-        (succeeded("verify"), "Ready in 1.2 s. Next: run your programs with /p/.venv/bin/python"),
+        (succeeded("verify"), "Ready with 1 warning in 1.2 s. Next: run your programs with /p/.venv/bin/python"),
         (replace(succeeded("clone"), exit_status=130, error=SourcesError("Interrupted.")),
          "Interrupted after 1.2 s. Next: invoke clone"),
         (Result("update", 2, error=SourcesError("what")),
