@@ -121,7 +121,7 @@ class Live:
             self._progress = _bars(self._console)
             self._progress.start()
         if work.task is None:
-            work.task = self._progress.add_task(repository, total=1.0, parts=[])
+            work.task = self._progress.add_task(repository, total=1.0, parts=parts)
         self._progress.update(work.task, visible=True, completed=1 - work.left, parts=parts)
 
 
