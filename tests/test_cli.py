@@ -23,14 +23,13 @@ def test_the_list_and_the_help_explain_themselves(project: Project) -> None:
     assert re.findall(r"^  (\w+) ", listed, re.M) == sorted(TASKS)
     shown = {task: project.invoke("--help", task).out for task in TASKS}
     for task in ("clone", "update", "setup"):
-        for form in ("main", "v0.5.10.post1", "1a2b3c4d5e", "latest", "matching", "refs/heads/x, refs/tags/x"):
-            assert re.search(rf"^    {form} +\w", shown[task], re.M), f"{form} in the help of {task}"
+        for form in ("branch", "tag", "commit id", "'latest'", "'matching'"):
+            assert form in shown[task], f"{form} in the help of {task}"
         assert "--sglang-branch=STRING" in shown[task]
-        assert "the configured branch" in shown[task]
-    for task in TASKS:
-        assert re.search(rf"Examples:\n    invoke {task}\n", shown[task])
+    for task, text in shown.items():
+        assert "--json" in text
+        assert all(len(line) <= 80 for line in text.splitlines()), f"the help of {task} at 80 columns"
     assert "--[no-]deps" in shown["install"]
-    assert "This is the default." in " ".join(shown["install"].split())
 
 
 def test_a_mistake_on_the_command_line_is_answered_with_what_was_meant(project: Project) -> None:
@@ -174,9 +173,8 @@ def test_echo_shows_the_commands_that_are_run(project: Project, host: GitHost) -
 
 def test_hide_leaves_only_what_went_wrong(project: Project) -> None:
     assert project.invoke("--hide=both", "clone").out == ""
-    result = project.invoke("--hide=both", "clone", "--sglang-branch=nothing-like-it")
-    assert (result.out, result.err) == ("", "")  # it is there already
     result = project.invoke("--hide=both", "update", "--sglang-branch=nothing-like-it", check=2)
+    assert result.out == ""
     assert "nothing-like-it" in result.err
 
 
