@@ -67,7 +67,7 @@ def update(
     c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False,
     only: Sequence[str] = (), json: bool = False,
 ) -> Sequence[Outcome]:  # fmt: skip
-    """Update the checkouts to what their REF is on the remote now; local work is never lost.
+    """Update the checkouts to their REF on the remote; local work is never lost.
 
     Returns what was done to each repository. Raises Failed.
     """
@@ -96,7 +96,7 @@ def install(
 def verify(
     c: Context, strict: bool = False, python: str = "", only: Sequence[str] = (), json: bool = False
 ) -> Verification:
-    """Check everything, offline and without changing anything; exit status 1 if a check fails.
+    """Check everything offline, changing nothing; exit status 1 if a check fails.
 
     Returns what was found. Raises Failed.
     """
