@@ -114,7 +114,7 @@ def setup(
     c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False, deps: bool = True,
     reinstall: bool = False, strict: bool = False, python: str = "", only: Sequence[str] = (), json: bool = False,
 ) -> Result:  # fmt: skip
-    """Clone, update, install and verify, in that order: from nothing to a working set-up.
+    """Clone, update, install and verify: from nothing to a working set-up.
 
     Returns what was done and found. Raises Failed.
     """
