@@ -113,15 +113,17 @@ def _unreadable(program: Program, error: BaseException) -> str:
     from invoke.vendor import yaml
 
     kinds = (yaml.YAMLError, AmbiguousEnvVar, UncastableEnvVar, AttributeError, TypeError, ValueError)
-    given = program.args.config.value
     stems = (f"{ROOT}/invoke", Path("~/.invoke").expanduser(), "/etc/invoke")
-    files = [Path(given)] if given else [Path(f"{stem}.{end}") for stem in stems for end in ("yaml", "yml")]
+    given = [name] if (name := program.args.config.value) else []
+    files = map(Path, (*given, *(f"{stem}.{end}" for stem in stems for end in ("yaml", "yml"))))
     base = {**Config.global_defaults(), **sys.modules[__package__ or ""].namespace.configuration()}
     for file in filter(Path.is_file, files if isinstance(error, kinds) else ()):
         try:
             tree = yaml.safe_load(file.read_text(encoding="utf-8"))  # type: ignore[no-untyped-call]
         except (yaml.YAMLError, UnicodeDecodeError) as broken:
-            return f"{file}: {' '.join(str(broken).split())}"
+            mark = getattr(broken, "problem_mark", None)
+            at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+            return f"{file}: {at}{getattr(broken, 'problem', None) or broken}"
         if wrong := _misfit(tree or {}, base):
             return f"{file}: {wrong}"
         if isinstance(error, AmbiguousEnvVar):
