@@ -49,7 +49,7 @@ def _help(*options: str) -> dict[str, str]:
 @task(iterable=["only"], auto_shortflags=False, help=_help("sglang_branch", "flashinfer_branch", "full", "only"))
 def clone(
     c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False,
-    only: Sequence[str] = (), json: bool = False,
+    only: Sequence[str] | None = None, json: bool = False,
 ) -> Sequence[Outcome]:  # fmt: skip
     """Clone the repositories that are missing; existing checkouts stay as they are.
 
@@ -64,7 +64,7 @@ def clone(
 @task(iterable=["only"], auto_shortflags=False, help=_help("sglang_branch", "flashinfer_branch", "full", "only"))
 def update(
     c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False,
-    only: Sequence[str] = (), json: bool = False,
+    only: Sequence[str] | None = None, json: bool = False,
 ) -> Sequence[Outcome]:  # fmt: skip
     """Update the checkouts to what their REF is on the remote now; local work is never lost.
 
@@ -78,7 +78,7 @@ def update(
 
 @task(iterable=["only"], auto_shortflags=False, help=_help("deps", "reinstall", "python", "only"))
 def install(
-    c: Context, deps: bool = True, reinstall: bool = False, python: str = "", only: Sequence[str] = (),
+    c: Context, deps: bool = True, reinstall: bool = False, python: str = "", only: Sequence[str] | None = None,
     json: bool = False,
 ) -> Sequence[Outcome]:  # fmt: skip
     """Install the packages from their checkouts, editable, with what they require.
@@ -93,7 +93,7 @@ def install(
 
 @task(iterable=["only"], auto_shortflags=False, help=_help("strict", "python", "only"))
 def verify(
-    c: Context, strict: bool = False, python: str = "", only: Sequence[str] = (), json: bool = False
+    c: Context, strict: bool = False, python: str = "", only: Sequence[str] | None = None, json: bool = False
 ) -> Verification:
     """Check everything, offline and without changing anything; exit status 1 if a check fails.
 
@@ -111,7 +111,7 @@ def verify(
 )  # fmt: skip
 def setup(
     c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False, deps: bool = True,
-    reinstall: bool = False, strict: bool = False, python: str = "", only: Sequence[str] = (), json: bool = False,
+    reinstall: bool = False, strict: bool = False, python: str = "", only: Sequence[str] | None = None, json: bool = False,
 ) -> Result:  # fmt: skip
     """Clone, update, install and verify, in that order: from nothing to a working set-up.
 
