@@ -50,7 +50,7 @@ def _help(*options: str) -> dict[str, str]:
 @task(iterable=["only"], auto_shortflags=False, help=_help("sglang_branch", "flashinfer_branch", "full", "only"))
 def clone(
     c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False,
-    only: Sequence[str] = (), json: bool = False,
+    only: Sequence[str] | None = None, json: bool = False,
 ) -> Sequence[Outcome]:  # fmt: skip
     """Clone the repositories that are missing; existing checkouts stay as they are.
 
@@ -65,7 +65,7 @@ def clone(
 @task(iterable=["only"], auto_shortflags=False, help=_help("sglang_branch", "flashinfer_branch", "full", "only"))
 def update(
     c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False,
-    only: Sequence[str] = (), json: bool = False,
+    only: Sequence[str] | None = None, json: bool = False,
 ) -> Sequence[Outcome]:  # fmt: skip
     """Update the checkouts to their REF on the remote; local work is never lost.
 
@@ -79,7 +79,7 @@ def update(
 
 @task(iterable=["only"], auto_shortflags=False, help=_help("deps", "reinstall", "python", "only"))
 def install(
-    c: Context, deps: bool = True, reinstall: bool = False, python: str = "", only: Sequence[str] = (),
+    c: Context, deps: bool = True, reinstall: bool = False, python: str = "", only: Sequence[str] | None = None,
     json: bool = False,
 ) -> Sequence[Outcome]:  # fmt: skip
     """Install the packages from their checkouts, editable, with what they require.
@@ -94,7 +94,7 @@ def install(
 
 @task(iterable=["only"], auto_shortflags=False, help=_help("strict", "python", "only"))
 def verify(
-    c: Context, strict: bool = False, python: str = "", only: Sequence[str] = (), json: bool = False
+    c: Context, strict: bool = False, python: str = "", only: Sequence[str] | None = None, json: bool = False
 ) -> Verification:
     """Check everything offline, changing nothing; exit status 1 if a check fails.
 
@@ -112,7 +112,7 @@ def verify(
 )  # fmt: skip
 def setup(
     c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False, deps: bool = True,
-    reinstall: bool = False, strict: bool = False, python: str = "", only: Sequence[str] = (), json: bool = False,
+    reinstall: bool = False, strict: bool = False, python: str = "", only: Sequence[str] | None = None, json: bool = False,
 ) -> Result:  # fmt: skip
     """Clone, update, install and verify: from nothing to a working set-up.
 
