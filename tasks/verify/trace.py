@@ -64,7 +64,7 @@ def read_trace(path: Path) -> Trace:
         if file not in pointers:
             with _reported(path, file, errors):
                 workloads += _workloads(path, file, definitions.get(file.stem), pointers, blobs)
-    checks += _checks("workloads", workloads, f"{len(blobs)} blobs with the right shapes", errors)
+    checks += _checks("workloads", workloads, f"all axes and inputs are bound, {len(blobs)} blobs", errors)
     if pointers:
         detail = f"{len(pointers)} of {count} files are Git LFS pointers; what they stand for was not checked"
         pull = shlex.join(["git", "-C", str(path), "lfs", "pull"])
@@ -157,11 +157,9 @@ def _parsed(field: str, source: str, mode: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an odd escape, for example
-            return ast.parse(source, mode=mode)
-    except SyntaxError as error:
-        raise ValueError(f"{field}: line {error.lineno}: {error.msg}") from None
+            return ast.parse(source, field, mode)
     except UNREADABLE as error:
-        raise ValueError(f"{field}: not valid Python, {error or 'nested too deep'}") from None
+        raise ValueError(f"{field}: {error or 'nested too deep'}") from None
 
 
 def _workloads(path: Path, file: Path, definition: Json | None, pointers: set[Path], blobs: set[Path]) -> int:
