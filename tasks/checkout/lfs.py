@@ -62,9 +62,9 @@ def bring_lfs(repository: Repository, network: Network) -> int:
         raise SourcesError(f"{who}: `lfs: true` needs git-lfs, which was not found on the PATH.", hint, install)
     network.reporter.event(who, f"downloading {lfs.pointers} files with Git LFS ({lfs.missing / 1e6:.1f} MB)")
     stall, attempts = math.ceil(network.stall), network.attempts
-    limits = {"activitytimeout": stall, "dialtimeout": stall, "tlstimeout": stall, "transfer.maxretries": attempts}
-
-    options = [word for key, value in limits.items() for word in ("-c", f"lfs.{key}={value}")]
+    settings = {"activitytimeout": stall, "dialtimeout": stall, "tlstimeout": stall, "transfer.maxretries": attempts,
+              "fetchinclude": "", "fetchexclude": ""}  # fmt: skip
+    options = [word for key, value in settings.items() for word in ("-c", f"lfs.{key}={value}")]
     environment = {**os.environ, "GIT_LFS_FORCE_PROGRESS": "1", "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "false"}
 
     def on_errors(block: bytes) -> None:

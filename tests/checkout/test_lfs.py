@@ -15,6 +15,7 @@ from tasks.checkout.lfs import LfsFiles, bring_lfs, check_lfs, read_lfs
 from tasks.errors import NetworkError, SourcesError
 from tasks.git.command import execute, run
 from tasks.models import Network, Repository
+from tests.conftest import Project
 from tests.upstream import lfs
 from tests.upstream.host import GitHost
 from tests.upstream.store import Upstream
@@ -126,6 +127,18 @@ def test_a_checkout_has_pointers_though_git_lfs_is_configured(blobs: GitHost, co
     assert read_lfs(repository.path) == LfsFiles(3, 3, SIZE, SIZE)
     assert not blobs.count("lfs")
     assert changed_once_touched(repository.path) == git(repository.path, "status", "--porcelain") == ""
+
+
+@needs_lfs
+def test_the_whole_workshop_is_two_lines_and_its_blobs_are_pointers(project: Project, host: GitHost) -> None:
+    (project.path / "invoke.yaml").write_text("sources: {repositories: {sgl-cookbook: {}, flashinfer-trace: {}}}\n")
+    for key, value in FILTER.items():
+        subprocess.run(["git", "config", "--global", f"filter.lfs.{key}", value], env=project.environ, check=True)
+    project.invoke("clone")
+    assert (project.tmp / "sgl-cookbook/README.md").is_file()
+    assert read_lfs(project.tmp / "flashinfer-trace").pointers == 1
+    assert not host.count("/lfs")
+    assert project.git("flashinfer-trace", "status", "--porcelain") == ""
 
 
 @needs_lfs
