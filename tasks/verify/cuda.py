@@ -19,7 +19,7 @@ from pathlib import Path
 from .. import processes
 from ..models import Check
 from ..packages.environment import Environment
-from .machine import GB, JOB, Driver, activated, ask_driver, available_memory
+from .machine import GB, JOB, Driver, activated, add_command, ask_driver, available_memory
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -72,13 +72,6 @@ def check_cuda(environment: Environment, environ: Mapping[str, str], *, needed: 
         checks += [Check(name, "skip", "no GPU can be used") for name in FOLLOWING]
     named = [replace(each, name=f"cuda: {each.name}") for each in checks]
     return [replace(each, status="warn") if each.status == "fail" and not needed else each for each in named]
-
-
-def add_command(environment: Environment, package: str) -> str:
-    """Return the command that installs `package` into the environment."""
-    python = str(environment.python)
-    start = [python, "-m", "pip", "install"] if environment.has_pip else ["uv", "pip", "install", "--python", python]
-    return shlex.join([*start, package])
 
 
 def find_toolkit(environ: Mapping[str, str]) -> Toolkit:
@@ -167,24 +160,28 @@ def _ninja(environment: Environment, environ: Mapping[str, str]) -> Check:
 
 
 def _compiler(toolkit: Toolkit, nvcc: tuple[int, ...], gpu: Sequence[int], environ: Mapping[str, str]) -> Check:
-    """Whether nvcc, with the C++ compiler that it uses, builds a library from an empty kernel for a GPU."""
-    cxx, arch = environ.get("CXX", "c++"), "sm_" + "".join(map(str, gpu))
-    if not shutil.which(cxx, path=environ["PATH"]):
-        return Check("compiler", "fail", f"no C++ compiler '{cxx}'", "Install g++, or set CXX to a C++ compiler.")
+    """Whether nvcc and the C++ compiler build a library from an empty kernel, with FlashInfer's options."""
+    arch, cxx = "sm_" + "".join(map(str, gpu)), shlex.split(environ.get("CXX", "c++"))
+    if not cxx or not shutil.which(cxx[0], path=environ["PATH"]):
+        return Check("compiler", "fail", f"no C++ compiler {shlex.join(cxx)}", "Install g++, or set CXX to a compiler.")
     if not nvcc:
         return Check("compiler", "skip", "there is no nvcc")
-    argv = [toolkit.nvcc, "-shared", f"-arch={arch}", "--compiler-options=-fPIC", "trial.cu", "-o", "trial.so"]
-    argv += ["-ccbin", environ["CC"]] if "CC" in environ else []
-    argv += [f"-L{toolkit.home}/lib64", f"-L{toolkit.home}/lib64/stubs", "-lcudart", "-lcuda"]
+    host = ["-ccbin", environ["CC"]] if "CC" in environ else []
+    places = [f"-L{toolkit.home}/{place}" for place in ("lib64", "lib64/stubs")]
+    steps = (
+        [toolkit.nvcc, "-c", "trial.cu", "-o", "trial.o", f"-arch={arch}", "--compiler-options=-fPIC", *host],
+        [*cxx, "-shared", "trial.o", "-o", "trial.so", *places, "-lcudart", "-lcuda"],
+    )
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "trial.cu").write_text(TRIAL)
-        done = processes.run(argv, cwd=Path(folder), env=environ, timeout=300)
-    if not done.status:
-        return Check("compiler", "pass", f"{shutil.which(cxx, path=environ['PATH'])} and nvcc build for {arch}")
-    lines = (done.errors + done.output).decode(errors="replace").strip().splitlines() or [f"status {done.status}"]
-    reason = next((line for line in lines if re.search("error|fatal|cannot find", line)), lines[-1])
-    hint = "Install what is missing of the CUDA toolkit and of g++, or versions that go together."
-    return Check("compiler", "fail", f"nvcc cannot build for {arch}: {reason}", hint)
+        for argv in steps:
+            done = processes.run(argv, cwd=Path(folder), env=environ, timeout=300)
+            if done.status:
+                lines = (done.errors + done.output).decode(errors="replace").strip().splitlines() or ["no message"]
+                reason = next((line for line in lines if re.search("error|fatal|cannot find", line)), lines[-1])
+                hint = "Install what is missing of the CUDA toolkit and of g++, or versions that go together."
+                return Check("compiler", "fail", f"{Path(argv[0]).name} cannot build for {arch}: {reason}", hint)
+    return Check("compiler", "pass", f"nvcc and {shutil.which(cxx[0], path=environ['PATH'])} build for {arch}")
 
 
 def _headers(environment: Environment) -> Check:

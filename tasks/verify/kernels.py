@@ -23,9 +23,8 @@ from .. import processes
 from ..errors import UsageError
 from ..models import Check, Reporter
 from ..packages.environment import Environment
-from .cuda import add_command
 from .junit import write_junit
-from .machine import JOB, activated, available_memory
+from .machine import JOB, activated, add_command, available_memory
 
 SILENCE = 1800.0  # seconds without a finished test, as the first one compiles its kernel
 PLUGIN = Path(__file__).with_name("kernels_plugin.py")

@@ -1,9 +1,10 @@
-"""What this machine offers to kernels and their compilers: NVIDIA's driver, GPUs, memory."""
+"""What this machine and an environment offer to kernels and their compilers: driver, GPUs, memory, programs."""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,13 @@ class Driver:
 def activated(environment: Environment, environ: Mapping[str, str]) -> dict[str, str]:
     """Return `environ` with the environment's programs first on the PATH, where FlashInfer looks for ninja."""
     return {**environ, "PATH": f"{environment.python.parent}{os.pathsep}{environ.get('PATH', os.defpath)}"}
+
+
+def add_command(environment: Environment, package: str) -> str:
+    """Return the command that installs `package` into the environment."""
+    python = str(environment.python)
+    start = [python, "-m", "pip", "install"] if environment.has_pip else ["uv", "pip", "install", "--python", python]
+    return shlex.join([*start, package])
 
 
 def ask_driver(environment: Environment, environ: Mapping[str, str]) -> Driver:
