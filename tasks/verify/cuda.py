@@ -127,7 +127,8 @@ def _toolkit(toolkit: Toolkit, nvcc: tuple[int, ...], environ: Mapping[str, str]
     if nvcc and Path(toolkit.home).is_dir():
         return Check("toolkit", "pass", f"{toolkit.nvcc} of CUDA {_dotted(nvcc)} (from {toolkit.source})")
     what = f"{toolkit.nvcc} cannot be run" if Path(toolkit.home).is_dir() else f"'{toolkit.home}' is not a directory"
-    others = (toolkit.home.strip(":"), find_toolkit({"PATH": environ["PATH"]}).home, DEFAULT_HOME)
+    others = [toolkit.home.strip(":"), find_toolkit({"PATH": environ["PATH"]}).home, DEFAULT_HOME]
+    others += sorted(map(str, Path(DEFAULT_HOME).parent.glob("cuda-*")), reverse=True)
     works = next((home for home in others if shutil.which(f"{home}/bin/nvcc")), "")
     fix = f"export CUDA_HOME={shlex.quote(works)}" if works else ""
     fix = "unset FLASHINFER_NVCC" if toolkit.source == "FLASHINFER_NVCC" and not nvcc else fix

@@ -24,7 +24,7 @@ from ..errors import UsageError
 from ..models import Check, Reporter
 from ..packages.environment import Environment
 from .junit import write_junit
-from .machine import JOB, activated, add_command, available_memory
+from .machine import JOB, activated, add_command, available_memory, limited_jobs
 
 SILENCE = 1800.0  # seconds without a finished test, as the first one compiles its kernel
 PLUGIN = Path(__file__).with_name("kernels_plugin.py")
@@ -51,8 +51,8 @@ class Result:
 
     @property
     def on_gpu(self) -> int:
-        """How many cases ran a kernel: they used GPU memory after FlashInfer was imported."""
-        return sum(case["on_gpu"] for case in self.cases.values())
+        """How many cases ran a kernel: they passed, and used GPU memory after FlashInfer was imported."""
+        return sum(case["on_gpu"] for case in self.of("passed"))
 
     def read(self, token: bytes, block: bytes) -> None:
         """Take in what the plugin wrote."""
@@ -110,13 +110,14 @@ def run_kernels(
     if junit:
         junit.parent.mkdir(parents=True, exist_ok=True)
         junit.touch()
-    given = os.environ.get("MAX_JOBS", "")
-    fit = max(1, min(available_memory() // JOB, int(given) if given.isdigit() else 2 * (os.cpu_count() or 1)))
-    jobs = jobs or fit
+    given, cores = os.environ.get("MAX_JOBS", ""), os.cpu_count() or 1
+    jobs = jobs or max(1, min(available_memory() // JOB, int(given) if given.isdigit() else cores + 2))
     at_once = max(1, min(jobs, len(names)))
-    environ = activated(environment, os.environ) | {"MAX_JOBS": str(max(1, jobs // at_once))}
     began = time.monotonic()
-    with ThreadPoolExecutor(at_once) as pool:
+    with (
+        limited_jobs(activated(environment, os.environ), jobs, at_once) as environ,
+        ThreadPoolExecutor(at_once) as pool,
+    ):
         try:
             results = list(pool.map(lambda name: _run(trace, name, environment, environ, reporter, silence), names))
         except KeyboardInterrupt:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+import ninja
 import pytest
 
 from tasks import processes
@@ -106,7 +107,7 @@ def test_a_check_for_each_definition_counts_its_tests_and_tells_the_largest_erro
     assert checks["norm_h8"].detail.startswith("3 passed, ")
     assert checks["norm_h8"].detail.endswith(" s, largest error 0.50 of what is allowed")
     assert checks["total"].detail.startswith("4 tests ran kernels of FlashInfer 9.8, ")
-    assert ("norm_h8", "2 of 3 tests, test_kernel[2]", 2 / 3) in listener.shown
+    assert any(who == "norm_h8" and " of 3 tests, test_" in doing for who, doing, _ in listener.shown)
     assert any(event.startswith("norm_h8: 3 passed") for event in listener.events)
 
 
@@ -167,6 +168,40 @@ def test_a_compile_that_fails_is_told_by_the_compilers_own_error(tmp_path: Path,
     assert (
         "RuntimeError: Ninja build failed. Ninja output: norm.cu(3): fatal error: curand.h" in checks["norm_h8"].detail
     )
+
+
+def test_kernels_that_fail_did_not_run(tmp_path: Path, environment: Environment) -> None:
+    folder = trace(tmp_path / "trace", norm_h8=kernel("flashinfer.kernel(); assert False"))
+    checks = by_name(run_kernels(folder, environment, Listener()))
+    assert (checks["norm_h8"].status, checks["total"].status) == ("fail", "fail")
+
+
+@pytest.mark.parametrize("path", [Path(ninja.BIN_DIR), None], ids=["jobserver", "share"])
+def test_the_compile_jobs_of_all_definitions_together_are_limited(
+    tmp_path: Path, environment: Environment, path: Path | None
+) -> None:
+    if path:
+        (environment.python.parent / "ninja").symlink_to(path / "ninja")
+    elif not Path("/usr/bin/ninja").exists():
+        pytest.skip("there is no older ninja")
+    rules = "rule c\n command = echo + >> log; sleep 0.2; echo - >> log\n"
+    rules += "".join(f"build {i}: c\n" for i in range(8))
+    build = f"""
+import os, pathlib, subprocess
+folder = pathlib.Path({str(tmp_path)!r}, __file__[-4])
+folder.mkdir()
+(folder / "build.ninja").write_text({rules.replace("log", str(tmp_path / "log"))!r})
+jobs = os.environ.get("MAX_JOBS", "")
+subprocess.run(["ninja", "-C", str(folder), *(["-j", jobs] if jobs.isdigit() else [])], check=True)
+"""
+    folder = trace(tmp_path / "trace", norm_a=build + TEST, norm_b=build + TEST)
+    checks = by_name(run_kernels(folder, environment, Listener(), jobs=4))
+    assert checks["total"].status == "pass"
+    running = [0]
+    for sign in (tmp_path / "log").read_text().split():
+        running.append(running[-1] + (1 if sign == "+" else -1))
+    assert running[-1] == 0
+    assert 1 < max(running) <= 4
 
 
 @pytest.mark.parametrize(("only", "names"), [(["norm"], "ab"), (["norm_a", "gemm_c"], "ac"), (["*_b"], "b")])
