@@ -97,6 +97,14 @@ class Report:
         if not self._hidden and text.strip():
             self._line(who, text, "dim", "dim")
 
+    def terminal(self) -> TextIO | None:
+        """Return the terminal that an installer may draw on, with no live lines on it; None elsewhere."""
+        with self._lock:
+            if self._hidden or not self._console.is_terminal:
+                return None
+            self._live.end()
+            return self._console.file
+
     # A run
 
     @contextmanager
