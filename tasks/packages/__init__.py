@@ -6,7 +6,7 @@
 from .environment import Distribution, Environment, import_check, probe
 from .install import install
 from .layouts import COMPANIONS, Layout, cost, find_layout
-from .matching import FLASHINFER, flashinfer_requirement, matching
+from .matching import FLASHINFER, flashinfer_requirement, has_release, matching
 from .metadata import Metadata, read_metadata, read_toml, sparse_folders
 from .package import Package, names
 from .requirements import Missing, admits, missing_requirements
@@ -14,6 +14,6 @@ from .source import Source
 
 __all__ = [
     "COMPANIONS", "FLASHINFER", "Distribution", "Environment", "Layout", "Metadata", "Missing", "Package", "Source",
-    "admits", "cost", "find_layout", "flashinfer_requirement", "import_check", "install", "matching",
-    "missing_requirements", "names", "probe", "read_metadata", "read_toml", "sparse_folders",
+    "admits", "cost", "find_layout", "flashinfer_requirement", "has_release", "import_check", "install",
+    "matching", "missing_requirements", "names", "probe", "read_metadata", "read_toml", "sparse_folders",
 ]  # fmt: skip

@@ -19,7 +19,6 @@ from .. import processes
 from ..errors import UsageError
 from . import facts
 
-ANSWER = 1_000_000  # bytes of output after which a program is no interpreter that answers
 _SAFE_PATH = "import sys; sys.path[:] = filter(None, sys.path)\n"  # what `python -P` does, for Pythons before 3.11
 
 
@@ -79,6 +78,12 @@ class Environment:
             broken = f"{len(found)} versions of it are installed side by side"
         return Distribution(canonicalize_name(name), version, editable, location, requires, broken)
 
+    @property
+    def installer(self) -> str:
+        """What installed SGLang or FlashInfer (the file INSTALLER, PEP 376): uv, pip or another; empty for neither."""
+        found = [one for name in ("sglang", "flashinfer-python", "flashinfer") for one in self._found(name)]
+        return next((text.strip() for one in found if (text := _read(one, "INSTALLER"))), "")
+
     def copies(self, name: str) -> int:
         """How many versions of it are in the same directory: more than one after an interrupted installation."""
         return len(self._found(name))
@@ -136,7 +141,7 @@ def _ask(python: Path, timeout: float) -> dict[str, Any]:
     token = secrets.token_hex(8)
     code = _SAFE_PATH + Path(facts.__file__).read_text(encoding="utf-8")
     try:
-        done = processes.run([python, "-c", code, token], timeout=timeout, limit=ANSWER)
+        done = processes.run([python, "-c", code, token], timeout=timeout)
     except OSError as error:
         raise _no_python(python, error.strerror or str(error)) from None
     output = done.output.decode(errors="replace")
@@ -147,7 +152,7 @@ def _ask(python: Path, timeout: float) -> dict[str, Any]:
     if isinstance(known, dict):
         return known
     lines = (done.errors.decode(errors="replace") + output).strip().splitlines()
-    raise _no_python(python, (lines or [f"no answer in {timeout:g} s"])[-1][:200])
+    raise _no_python(python, done.ended or (lines or ["no answer"])[-1][:200])
 
 
 def _no_python(python: Path, why: str) -> UsageError:
@@ -178,7 +183,7 @@ def import_check(environment: Environment, module: str, folder: Path, timeout: f
     output = done.output.decode(errors="replace")
     if token in output:
         return _came_from(folder, *json.loads(output.rpartition(token)[2].partition("\n")[0]))
-    if done.timed_out:
+    if done.ended:
         return False, f"did not finish within {timeout:g} s"
     lines = done.errors.decode(errors="replace").split("\n") if done.status >= 0 else []
     words = [line.strip() for line in lines if line.strip()]

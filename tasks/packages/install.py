@@ -61,9 +61,7 @@ def install(
         if work and package in stale:
             error = work.errors.get(package.name)
             seconds = time.monotonic() - began if package is stale[0] else 0.0  # one installation for all
-            warnings = tuple(work.warnings.get(package.name, ()))
-            outcome = replace(outcome, seconds=seconds, warnings=warnings, error=error)
-            outcome = replace(outcome, action="") if error else outcome
+            outcome = replace(outcome, seconds=seconds, error=error, action="failed" if error else outcome.action)
         outcomes.append(outcome)
     return outcomes
 
@@ -75,15 +73,14 @@ def _stale(packages: Sequence[Package], environment: Environment, deps: bool, re
 
 @dataclass
 class _Work:
-    """One run of an installer over `packages`. `requires` is what trial builds declare; `errors` and `warnings` are
-    what happened to each package, by its name."""
+    """One run of an installer over `packages`. `requires` is what trial builds declare; `errors` are
+    what packages failed with, by their names."""
 
     tool: Installer
     packages: Sequence[Package]
     deps: bool
     requires: dict[str, Sequence[str | Requirement]] = field(default_factory=dict)
     errors: dict[str, SourcesError] = field(default_factory=dict)
-    warnings: dict[str, list[str]] = field(default_factory=dict)
 
     def do(self, ready: Sequence[Package]) -> None:
         """Install the `ready` ones with what all require.
@@ -199,7 +196,7 @@ class _Work:
         """Remove what the package replaces, align its companions, and check and record that it is installed."""
         environment, who = self.tool.environment, package.repository
         for extra in {canonicalize_name(extra) for extra in package.extras} - {*package.metadata.extras}:
-            self._warn(package, f"{package.version} has no extra named {extra}")
+            self.tool.reporter.warn(who, f"{package.version} has no extra named {extra}")
         try:
             for alias in filter(environment.distribution, package.aliases):
                 self.tool.uninstall(who, alias)
@@ -235,16 +232,12 @@ class _Work:
                 self.tool.uninstall(who, name)
             gone = f"{name} {found.version} removed" if found else f"{name} not installed"
             why = "the package index could not be reached" if isinstance(error, NetworkError) else "it was not found"
-            self._warn(
-                package,
+            self.tool.reporter.warn(
+                who,
                 f"{gone}: {version}, the version of {package.name}, is needed, and {why}. FlashInfer works without it, "
                 "but compiles or downloads kernels at first use. sources.indexes can name more package indexes, such "
                 "as https://flashinfer.ai/whl.",
             )
-
-    def _warn(self, package: Package, message: str) -> None:
-        self.warnings.setdefault(package.name, []).append(message)
-        self.tool.reporter.warn(package.repository, message)
 
 
 def _tools() -> list[str]:

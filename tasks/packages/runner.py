@@ -150,6 +150,7 @@ def run(
     """
     shown = [redact(word) for word in with_variables(argv, variables)]
     reporter.command(shown, None)
+    reporter.event(who, doing)
     terminal = reporter.terminal()
     config = c.config.clone()
     config.runners.local = _Group
