@@ -38,7 +38,7 @@ class Output:
     """Where an installer's output goes: `log` gets all of it; `terminal` gets it unchanged, where there is one; without
     one the reporter gets the first line of each phase. `doing` says in words what the command is for."""
 
-    def __init__(self, log: TextIO, terminal: TextIO | None, who: str, doing: str, reporter: Reporter) -> None:
+    def __init__(self, log: TextIO, terminal: IO[str] | None, who: str, doing: str, reporter: Reporter) -> None:
         self.lines: deque[str] = deque(maxlen=KEPT)
         self._log, self._terminal, self._who, self._doing, self._reporter = log, terminal, who, doing, reporter
         self._phases: set[str] = set()
