@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import IO, Literal, Protocol
 
 from .errors import SourcesError
 
@@ -191,6 +191,9 @@ class Reporter(Protocol):
 
     def output(self, who: str, line: str) -> None:
         """One line that an installer printed."""
+
+    def terminal(self) -> IO[str] | None:
+        """The terminal that an installer may draw its progress on; None if there is none or nothing is to be shown."""
 
 
 @dataclass(frozen=True)

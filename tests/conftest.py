@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from uv import find_uv_bin
 
 from tests.upstream import repositories, wheels
 from tests.upstream.__main__ import write_configuration
@@ -139,6 +140,8 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 file.parts[0] for file in distribution.files or () if file.parts[0] not in ("..", "__pycache__")
             }:
                 (place / top).symlink_to(Path(str(distribution.locate_file(top))))
+    (folder / "bin").mkdir()
+    (folder / "bin/uv").symlink_to(find_uv_bin())
     return folder
 
 

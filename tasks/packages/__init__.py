@@ -1,26 +1,19 @@
-"""One environment and what is installed into it: a checkout's own metadata, its requirements, and the installation."""
+"""One environment and what is installed into it: a checkout's own metadata, its requirements, and the installation.
+
+`Source` is what this directory knows of a checkout; it never reads git itself.
+"""
 
 from .environment import Distribution, Environment, import_check, probe
-from .install import install as _install
-from .matching import matching
-from .metadata import read_metadata
-from .package import Package
+from .install import install
+from .layouts import COMPANIONS, Layout, cost, find_layout
+from .matching import FLASHINFER, flashinfer_requirement, has_release, matching
+from .metadata import Metadata, read_metadata, read_toml, sparse_folders
+from .package import Package, names
+from .requirements import Missing, admits, missing_requirements
 from .source import Source
 
 __all__ = [
-    "Distribution",
-    "Environment",
-    "Package",
-    "Source",
-    "import_check",
-    "install",
-    "matching",
-    "probe",
-    "read_metadata",
-]
-
-
-def install(c, packages, environment, *, settings, deps, reinstall, log, reporter):  # type: ignore[no-untyped-def]
-    return _install(
-        packages, environment, installer=settings.installer, deps=deps, reinstall=reinstall, reporter=reporter
-    )
+    "COMPANIONS", "FLASHINFER", "Distribution", "Environment", "Layout", "Metadata", "Missing", "Package", "Source",
+    "admits", "cost", "find_layout", "flashinfer_requirement", "has_release", "import_check", "install",
+    "matching", "missing_requirements", "names", "probe", "read_metadata", "read_toml", "sparse_folders",
+]  # fmt: skip

@@ -41,6 +41,7 @@ class Metadata:
     build_requires: tuple[str, ...]
     needs_rust: bool
     needs_torch_to_build: bool
+    needs_cuda_to_build: bool
 
     @property
     def from_tags(self) -> bool:
@@ -90,6 +91,7 @@ def read_metadata(files: Mapping[str, bytes], folder: str) -> Metadata:
         build_requires=tuple(map(str, build)),
         needs_rust=bool(built_with & RUST),
         needs_torch_to_build=imports_torch and "torch" not in built_with,
+        needs_cuda_to_build=imports_torch and "CUDAExtension(" in script,
     )
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
 from rich.text import Text
 
@@ -96,6 +96,14 @@ class Report:
         text = line.rstrip("\r\n").rpartition("\r")[2]
         if not self._hidden and text.strip():
             self._line(who, text, "dim", "dim")
+
+    def terminal(self) -> IO[str] | None:
+        """Return the terminal that an installer may draw on, with no live lines on it; None elsewhere."""
+        with self._lock:
+            if self._hidden or not self._console.is_terminal:
+                return None
+            self._live.end()
+            return self._console.file
 
     # A run
 

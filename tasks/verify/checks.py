@@ -9,7 +9,7 @@ from ..errors import SourcesError
 from ..models import Check, Settings, Verification
 from ..packages import Environment, Package, import_check
 from .checkouts import FoundCheckout, check_checkout, skipped
-from .packages import INSTALLED, check_package, package_state
+from .packages import INSTALLED, check_import, check_package, package_state
 from .trace import read_trace
 
 
@@ -28,7 +28,10 @@ def verify(settings: Settings, environment: Environment, *, strict: bool) -> Ver
             if environment.distribution(package.name)
         }
         beside = list(packages.values())
-        installed = {name: list(check_package(package, beside, environment)) for name, package in packages.items()}
+        tags = next((each.source.tags for each in found if each.source and each.repository.name == "flashinfer"), {})
+        installed = {
+            name: list(check_package(package, beside, environment, tags)) for name, package in packages.items()
+        }
         checks: list[Check] = []
         for each in found:
             name = each.repository.name
@@ -38,8 +41,7 @@ def verify(settings: Settings, environment: Environment, *, strict: bool) -> Ver
                 checks += skipped(name, (*INSTALLED, "imports"), why)
             elif name in imports:
                 ok, detail = imports[name].result()
-                command = "" if ok else _fix(installed[name])
-                checks.append(Check(f"{name}: imports", "pass" if ok else "fail", detail, command=command))
+                checks.append(check_import(packages[name], environment, ok, detail, _fix(installed[name])))
             elif each.repository.install:
                 checks.append(Check(f"{name}: imports", "skip", "not installed"))
         checks += trace.result().checks if trace else []

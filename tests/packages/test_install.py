@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pty
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
+import time
 import venv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from invoke.config import Config
+from invoke.context import Context
 
-from tasks.errors import DiskError, InstallError
-from tasks.models import Outcome
+from tasks import packages as tested
+from tasks.errors import DiskError, InstallError, NetworkError, SourcesError
+from tasks.models import Outcome, Reporter, Settings
 from tasks.packages.environment import Environment, import_check, probe
-from tasks.packages.install import install
-from tasks.packages.installer import run
-from tasks.packages.layouts import COMPANIONS, find_layout
+from tasks.packages.environment_lock import NAME
+from tasks.packages.failures import explain
+from tasks.packages.installer import Installer
+from tasks.packages.layouts import COMPANIONS, COSTS, find_layout
 from tasks.packages.metadata import read_metadata
 from tasks.packages.package import Package
+from tasks.packages.preflight import check
 from tasks.packages.requirements import missing_requirements
 from tests.conftest import Environment as VirtualEnvironment
 from tests.surroundings import managed, started, unprivileged
@@ -77,6 +87,26 @@ class Heard:
 
     def output(self, who: str, line: str) -> None:
         self.lines.append(f"{who}: {line}")
+
+    def terminal(self) -> None: ...
+
+
+def install(
+    packages: Sequence[Package], environment: Environment, *, reporter: Reporter, installer: Any = "",
+    indexes: tuple[str, ...] = (), deps: bool = True, reinstall: bool = False, c: Context | None = None,
+) -> list[Outcome]:  # fmt: skip
+    """With pip where the environment has it, else with uv, unless said otherwise; the log lies beside it."""
+    directory = environment.prefix.parent
+    chosen: Any = installer or ("pip" if environment.has_pip else "auto")
+    settings = Settings(directory, directory, None, 1, 30, chosen, indexes, None, ())
+    return tested.install(
+        c or Context(), packages, environment, settings=settings, deps=deps, reinstall=reinstall,
+        log=log_of(environment), reporter=reporter,
+    )  # fmt: skip
+
+
+def log_of(environment: Environment) -> Path:
+    return environment.prefix.parent / f"{environment.prefix.name}.log"
 
 
 @pytest.fixture(autouse=True)
@@ -323,11 +353,25 @@ def test_an_environment_without_pip_gets_it(
     assert "-m ensurepip" in heard.commands[0]
 
 
-def test_uv_is_taken_where_it_is_on_the_path(
-    empty: Environment, make_package: Callable[..., Package], heard: Heard
-) -> None:
+def test_uv_is_taken_from_beside_the_interpreter(
+    empty: Environment, make_package: Callable[..., Package], heard: Heard, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    hide_uv(tmp_path, monkeypatch)
     install([make_package("sglang")], empty, reporter=heard)
     assert all("uv pip install --python" in command for command in heard.commands)
+
+
+def test_where_no_uv_runs_pip_is_used(
+    empty: Environment, make_package: Callable[..., Package], heard: Heard, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    hide_uv(tmp_path, monkeypatch)
+    (tmp_path / "bin/uv").write_text("no program for this kind of machine")
+    (tmp_path / "bin/uv").chmod(0o755)
+    monkeypatch.setattr("uv.find_uv_bin", lambda: str(tmp_path / "bin/uv"))
+    assert errors(install([make_package("sglang")], empty, reporter=heard)) == []
+    assert all("-m pip install" in command for command in heard.commands[1:])
 
 
 def test_asking_for_an_absent_uv_is_an_error(
@@ -338,6 +382,7 @@ def test_asking_for_an_absent_uv_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hide_uv(tmp_path, monkeypatch)
+    monkeypatch.setitem(sys.modules, "uv", None)  # nor is the package
     with pytest.raises(InstallError, match="uv"):
         install([make_package("sglang")], empty, installer="uv", reporter=heard)
 
@@ -354,37 +399,113 @@ def test_an_environment_that_belongs_to_the_operating_system_is_left_alone(
 def test_a_read_only_environment_is_told_before_anything_starts(
     empty: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
-    with pytest.raises(InstallError, match="may not be written to"):
+    with pytest.raises(InstallError, match="cannot be written"):
         install([make_package("sglang")], replace(empty, writable=False), reporter=heard)
     assert heard.commands == []
 
 
-def test_a_python_that_is_too_old_stops_that_package_alone(
-    empty: Environment, make_package: Callable[..., Package], heard: Heard
-) -> None:
-    new, fine = make_package("sglang", python=">=4"), make_package("flashinfer-python")
-    outcomes = install([new, fine], empty, reporter=heard)
-    assert [one.action for one in outcomes] == ["", "installed"]
-    assert f"requires Python >=4; {empty.python} is {empty.version}" in errors(outcomes)[0]
-    assert_installed(empty, fine)
+@pytest.fixture
+def cargo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """`cargo("1.65.0")` is the only cargo there is; `cargo("")`: there is none."""
+    hide_uv(tmp_path, monkeypatch)
+
+    def make(version: str) -> None:
+        if version:
+            (tmp_path / "bin/cargo").write_text(f"#!/bin/sh\necho 'cargo {version} (1234567 2026-01-01)'\n")
+            (tmp_path / "bin/cargo").chmod(0o755)
+
+    return make
 
 
-def test_a_build_that_needs_rust_is_not_begun_without_cargo(
-    empty: Environment, checkout: Callable[..., Package], heard: Heard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = checkout("sglang", "rust", "0.5.11.dev1")
-    hide_uv(tmp_path, monkeypatch)  # nor cargo
-    (message,) = errors(install([package], empty, reporter=heard))
-    assert "`cargo`" in message
+def test_everything_that_is_known_to_be_in_the_way_is_said_at_once_and_nothing_is_started(
+    empty: Environment, make_package: Callable[..., Package], checkout: Callable[..., Package], heard: Heard,
+    cargo: Callable[[str], None],
+) -> None:  # fmt: skip
+    rust = checkout("sglang", "rust", "0.5.11.dev1")
+    (rust.folder.parent / "rust/grpc").mkdir(parents=True)
+    (rust.folder.parent / "rust/Cargo.toml").write_text('[workspace]\nresolver = "3"\npackage.edition = "2024"\n')
+    build = '[package]\nname = "grpc"\nrust-version = "1.70"\n[build-dependencies]\ntonic-build = "0.12"\n'
+    (rust.folder.parent / "rust/grpc/Cargo.toml").write_text(build)
+    cargo("1.65.0")
+    old = make_package("other", python=">=4")
+    with pytest.raises(InstallError) as caught:
+        install([rust, old], empty, reporter=heard)
+    what = caught.value.what
+    assert "sglang 0.5.11.dev1 needs Rust 1.85 or newer; `cargo` is 1.65.0" in what
+    assert "no `protoc` was found" in what
+    assert f"other 1.0 requires Python >=4; {empty.python} is {empty.version}" in what
+    assert "rustup" in caught.value.hint
+    assert caught.value.command == "SGLANG_BUILD_RUST_EXTS=none invoke install"
     assert heard.commands == []
+
+
+@pytest.mark.parametrize(
+    ("version", "manifest", "message"),
+    [
+        ("", "", "needs Rust, and no `cargo` was found"),
+        ("", '[package]\nrust-version = "1.80"', "needs Rust 1.80 or newer, and no `cargo` was found"),
+        ("1.79.0-nightly", '[package]\nrust-version = "1.80"', "`cargo` is 1.79.0"),
+        ("1.84.1", '[workspace]\nresolver = "3"', ""),
+        ("1.84.1", '[package]\nedition = "2024"', "`cargo` is 1.84.1"),
+        ("1.85.0", '[package]\nedition = "2024"\nresolver = "2"', ""),
+        ("1.60.0", "this is [ no TOML", ""),
+        ("1.85.0", "[dependencies]\nprost-build = '1'\nprotoc-bin-vendored = '3'", ""),
+        ("1.85.0", "[dependencies]\nprost-build = '1'", "no `protoc` was found"),
+    ],
+)
+def test_rust_has_to_be_as_new_as_the_sources_ask_for(
+    empty: Environment, checkout: Callable[..., Package], cargo: Callable[[str], None], version: str, manifest: str,
+    message: str,
+) -> None:  # fmt: skip
+    package = checkout("sglang", "rust", "0.5.11.dev1")
+    (package.folder / "Cargo.toml").write_text(manifest)
+    cargo(version)
+    if not message:
+        return check([package], [package], empty, deps=False)
+    with pytest.raises(InstallError, match=re.escape(message)):
+        check([package], [package], empty, deps=False)
+
+
+def test_sglang_without_its_rust_extensions_needs_no_rust(
+    empty: Environment, checkout: Callable[..., Package], cargo: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cargo("")
+    monkeypatch.setenv("SGLANG_BUILD_RUST_EXTS", "none")
+    package = checkout("sglang", "rust", "0.5.11.dev1")
+    check([package], [package], empty, deps=False)
+
+
+def test_an_old_flashinfer_that_compiles_at_build_time_needs_cuda_and_a_gpu_or_its_name(
+    empty: Environment, checkout: Callable[..., Package], cargo: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cargo("")
+    monkeypatch.setenv("CUDA_HOME", "/nowhere")
+    package = checkout("flashinfer", "v0.1.6")
+    package = replace(package, metadata=replace(package.metadata, needs_cuda_to_build=True))
+    with pytest.raises(InstallError) as caught:
+        check([package], [package], empty, deps=True)
+    for missing in ("torch", "nvcc", "GPU"):
+        assert missing in caught.value.what
+    assert "TORCH_CUDA_ARCH_LIST=9.0 invoke install" in caught.value.command
+
+
+def test_too_little_space_for_the_requirements_is_said_before_anything_starts(
+    empty: Environment, make_package: Callable[..., Package], heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    huge = {"sglang": replace(COSTS["sglang"], install=10**18)}
+    monkeypatch.setattr("tasks.packages.layouts.COSTS", huge)
+    with pytest.raises(DiskError, match=r"needs 1\.0 EB for the packages"):
+        install([make_package("sglang")], empty, reporter=heard)
+    assert heard.commands == []
+    assert errors(install([make_package("sglang")], empty, deps=False, reporter=heard)) == []
 
 
 def test_the_old_layout_is_not_begun_without_torch(
     empty: Environment, checkout: Callable[..., Package], heard: Heard
 ) -> None:
-    (message,) = errors(install([checkout("flashinfer", "v0.1.6")], empty, reporter=heard))
-    assert "torch" in message
-    assert f"{empty.python} -m pip install torch" in message
+    with pytest.raises(InstallError, match="torch") as caught:
+        install([checkout("flashinfer", "v0.1.6")], empty, reporter=heard)
+    assert caught.value.command == f"{empty.python} -m pip install torch"
     assert heard.commands == []
 
 
@@ -421,11 +542,13 @@ def test_companions_that_are_not_to_be_had_in_that_version_are_removed(
     empty: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
     put(empty, "flashinfer-cubin==0.3.0", "flashinfer-jit-cache==0.3.0")
-    assert errors(install([make_package("flashinfer-python", "0.7.0")], empty, reporter=heard)) == []
+    (outcome,) = install([make_package("flashinfer-python", "0.7.0")], empty, reporter=heard)
+    assert outcome.error is None
     assert version_of(empty, "flashinfer-cubin") == version_of(empty, "flashinfer-jit-cache") == ""
-    assert [warning.partition(",")[0] for warning in heard.warnings] == [
-        f"flashinfer-python: {name} 0.3.0 removed" for name in COMPANIONS
+    assert [warning.partition(" removed")[0] for warning in heard.warnings] == [
+        f"flashinfer-python: {name} 0.3.0" for name in COMPANIONS
     ]
+    assert all("compiles or downloads kernels at first use" in warning for warning in heard.warnings)
 
 
 def test_a_dependency_that_wants_another_flashinfer_does_not_get_it(
@@ -460,16 +583,16 @@ def test_a_failed_build_shows_its_end_the_reason_and_a_command_that_repeats_it(
     bad = make_package("sglang", action="print('line'); raise ValueError('the kernel is sour')")
     good = make_package("flashinfer-python")
     outcomes = install([bad, good], environment, reporter=heard)
-    assert [one.action for one in outcomes] == ["", "installed"]
+    assert [one.action for one in outcomes] == ["failed", "installed"]
     error = outcomes[0].error
     assert isinstance(error, InstallError)
     assert error.what.startswith("sglang: the build raised ValueError: the kernel is sour.\n")
     assert len(error.what.splitlines()) <= 16
-    again = subprocess.run(["sh", "-c", error.hint], capture_output=True, text=True, check=False)
+    again = subprocess.run(["sh", "-c", error.command], capture_output=True, text=True, check=False)
     assert again.returncode
     assert "the kernel is sour" in again.stdout + again.stderr
     make_package("sglang")
-    subprocess.run(["sh", "-c", error.hint], check=True)
+    subprocess.run(["sh", "-c", error.command], check=True)
     assert_installed(environment, bad, good)
 
 
@@ -478,17 +601,17 @@ def test_a_requirement_that_is_not_to_be_had_is_named(
 ) -> None:
     both = make_package("sglang", "1.0", ["no-such-thing>=3"]), make_package("flashinfer-python")
     outcomes = install(both, environment, reporter=heard)
-    assert [one.action for one in outcomes] == ["", ""]
+    assert [one.action for one in outcomes] == ["failed"] * 2
     assert "no release of no-such-thing" in errors(outcomes)[0].splitlines()[0]
     assert outcomes[0].error
-    again = subprocess.run(["sh", "-c", outcomes[0].error.hint], capture_output=True, text=True, check=False)
+    again = subprocess.run(["sh", "-c", outcomes[0].error.command], capture_output=True, text=True, check=False)
     assert "no-such-thing" in again.stdout + again.stderr
-    assert [one.action for one in install(both, environment, deps=False, reporter=heard)] == ["reinstalled"] * 2
+    assert [one.action for one in install(both, environment, deps=False, reporter=heard)] == ["installed"] * 2
 
 
-def test_an_index_that_cannot_be_reached_is_told_as_such(
-    environment: Environment, make_package: Callable[..., Package], heard: Heard, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of the only package index that is set up, and that refuses connections."""
     for name in ("PIP_NO_INDEX", "UV_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_RETRIES", "1")
@@ -496,8 +619,77 @@ def test_an_index_that_cannot_be_reached_is_told_as_such(
     with refused_url() as url:
         for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"):
             monkeypatch.setenv(name, f"{url}/simple")
-        (message,) = errors(install([make_package("sglang", "1.0", ["nothing"])], environment, reporter=heard))
-    assert "index could not be reached" in message.splitlines()[0]
+        yield url
+
+
+def test_an_index_that_cannot_be_reached_is_a_network_error_that_names_it(
+    environment: Environment, make_package: Callable[..., Package], heard: Heard, unreachable: str
+) -> None:
+    (outcome,) = install([make_package("sglang", "1.0", ["nothing"])], environment, reporter=heard)
+    assert isinstance(outcome.error, NetworkError)
+    assert re.search(rf"package index.* could not be reached.*{unreachable}|{unreachable}.* could not be reached",
+                     outcome.error.what.splitlines()[0])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lines", "kind", "sentence"),
+    [
+        (
+            ["error: failed to get `bytes` as a dependency of package `grpc`", "Caused by:", "  failed to download",
+             "  [6] Could not resolve hostname (Could not resolve host: index.crates.io)"],
+            NetworkError, "crates.io, where Rust packages come from, could not be reached",
+        ),
+        (["error: Unable to update registry `crates-io`"], NetworkError, "crates.io"),
+        (["error: Failed to fetch: `https://host.example/simple/torch/`"], NetworkError, "https://host.example"),
+        (
+            ["Looking in indexes: https://a.example/simple, https://b.example/whl",
+             "WARNING: Retrying after connection broken by 'NewConnectionError('<x>: Failed')': /torch/"],
+            NetworkError, "https://a.example/simple, https://b.example/whl",
+        ),
+        (["WARNING: Retrying after connection broken by 'ReadTimeoutError(Read timed out.)': /simple/torch/"],
+         NetworkError, "the package index could not be reached"),
+        (["error: could not compile `libc`", "ValueError: x"], InstallError, "ValueError: x"),
+    ],
+)  # fmt: skip
+def test_the_reason_of_a_failure_is_read_from_the_output(
+    lines: list[str], kind: type[SourcesError], sentence: str, tmp_path: Path
+) -> None:
+    error = explain("sglang", 1, lines, tmp_path / "log", "pip install x")
+    assert type(error) is kind
+    assert sentence in error.what.splitlines()[0]
+    assert (error.command, f"{tmp_path}/log" in error.hint) == ("pip install x", True)
+
+
+def files(environment: Environment) -> dict[str, str]:
+    """Every file of the environment with its content, but for the installations' lock and what Python compiles."""
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in environment.prefix.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.name != NAME
+    }
+
+
+@pytest.mark.parametrize("why", ["build", "index", "requirement", "no dependencies"])
+def test_a_failed_installation_changes_no_file_of_the_environment(
+    environment: Environment, make_package: Callable[..., Package], heard: Heard, request: pytest.FixtureRequest,
+    why: str,
+) -> None:  # fmt: skip
+    put(environment, "flashinfer-cubin==0.6.18", "flashinfer==0.1.6")
+    both = make_package("sglang", "1.0", ["torch"]), make_package("flashinfer-python", "0.6.18")
+    assert errors(install(both, environment, reporter=heard)) == []
+    put(environment, "flashinfer==0.1.6")  # what the installation would replace
+    before = files(environment)
+    action = "raise ValueError('cargo metadata failed')" if why in ("build", "no dependencies") else "pass"
+    requires = ["torch", "no-such-thing>=1"] if why in ("index", "requirement") else ["torch"]
+    if why == "index":
+        request.getfixturevalue("unreachable")
+    new = [make_package(*each, action=action) for each in (("sglang", "2.0", requires), ("flashinfer-python", "0.3.0"))]
+    outcomes = install(new, environment, deps=why != "no dependencies", reporter=heard)
+    assert [type(one.error) for one in outcomes] == [NetworkError if why == "index" else InstallError] * 2
+    assert files(environment) == before
+    found = environment.distribution("sglang")
+    assert found is not None
+    assert (found.version, found.editable) == ("1.0", True)
 
 
 def test_requirements_that_contradict_each_other_are_both_named(
@@ -518,25 +710,84 @@ def test_a_full_disk_is_told_as_such(empty: Environment, make_package: Callable[
     assert isinstance(outcome.error, DiskError)
 
 
-def test_an_installer_that_is_killed_is_told_as_such(heard: Heard) -> None:
+def test_an_installer_that_is_killed_is_said_to_be(empty: Environment, heard: Heard) -> None:
+    tool = Installer(Context(), empty, log_of(empty), heard)
     with pytest.raises(InstallError, match=r"signal 9"):
-        run("sglang", ["sh", "-c", "kill -9 $$"], {}, heard)
+        tool.run("sglang", "installing", ["sh", "-c", "kill -9 $$"])
 
 
-def test_output_is_heard_while_the_installer_works(tmp_path: Path) -> None:
-    """The command ends only after its first line has been heard."""
-    flag = tmp_path / "heard"
+def test_phases_are_shown_while_the_installer_works_and_everything_is_in_the_log(
+    empty: Environment, heard: Heard, tmp_path: Path
+) -> None:
+    """The command ends only after its first line has been shown."""
+    flag = tmp_path / "shown"
 
     class Answering(Heard):
         def output(self, who: str, line: str) -> None:
             super().output(who, line)
             flag.touch()
 
-    heard = Answering()
+    shown = Answering()
     wait = f"while not pathlib.Path({str(flag)!r}).exists(): time.sleep(.01)"
-    code = f"import pathlib, time\nprint('first')\n{wait}\nprint('last')"
-    run("sglang", [sys.executable, "-c", code], {}, heard)
-    assert heard.lines == ["sglang: first", "sglang: last"]
+    lines = ["Collecting b", "Requirement already satisfied: c", "Installing collected packages: " + 99 * "a, "]
+    code = f"import pathlib, time\nprint('Collecting a')\n{wait}\nprint({chr(10).join(lines)!r})"
+    Installer(Context(), empty, log_of(empty), shown).run("sglang", "installing", [sys.executable, "-c", code])
+    assert [line[:29] for line in shown.lines] == ["sglang: Collecting a", "sglang: Installing collected "]
+    assert all(len(line) < 140 for line in shown.lines)
+    log = log_of(empty).read_text().splitlines()
+    assert log[0].startswith("$ ")
+    assert log[-4:] == ["Collecting a", *lines[:2], lines[2].strip()]
+
+
+def test_a_silent_installer_is_said_to_be_at_work(
+    empty: Environment, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.packages.runner.SILENCE", 0.1)
+    code = "import time; print('Preparing x', flush=True); time.sleep(1)"
+    tool = Installer(Context(), empty, log_of(empty), heard)
+    tool.run("sglang", "installing requirements", [sys.executable, "-c", code])
+    assert "sglang: still installing requirements, 0 s: Preparing x" in heard.lines
+
+
+def test_on_a_terminal_the_installer_draws_its_own_progress(empty: Environment, tmp_path: Path) -> None:
+    """It gets a terminal, what it draws arrives unchanged, and the log has its lines."""
+    code = f"""if True:
+        import sys; sys.path.insert(0, {str(Path(__file__).parent.parent.parent)!r})
+        from invoke import Context
+        from pathlib import Path
+        from tasks.packages.installer import Installer
+        from tasks.packages.environment import probe
+        quiet = lambda *_: None
+        reporter = type("Terminal", (), {{"command": quiet, "output": quiet, "terminal": lambda self: sys.stdout}})()
+        draw = "import sys; print(sys.stdout.isatty(), '\\033[1mdrawn\\033[0m'); print('------ 1/2', end='')"
+        tool = Installer(Context(), probe(), Path({str(tmp_path / "log")!r}), reporter)
+        tool.run("x", "installing", [sys.executable, "-c", draw])
+    """
+    parts: list[bytes] = []
+
+    def read(fd: int) -> bytes:
+        parts.append(os.read(fd, 1024))
+        return parts[-1]
+
+    (tmp_path / "code.py").write_text(code)
+    with (tmp_path / "seen").open("wb") as seen, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pty.STDOUT_FILENO", seen.fileno())
+        assert pty.spawn([sys.executable, str(tmp_path / "code.py")], read, lambda fd: b"") == 0
+    assert b"True \x1b[1mdrawn\x1b[0m" in b"".join(parts)
+    assert b"------ 1/2" in b"".join(parts)
+    assert (tmp_path / "log").read_text().splitlines()[-1] == "True drawn"
+
+
+def test_a_process_that_outlives_the_installer_is_not_waited_for(empty: Environment, heard: Heard) -> None:
+    tool = Installer(Context(), empty, log_of(empty), heard)
+    tool.run("sglang", "installing", ["sh", "-c", "sleep 600 & echo $!"])
+    os.kill(int(log_of(empty).read_text().split()[-1]), signal.SIGKILL)
+
+
+def test_invokes_own_time_limit_for_commands_holds(empty: Environment, heard: Heard) -> None:
+    tool = Installer(Context(Config(overrides={"timeouts": {"command": 1}})), empty, log_of(empty), heard)
+    with pytest.raises(InstallError, match="did not end within 1 s"):
+        tool.run("sglang", "installing", ["sleep", "600"])
 
 
 def test_an_installation_keeps_the_running_program_working(
@@ -545,19 +796,24 @@ def test_an_installation_keeps_the_running_program_working(
     """What the program itself requires is resolved with the rest: a contradiction is an error, not a broken program."""
     package = make_package("sglang", "1.0", ["flashinfer-cubin<0.4"])
     environment = make_environment("own")
+    (tmp_path / "tools.txt").write_text("flashinfer-cubin>0.5  # why\n")
     code = f"""if True:
         import sys; sys.path.insert(0, {str(Path(__file__).parent.parent.parent)!r})
         from pathlib import Path
-        from tasks.packages.environment import probe
-        from tasks.packages.install import install
-        quiet = lambda *told: None
-        reporter = type("Quiet", (), dict.fromkeys(["event", "warn", "command", "output"], quiet))()
+        from tasks.packages import install, probe
+        from invoke import Context
+        from tasks.models import Settings
+        quiet = lambda *_: None
+        reporter = type("Quiet", (), dict.fromkeys(["event", "warn", "command", "output", "terminal"], quiet))()
         from tasks.packages.package import Package
         from tasks.packages.metadata import read_metadata
         folder = Path({str(package.folder)!r})
         metadata = read_metadata({{"pyproject.toml": (folder / "pyproject.toml").read_bytes()}}, "")
         package = Package("sglang", folder, metadata, "1.0", "sglang", "1" * 40, folder / ".git")
-        (outcome,) = install([package], probe(), tools=["flashinfer-cubin>0.5"], reporter=reporter)
+        settings = Settings(folder, folder, None, 1, 30, "auto", (), None, ())
+        sys.modules["tasks.packages.install"].TOOLS = Path({str(tmp_path / "tools.txt")!r})
+        (outcome,) = install(Context(), [package], probe(), settings=settings, deps=True, reinstall=False,
+                             log=folder.parent / "log", reporter=reporter)
         print(outcome.error.what.splitlines()[0])
     """
     done = subprocess.run([environment.python, "-c", code], capture_output=True, text=True, check=True)
@@ -583,28 +839,13 @@ def test_the_rest_of_a_broken_off_installation_is_no_obstacle(
     assert environment.copies("sglang") == 1
 
 
-def test_ctrl_c_ends_the_installer_and_the_next_run_completes(
-    environment: Environment, make_package: Callable[..., Package], heard: Heard
-) -> None:
-    class Impatient(Heard):
-        def output(self, who: str, line: str) -> None:
-            raise KeyboardInterrupt
-
-    package = make_package("sglang", "1.0", ["torch"])
-    with pytest.raises(KeyboardInterrupt):
-        install([package], environment, reporter=Impatient())
-    assert errors(install([package], environment, reporter=heard)) == []
-    assert_installed(environment, package)
-
-
 RUNNER = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from tasks.packages.environment import probe
-from tasks.packages.install import install
-from tasks.packages.metadata import read_metadata
-from tasks.packages.package import Package
+from invoke import Context
+from tasks.models import Settings
+from tasks.packages import Package, install, probe, read_metadata
 
 def package(folder):
     metadata = read_metadata({"pyproject.toml": (folder / "pyproject.toml").read_bytes()}, "")
@@ -612,10 +853,112 @@ def package(folder):
     module = name.removesuffix("-python")
     return Package(name, folder, metadata, metadata.version, module, "1" * 40, folder / ".git")
 
-say = lambda *told: print(*told, flush=True)
-reporter = type("Loud", (), dict.fromkeys(["event", "warn", "command", "output"], staticmethod(say)))()
-install([package(Path(folder)) for folder in sys.argv[3:]], probe(Path(sys.argv[2])), reporter=reporter)
+say = lambda *words: print(*words, flush=True)
+reporter = type("Loud", (), dict.fromkeys(["event", "warn", "command", "output"], staticmethod(say)))
+reporter.terminal = lambda self: None
+environment = probe(Path(sys.argv[2]))
+directory = environment.prefix.parent
+settings = Settings(directory, directory, None, 1, 30, "pip" if environment.has_pip else "uv", (), None, ())
+install(Context(), [package(Path(folder)) for folder in sys.argv[3:]], environment, settings=settings, deps=True,
+        reinstall=False, log=directory / "runner.log", reporter=reporter())
 """
+
+
+def start(environment: Environment, *packages: Package) -> subprocess.Popen[str]:
+    """Begin an installation in a process of its own, which leads a process group and prints what goes on."""
+    root, folders = str(Path(__file__).parent.parent.parent), [str(package.folder) for package in packages]
+    command = [sys.executable, "-c", RUNNER, root, str(environment.python), *folders]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_ctrl_c_ends_the_installer_with_its_children_and_the_next_run_completes(
+    environment: Environment, make_package: Callable[..., Package], heard: Heard, tmp_path: Path
+) -> None:
+    """Only this program gets the signal, as from another shell; the child ignores it, as some compilers do."""
+    flag = tmp_path / "child"
+    child = (
+        "import os, signal, time; signal.signal(2, signal.SIG_IGN); "
+        f"open({str(flag)!r}, 'w').write(f'{{os.getpid()}} '); time.sleep(600)"
+    )
+    package = make_package("sglang", action=f"import subprocess; subprocess.run([sys.executable, '-c', {child!r}])")
+    process = start(environment, package)
+    until(lambda: flag.exists() and flag.read_text().endswith(" "))
+    process.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in process.communicate()[0]
+    until(lambda: not alive(int(flag.read_text())))
+    package = make_package("sglang", "1.0", ["torch"])
+    assert errors(install([package], environment, reporter=heard)) == []
+    assert_installed(environment, package)
+
+
+def waiting_build(begun: Path, go: Path) -> str:
+    """A build that says that it has begun and waits until it may go on."""
+    return (
+        f"import time; pathlib.Path({str(begun)!r}).touch()\n"
+        f"    while not pathlib.Path({str(go)!r}).exists(): time.sleep(.01)"
+    )
+
+
+class Releasing(Heard):
+    """Lets a waiting build go on as soon as an event is reported."""
+
+    def __init__(self, go: Path) -> None:
+        super().__init__()
+        self.go = go
+
+    def event(self, who: str, message: str) -> None:
+        super().event(who, message)
+        self.go.touch()
+
+
+def test_two_installations_into_one_environment_take_turns_and_the_waiting_one_says_for_what(
+    empty: Environment, make_package: Callable[..., Package], heard: Heard, tmp_path: Path
+) -> None:
+    """The first ends only after the second has said that it waits; its sources are elsewhere."""
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    first = make_package("sglang", action=waiting_build(begun, go), folder=tmp_path / "elsewhere")
+    process = start(empty, first)
+    until(lambda: begun.exists() or process.poll() is not None)
+    assert begun.exists(), process.communicate()
+
+    second, waiting = make_package("flashinfer-python", "0.6.18"), Releasing(go)
+    assert errors(install([second], empty, reporter=waiting)) == []
+    assert f"install: waiting for process {process.pid} (invoke " in waiting.events[0]
+    assert str(empty.prefix) in waiting.events[0]
+    process.communicate()
+    assert_installed(empty, first, second)
+
+
+def test_after_a_kill_the_next_run_waits_for_the_installer_that_is_still_at_work(
+    empty: Environment, make_package: Callable[..., Package], tmp_path: Path
+) -> None:
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    package = make_package("sglang", action=waiting_build(begun, go))
+    process = start(empty, package)
+    until(lambda: begun.exists() or process.poll() is not None)
+    assert begun.exists(), process.communicate()
+    process.kill()
+    process.communicate()
+
+    waiting = Releasing(go)
+    assert errors(install([package], empty, reporter=waiting)) == []
+    assert "waiting for process" in waiting.events[0]
+    assert_installed(empty, package)
 
 
 @pytest.mark.parametrize("lines", [2, 5, 8])
@@ -625,10 +968,7 @@ def test_killed_at_any_moment_the_next_run_completes(
     """The whole process group gets SIGKILL after so many lines have been heard."""
     put(environment, "flashinfer-python==0.3.0")
     both = make_package("sglang", "1.0", ["torch"]), make_package("flashinfer-python", "0.6.18")
-    folders = [str(package.folder) for package in both]
-    root = str(Path(__file__).parent.parent.parent)
-    command = [sys.executable, "-c", RUNNER, root, str(environment.python), *folders]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = start(environment, *both)
     assert process.stdout is not None
     for _ in range(lines):
         process.stdout.readline()

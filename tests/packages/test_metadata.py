@@ -1,6 +1,6 @@
 """A package's metadata is read from its files, without running them; `matching` finds the release that it requires."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -219,6 +219,49 @@ def test_a_version_without_a_tag_names_the_requirement(requirement: str) -> None
     message = str(error.value)
     assert str(Requirement(requirement)) in message and "sglang 0.5.3" in message
     assert "secret" not in message and "host.example" in message
+
+
+DATES = {"v0.1.6": 100.0, "v0.2.0": 200.0, "v0.4.0": 300.0, "v0.6.7": 400.0, "v0.6.17": 500.0}
+
+
+@pytest.mark.parametrize(
+    ("requirement", "committed", "dates", "tag"),
+    [
+        ("flashinfer>=0.1.6", 250, DATES, "v0.2.0"),
+        ("flashinfer>=0.1.6", 300, DATES, "v0.4.0"),
+        ("flashinfer>0.1.6,!=0.2.0", 250, DATES, "v0.4.0"),  # all are younger: the oldest
+        ("flashinfer", 120, DATES, "v0.1.6"),
+        ("flashinfer>=0.1.6", 250, {}, "v0.6.17"),
+        ("flashinfer>=0.1.6", 250, {"v0.6.7": 1.0}, "v0.6.7"),
+        ("flashinfer>=0.2,<0.5", 100, DATES, "v0.4.0"),
+        ("flashinfer~=0.6.7", 100, DATES, "v0.6.17"),
+        ("flashinfer==0.6.17", 100, DATES, "v0.6.17"),
+    ],
+)
+def test_with_a_lower_bound_only_it_is_the_newest_release_when_sglang_was_committed(
+    requirement: str, committed: float, dates: dict[str, float], tag: str
+) -> None:
+    metadata = sglang([requirement])
+    assert matching(metadata, (), TAGS, ENDPOINT, committed=committed, dates=lambda tags: dates) == tag
+
+
+def test_the_times_of_tags_are_asked_for_only_if_there_is_no_upper_bound() -> None:
+    asked: list[list[str]] = []
+
+    def dates(tags: Sequence[str]) -> dict[str, float]:
+        asked.append([*tags])
+        return {}
+
+    matching(sglang(["flashinfer==0.6.17"]), (), TAGS, ENDPOINT, dates=dates)
+    assert asked == []
+    matching(sglang(["flashinfer>=0.6.17"]), (), TAGS, ENDPOINT, dates=dates)
+    assert asked == [["v0.6.17", "v0.6.18rc7"]]
+
+
+def test_an_unknown_release_names_sglangs_version_and_a_command() -> None:
+    with pytest.raises(UsageError, match=r"sglang 0\.5\.23 requires") as error:
+        matching(sglang(["flashinfer==0.6.16"]), (), TAGS, ENDPOINT, version="0.5.23")
+    assert error.value.command == "invoke setup --flashinfer-branch=v0.6.7.post3"
 
 
 def test_no_requirement_or_an_address_is_an_error() -> None:
