@@ -145,7 +145,7 @@ def install_step(run: Run) -> None:
 
 def verify_step(run: Run) -> None:
     """Check everything."""
-    if not run.dry:
+    if not run.dry or run.task == "verify":
         run.verification = verify(run.settings, run.environment, strict=run.options.strict)
 
 
