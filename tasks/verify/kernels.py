@@ -185,7 +185,7 @@ def _run(
 def _problem(result: Result, done: processes.Completed, token: str, silence: float) -> str:
     """What went wrong beside failed tests, empty for nothing."""
     during = f" in {result.running}" if result.running else ""
-    if done.timed_out:
+    if done.ended:
         return f"ended after {silence:g} s without a result{during}"
     if done.status < 0:
         return f"crashed with {signal.Signals(-done.status).name}{during}"

@@ -49,7 +49,7 @@ def ask_driver(environment: Environment, environ: Mapping[str, str]) -> Driver:
     try:
         found = json.loads(asked.output)
     except ValueError:
-        return Driver((), "no answer in 60 s" if asked.timed_out else f"asking it ended with status {asked.status}")
+        return Driver((), "no answer in 60 s" if asked.ended else f"asking it ended with status {asked.status}")
     gpus = tuple((name, memory, tuple(capability)) for name, memory, capability in found["gpus"])
     return Driver(tuple(found["cuda"]), found["error"], gpus)
 
