@@ -172,7 +172,7 @@ def install_step(run: Run) -> None:
 
 def verify_step(run: Run) -> None:
     """Check everything; with --kernels run the reference tests, with --locked compare with the lock file."""
-    if run.dry:
+    if run.dry and run.task != "verify":
         return
     options = run.options
     found = verify(run.settings, run.environment, kernels=bool(options.kernels))
