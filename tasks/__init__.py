@@ -20,6 +20,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import task
 
+from .cli import explain_mistakes
 from .config import DEFAULTS
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _help(*options: str) -> dict[str, str]:
 @task(iterable=["only"], auto_shortflags=False, help=_help("sglang_branch", "flashinfer_branch", "full", "only"))
 def clone(
     c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False,
-    only: Sequence[str] = (), json: bool = False,
+    only: Sequence[str] | None = None, json: bool = False,
 ) -> Sequence[Outcome]:  # fmt: skip
     """Clone the repositories that are missing; existing checkouts stay as they are.
 
@@ -64,9 +65,9 @@ def clone(
 @task(iterable=["only"], auto_shortflags=False, help=_help("sglang_branch", "flashinfer_branch", "full", "only"))
 def update(
     c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False,
-    only: Sequence[str] = (), json: bool = False,
+    only: Sequence[str] | None = None, json: bool = False,
 ) -> Sequence[Outcome]:  # fmt: skip
-    """Update the checkouts to what their REF is on the remote now; local work is never lost.
+    """Update the checkouts to their REF on the remote; local work is never lost.
 
     Returns what was done to each repository. Raises Failed.
     """
@@ -78,7 +79,7 @@ def update(
 
 @task(iterable=["only"], auto_shortflags=False, help=_help("deps", "reinstall", "python", "only"))
 def install(
-    c: Context, deps: bool = True, reinstall: bool = False, python: str = "", only: Sequence[str] = (),
+    c: Context, deps: bool = True, reinstall: bool = False, python: str = "", only: Sequence[str] | None = None,
     json: bool = False,
 ) -> Sequence[Outcome]:  # fmt: skip
     """Install the packages from their checkouts, editable, with what they require.
@@ -93,9 +94,9 @@ def install(
 
 @task(iterable=["only"], auto_shortflags=False, help=_help("strict", "python", "only"))
 def verify(
-    c: Context, strict: bool = False, python: str = "", only: Sequence[str] = (), json: bool = False
+    c: Context, strict: bool = False, python: str = "", only: Sequence[str] | None = None, json: bool = False
 ) -> Verification:
-    """Check everything, offline and without changing anything; exit status 1 if a check fails.
+    """Check everything offline, changing nothing; exit status 1 if a check fails.
 
     Returns what was found. Raises Failed.
     """
@@ -111,9 +112,9 @@ def verify(
 )  # fmt: skip
 def setup(
     c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False, deps: bool = True,
-    reinstall: bool = False, strict: bool = False, python: str = "", only: Sequence[str] = (), json: bool = False,
+    reinstall: bool = False, strict: bool = False, python: str = "", only: Sequence[str] | None = None, json: bool = False,
 ) -> Result:  # fmt: skip
-    """Clone, update, install and verify, in that order: from nothing to a working set-up.
+    """Clone, update, install and verify: from nothing to a working set-up.
 
     Returns what was done and found. Raises Failed.
     """
@@ -137,6 +138,7 @@ def _found(result: Result) -> Verification:
 
 namespace = Collection(clone, update, install, verify, setup)
 namespace.configure({"sources": DEFAULTS})
+explain_mistakes()
 _LATER = {
     "Check": "models", "Failed": "run", "Outcome": "models", "RepositoryState": "models", "Result": "models",
     "SourcesError": "errors", "Verification": "models",

@@ -64,7 +64,7 @@ class Options:
 
     refs: Mapping[str, str] = field(default_factory=dict)
     full: bool = False
-    only: Sequence[str] = ()
+    only: Sequence[str] | None = None
     deps: bool = True
     reinstall: bool = False
     python: str = ""
@@ -200,7 +200,7 @@ def _prepare(c: Context, task: str, options: Options, report: Report) -> Run:
     settings = load(c.config, ROOT)
     refs = {name: check_ref(ref) for name, ref in options.refs.items() if ref}
     known = {each.name for each in settings.repositories}
-    if unknown := [name for name in options.only if name not in known]:
+    if unknown := [name for name in options.only or () if name not in known]:
         raise UsageError(f"unknown repository {unknown[0]} in --only", f"Configured are {', '.join(sorted(known))}.")
     if options.only:
         chosen = tuple(each for each in settings.repositories if each.name in options.only)

@@ -42,7 +42,7 @@ class Sources:
         options = {f"{name}_branch": ref for name, ref in refs.items()}
         self.capture.readouterr()
         try:
-            getattr(tasks, task)(context, full=full, **options)
+            getattr(tasks, task)(context, full=full, only=[*self.repositories], **options)
             status = 0
         except Exit as exit:
             status = exit.code or 0

@@ -10,6 +10,7 @@ from .state import Checkout, read_checkout
 from .update import gitlinks, plan_update, update
 
 __all__ = [
-    "Checkout", "Session", "bring_lfs", "changed_paths", "check_lfs", "check_writable", "clone", "find_checkout", "gitlinks", "plan_clone", "plan_update", "read_checkout", "remote_files",
-    "remove_stale_files", "space_hint", "update",
+    "Checkout", "Session", "bring_lfs", "changed_paths", "check_lfs", "check_writable", "clone", "find_checkout",
+    "gitlinks", "plan_clone", "plan_update", "read_checkout", "remote_files", "remove_stale_files", "space_hint",
+    "update",
 ]  # fmt: skip

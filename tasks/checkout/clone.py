@@ -17,7 +17,7 @@ from .local_work import find_checkout
 from .session import Session
 from .space import cost, in_words
 from .state import Checkout, write_record
-from .switch import check_out, check_out_submodules, set_branch, set_tags
+from .switch import check_out_new, check_out_submodules, set_branch, set_tags
 from .update import check_cost
 
 
@@ -45,7 +45,7 @@ def clone(session: Session, repository: Repository, *, strict: bool = True) -> O
         set_branch(local, target)
         with ThreadPoolExecutor(1) as pool:  # checking out meanwhile saves a fifth of a cold clone
             rest = pool.submit(download.rest, commit, advertised)
-            check_out(commit, fresh=True)
+            check_out_new(commit)
             commit = rest.result()
         set_tags(local, {}, target, advertised)
         check_out_submodules(commit)

@@ -98,9 +98,13 @@ class Download:
         pyproject = read_blob(repository, commit.tree, PYPROJECT) if submodules else ""
         with ThreadPoolExecutor(AT_ONCE) as pool:
             parts = [pool.submit(self._submodule, repository, each, pyproject, 1) for each in submodules]
+            moved = commit.moved
             if not self.full:
-                pool.submit(fetch_tags, repository, tags, advertised.peeled).result()
-            return replace(commit, submodules=tuple(part.result() for part in parts))
+                before = packed_bytes(repository.git_dir)
+                fetch_tags(repository, tags, advertised.peeled)
+                moved += packed_bytes(repository.git_dir) - before
+                Cache(self.cache, repository.url).give(repository.git_dir, _waiting(repository))
+            return replace(commit, submodules=tuple(part.result() for part in parts), moved=moved)
 
     def _fetch(
         self,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import LocalWorkError
@@ -102,6 +103,11 @@ def explain_refusal(repository: LocalRepository, error: OverwriteError) -> Local
 
 def _check_changes(repository: LocalRepository) -> None:
     changes = [line for line in repository.git(*_STATUS).split("\0") if line and not _is_ours(repository, line)]
+    for line in changes:
+        place = repository.path / line.split(" ", 8)[-1]
+        if line[5] == "S" and (git_dir := linked_git_dir(place)):
+            inner = replace(repository, path=place, git_dir=git_dir, who=f"{repository.who}/{place.name}")
+            check_local_work(inner, "", [line.split(" ", 8)[6], read_record(git_dir).commit])
     if not changes:
         return
     path, states = repository.path, [line.split(" ")[1] if line[0] == "1" else "u" for line in changes]

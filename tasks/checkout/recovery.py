@@ -46,11 +46,13 @@ def make_consistent(repository: LocalRepository, old: str, new: str) -> None:
     after = read_tree(repository.path, new)
     paths = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     differ_from_old, differ_from_new = differing(repository, old), differing(repository, new)
-    index = _index(repository)
+    index, skipped = _index(repository)
     entries, restore, remove = list[str](), list[str](), list[str]()
     for path in sorted(paths):
         file = repository.path / path
         exists = os.path.lexists(file)
+        if path in skipped and not exists:  # left out by sparse-checkout patterns
+            continue
         if index.get(path) not in (before.get(path), after.get(path)):
             raise _users(repository, path, staged=True)
         is_new = path not in differ_from_new if path in after else not exists
@@ -75,26 +77,25 @@ def make_consistent(repository: LocalRepository, old: str, new: str) -> None:
         run(repository.path, "update-index", "-z", "--index-info", stdin="".join(f"{each}\0" for each in entries))
 
 
-def differing(repository: LocalRepository, commit: str) -> set[str]:
-    """The paths of the commit whose files are not as it has them; git compares, with an index of its own, so that no
-    flag of the user's index hides anything."""
+def differing(repository: LocalRepository, commit: str, kinds: str = "DMTX") -> set[str]:
+    """The paths of the commit whose files are not as it has them, of these `kinds` (git-diff-files(1)). git compares,
+    with an index of its own, so that no flag of the user's index hides anything."""
     if not commit:
         return set()
     with tempfile.TemporaryDirectory(dir=repository.git_dir, prefix="tmp-index") as directory:
         index = Path(directory) / "index"
-        run(repository.path, "read-tree", "-m", commit, index=index)
+        run(repository.path, "read-tree", commit, index=index)
         run(repository.path, "update-index", "-q", "--refresh", check=False, index=index)
-        return set(
-            run(repository.path, "diff-files", "-z", "--name-only", "--ignore-submodules=all", index=index).split("\0")
-        )
+        options = ("-z", "--name-only", "--ignore-submodules=all", f"--diff-filter={kinds}")
+        return set(filter(None, run(repository.path, "diff-files", *options, index=index).split("\0")))
 
 
-def _index(repository: LocalRepository) -> dict[str, Entry]:
-    lines = (line.split("\t", 1) for line in repository.git("ls-files", "--stage", "-z").split("\0") if line)
-    return {
-        path: Entry(mode, oid if stage == "0" else "")
-        for (mode, oid, stage), path in ((h.split(), p) for h, p in lines)
-    }
+def _index(repository: LocalRepository) -> tuple[dict[str, Entry], set[str]]:
+    """The entries of the index, and the paths of those that git was told to leave out of the working tree."""
+    lines = (line.split("\t", 1) for line in repository.git("ls-files", "-t", "--stage", "-z").split("\0") if line)
+    entries = [(head.split(), path) for head, path in lines]
+    skipped = {path for (flag, *_), path in entries if flag == "S"}
+    return {path: Entry(mode, oid if stage == "0" else "") for (_, mode, oid, stage), path in entries}, skipped
 
 
 def _is_begun(repository: LocalRepository, path: str, after: Mapping[str, Entry]) -> bool:

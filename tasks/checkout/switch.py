@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from ..errors import LocalWorkError
 from ..git import Advertised, GitError, LocalRepository, OverwriteError, Target, linked_git_dir, move_aside, release
@@ -52,31 +55,57 @@ def set_branch(repository: LocalRepository, target: Target) -> None:
         _follow(repository, target.name)
 
 
-def check_out(commit: Commit, *, fresh: bool) -> None:
-    """Check out the commit in its own working tree, without its submodules; the branch of the target moves along.
+def check_out_new(commit: Commit) -> None:
+    """Check out the commit, without its submodules, in a repository where there is nothing to protect."""
+    target = commit.target
+    branch = ("-B", target.name, "--track", f"origin/{target.name}")
+    where = branch if target.kind == "branch" else ("--detach", target.commit)
+    commit.repository.git("checkout", "--progress", *where, doing="checking out")
 
-    Raises OverwriteError where git refuses, having changed nothing, and LocalWorkError where the branch or HEAD was
-    moved meanwhile. In a `fresh` checkout there is nothing to protect.
+
+def check_out(commit: Commit) -> None:
+    """Check out the commit, without its submodules, on a detached HEAD.
+
+    Raises LocalWorkError where git refuses, having changed nothing.
     """
     repository, target = commit.repository, commit.target
     before = read_record(repository.git_dir)
-    if fresh:
-        branch = ("-B", target.name, "--track", f"origin/{target.name}")
-        return _checkout(repository, "checkout", *(branch if target.kind == "branch" else ("--detach", target.commit)))
     set_sparse(repository, commit.directories, before)
     configured = commit.record.configured or before.configured
     write_record(repository.git_dir, replace(before, configured=configured, moving=target.commit))
-    ref = f"refs/heads/{target.name}"
-    old = repository.git("rev-parse", "--quiet", "--verify", ref, check=False) if target.kind == "branch" else ""
+    command = ("switch", "--progress", "--no-overwrite-ignore", "--detach", target.commit)
     try:
-        _checkout(repository, "switch", "--no-overwrite-ignore", "--detach", target.commit)
+        repository.git(*command, doing="checking out")
     except OverwriteError as error:
         write_record(repository.git_dir, before)
         raise explain_refusal(repository, error) from None
-    if target.kind == "branch":
-        _move_branch(repository, target, old)
     if commit.directories is None:
         end_sparse(repository)
+
+
+def rehearse(repository: LocalRepository, commit: str) -> None:
+    """Raise LocalWorkError where git would refuse to check out the commit, for all but ignored files in the way."""
+    with tempfile.TemporaryDirectory(dir=repository.git_dir, prefix="tmp-index") as directory:
+        index = Path(shutil.copy2(repository.git_dir / "index", directory))
+        repository.git("update-index", "-q", "--refresh", check=False, index=index)
+        try:
+            repository.git("read-tree", "-n", "-u", "-m", "HEAD", commit, index=index)
+        except OverwriteError as error:
+            raise explain_refusal(repository, error) from None
+
+
+def move_branch(repository: LocalRepository, target: Target, old: str) -> None:
+    """Move the branch of the target from the commit `old` (empty: create it) to the one that is checked out, and HEAD
+    onto the branch. Raises LocalWorkError where somebody has committed meanwhile; the commit stays where it is."""
+    ref = f"refs/heads/{target.name}"
+    try:
+        repository.git("update-ref", ref, target.commit, old or "0" * len(target.commit))
+        _attach_head(repository, ref, target.commit)
+    except (GitError, FileExistsError):
+        what = f"{repository.who}: a commit was made in {repository.path} while the update ran."
+        raise LocalWorkError(what, "Nothing is lost. Run the same command again.") from None
+    if not old:
+        repository.git("branch", "--quiet", f"--set-upstream-to=origin/{target.name}", target.name)
 
 
 def check_out_submodules(parent: Commit) -> None:
@@ -94,9 +123,12 @@ def check_out_submodules(parent: Commit) -> None:
         paths = [each.repository.path.relative_to(parent.repository.path).as_posix() for each in new]
         command = ("submodule", "--quiet", "update", "--init", "--checkout", "--no-fetch", "--", *paths)
         parent.repository.git(*command)
-    for each in children:
-        if each not in new:
-            check_out(each, fresh=False)
+    moved = [each for each in children if each not in new]
+    for each in moved:
+        check_out(each)
+    if moved:  # one that has a new name gets its entry in the configuration
+        paths = [each.repository.path.relative_to(parent.repository.path).as_posix() for each in moved]
+        parent.repository.git("submodule", "--quiet", "init", "--", *paths)
     for each in parent.submodules:
         check_out_submodules(each)
         write_record(each.repository.git_dir, each.record)
@@ -115,31 +147,12 @@ def remove_submodule(parent: LocalRepository, path: str) -> None:
     repository = replace(parent, path=place, git_dir=git_dir, who=f"{parent.who}/{path}")
     check_local_work(repository, "", [read_record(git_dir).commit])
     others = repository.git("ls-files", "--others", "-z").split("\0")
-    if changed := sorted({*filter(None, others), *(differing(repository, "HEAD") - {""})}):
+    if changed := sorted({*filter(None, others), *differing(repository, "HEAD", "MT")}):
         what = f"{parent.who}: {place} is no submodule in the new commit, and holds work of yours: {changed[0]}."
         raise LocalWorkError(what, command=move_aside(place))
     parent.git("submodule", "--quiet", "deinit", "--", path)
     with suppress(OSError):
         place.rmdir()
-
-
-def _checkout(repository: LocalRepository, *args: str) -> None:
-    """git-checkout(1) or git-switch(1), which ends before it changes anything where it refuses."""
-    verb, *rest = args
-    repository.git(verb, "--progress", *rest, doing="checking out")
-
-
-def _move_branch(repository: LocalRepository, target: Target, old: str) -> None:
-    """Move the branch from `old` (empty: create it), and HEAD onto it. Whoever commits meanwhile keeps the commit."""
-    ref = f"refs/heads/{target.name}"
-    try:
-        repository.git("update-ref", ref, target.commit, old or "0" * len(target.commit))
-        _attach_head(repository, ref, target.commit)
-    except (GitError, FileExistsError):
-        what = f"{repository.who}: a commit was made in {repository.path} while the update ran."
-        raise LocalWorkError(what, "Nothing is lost. Run the same command again.") from None
-    if not old:
-        repository.git("branch", "--quiet", f"--set-upstream-to=origin/{target.name}", target.name)
 
 
 def _attach_head(repository: LocalRepository, ref: str, commit: str) -> None:

@@ -25,7 +25,7 @@ from .recovery import make_consistent
 from .session import Session
 from .space import check_space, cost, in_words
 from .state import Checkout, read_checkout, read_record, write_record
-from .switch import check_out, check_out_submodules, remove_submodule, set_branch, set_tags
+from .switch import check_out, check_out_submodules, move_branch, rehearse, remove_submodule, set_branch, set_tags
 
 
 def update(session: Session, repository: Repository) -> Outcome:
@@ -55,9 +55,11 @@ def update(session: Session, repository: Repository) -> Outcome:
         _check_submodule(submodule)
     check_local_work(local, branch, known)  # again: the user may have worked while that took its time
     _make_room(local, checkout.head, commit)
+    check_out(commit)
     set_tags(local, checkout.now.refs, target, advertised)
     set_branch(local, target)
-    check_out(commit, fresh=False)
+    if branch:
+        move_branch(local, target, checkout.now.branches.get(branch, ""))
     check_out_submodules(commit)
     write_record(local.git_dir, replace(commit.record, configured=repository.branch))
     shown = f"{checkout.record.shown} → {commit.record.shown}"
@@ -166,10 +168,7 @@ def _check_submodule(commit: Commit) -> None:
         known = [read_record(repository.git_dir).commit]
         if head_of(repository.path):
             check_local_work(repository, "", known)
-            try:
-                repository.git("read-tree", "-n", "-u", "-m", "HEAD", commit.target.commit)
-            except OverwriteError as error:
-                raise explain_refusal(repository, error) from None
+            rehearse(repository, commit.target.commit)
         else:
             check_commits(replace(repository, path=repository.git_dir), "", known)
     for each in commit.submodules:

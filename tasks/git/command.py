@@ -62,8 +62,15 @@ def check_version() -> None:
         raise SourcesError(f"git {version[0] if version else 'of unknown version'} is too old.", hint)
 
 
-def run(cwd: Path, *args: str, stdin: str = "", check: bool = True, index: Path | None = None,
-        on_errors: Callable[[bytes], object] | None = None) -> str:  # fmt: skip
+def run(
+    cwd: Path,
+    *args: str,
+    who: str = "",
+    stdin: str = "",
+    check: bool = True,
+    index: Path | None = None,
+    on_errors: Callable[[bytes], object] | None = None,
+) -> str:
     """Run a local git command in `cwd` and return its standard output without the last newline.
 
     Missing objects are not fetched on the way. `index` is used in place of the repository's own (git(1),
@@ -72,7 +79,7 @@ def run(cwd: Path, *args: str, stdin: str = "", check: bool = True, index: Path 
     environment = {"GIT_ALLOW_PROTOCOL": "", **({"GIT_INDEX_FILE": str(index)} if index else {})}
     done = execute(cwd, args, environment, stdin, on_errors=on_errors)
     if done.status and check:
-        raise explain(os.fsdecode(done.errors), cwd.name, str(cwd), cwd)
+        raise explain(os.fsdecode(done.errors), who or cwd.name, str(cwd), cwd)
     return "" if done.status else os.fsdecode(done.output).removesuffix("\n")
 
 

@@ -42,10 +42,10 @@ class LocalRepository:
     url: str
     network: Network
 
-    def git(self, *args: str, stdin: str = "", check: bool = True, doing: str = "") -> str:
+    def git(self, *args: str, stdin: str = "", check: bool = True, index: Path | None = None, doing: str = "") -> str:
         """`command.run` in the working tree; what it is `doing` is reported with git's progress."""
         on_errors = reading(self.network.reporter, self.who, doing) if doing else None
-        return run(self.path, *args, stdin=stdin, check=check, on_errors=on_errors)
+        return run(self.path, *args, who=self.who, stdin=stdin, check=check, index=index, on_errors=on_errors)
 
     def fetch(self, *args: str, doing: str, stdin: str = "", options: tuple[str, ...] = ()) -> None:
         """git-fetch(1) with `args`, retried. Raises what `transfer` raises."""
@@ -123,9 +123,9 @@ def fetch_objects(repository: LocalRepository, target: Target, oids: Iterable[st
 def fetch_tags(repository: LocalRepository, tags: Mapping[str, str], peeled: Mapping[str, str]) -> None:
     """Fetch the objects that tags name (name to object id) without trees, where they are not here. `peeled` are the
     commits of annotated ones."""
-    here = present_commits(repository, peeled.values())
-    wanted = {oid for name, oid in tags.items() if peeled.get(name, oid) not in here}
-    wanted -= present_commits(repository, wanted).keys()
+    options = ("--batch-all-objects", "--batch-check=%(objectname)", "--unordered", "--buffer")
+    here = {*repository.git("cat-file", *options).split()}  # a question about single ones would go to the remote
+    wanted = {oid for name, oid in tags.items() if not {oid, peeled.get(name, oid)} <= here}
     if wanted:
         _fetch_ids(repository, sorted(wanted), "tree:0", "fetching tags")
     close_history(repository, {peeled.get(name, oid) for name, oid in tags.items()})

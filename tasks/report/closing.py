@@ -24,13 +24,20 @@ def closing(result: Result, environ: Mapping[str, str]) -> str:
         subject = "Not ready" if result.task in ("setup", "verify") else f"{result.task} incomplete"
         return f"{subject}{after}. Next: {_remedy(result)}"
     if result.task in ("setup", "verify"):
-        return f"Ready in {seconds}. {_use(result.environment, environ)}"
+        return f"Ready{_warnings(result)} in {seconds}. {_use(result.environment, environ)}"
     following = NEXT.get(result.task)
     return f"{result.task} finished in {seconds}.{f' Next: {following}' if following else ''}"
 
 
 def _each(seconds: Mapping[str, float]) -> str:
     return f" ({', '.join(f'{step} {duration(each)}' for step, each in seconds.items())})" if len(seconds) > 1 else ""
+
+
+def _warnings(result: Result) -> str:
+    checks = result.verification.checks if result.verification else ()
+    warned = [row.warnings for rows in result.steps.values() for row in rows]
+    count = sum(map(len, warned)) + len(result.warnings) + sum(check.status == "warn" for check in checks)
+    return f" with {count} warning{'s' * (count > 1)}" if count else ""
 
 
 def _remedy(result: Result) -> str:

@@ -20,7 +20,7 @@ from .closing import closing
 from .console import Live, Output
 from .document import document
 from .github import annotation, markdown
-from .tables import BAD, cells, check_lines, counted, draw, grouped, repositories
+from .tables import BAD, cells, check_lines, counted, draw, grouped
 from .text import advice, clean, one_line
 
 WIDEST = 32  # columns of a check's name
@@ -139,7 +139,7 @@ class Report:
                 self._checks(result.verification.checks)
             if columns and not self._hidden and not self._json:
                 self._print(("", ""))
-                self._console.print(draw(self._console, columns, self._failed(result)))
+                self._console.print(draw(self._console, columns))
             self._outcome(result)
             if self._json:
                 self._results.out(json.dumps(document(result), indent=2), highlight=False)
@@ -152,9 +152,8 @@ class Report:
 
     def _checks(self, checks: Sequence[Check]) -> None:
         groups = grouped(check for check in checks if not self._hidden or check.status in BAD)
-        width = min(
-            WIDEST, max((len(each.name) for group in groups.values() for each in group if each.detail), default=0)
-        )
+        names = [each.name for group in groups.values() for each in group if each.detail]
+        width = min(WIDEST, max(map(len, names), default=0))
         for group, members in groups.items():
             self._print((f"\n{group}", "bold"))
             for check in members:
@@ -175,9 +174,8 @@ class Report:
         for step, row in rows:
             if error := row.error:
                 what = error.what.removeprefix(f"{row.repository}: ").removeprefix(f"{step}: ")
-                shared.setdefault((step if len(result.steps) > 1 else "", what, error.hint, error.command), []).append(
-                    row.repository
-                )
+                key = (step if len(result.steps) > 1 else "", what, error.hint, error.command)
+                shared.setdefault(key, []).append(row.repository)
         for (step, what, hint, command), names in shared.items():
             self._error(": ".join(filter(None, (", ".join(names), step))), what, hint, command)
         if result.error:
@@ -209,11 +207,6 @@ class Report:
     def _annotate(self, level: str, title: str, *lines: str) -> None:
         message = "\n".join(filter(None, (clean(line).strip() for line in lines)))
         self._print((annotation(level, one_line(title), message), ""), error=True)
-
-    @staticmethod
-    def _failed(result: Result) -> list[bool]:
-        failed = {row.repository for rows in result.steps.values() for row in rows if row.error}
-        return [name in failed for name in repositories(result)]
 
     def _line(self, who: str, message: str, emphasis: str, style: str = "", *, error: bool = False) -> None:
         """Print what happened to `who`, with the time where that is no terminal, below the heading of its step."""

@@ -305,7 +305,7 @@ def test_the_summary_says_what_each_step_did_and_what_a_failure_left_undone() ->
     [
         (succeeded("clone"), "clone finished in 1.2 s. Next: invoke install"),
         (succeeded("install"), "install finished in 1.2 s. Next: invoke verify"),
-        (succeeded("verify"), "Ready in 1.2 s. Next: run your programs with /p/.venv/bin/python"),
+        (succeeded("verify"), "Ready with 1 warning in 1.2 s. Next: run your programs with /p/.venv/bin/python"),
         (replace(succeeded("clone"), exit_status=130, error=SourcesError("Interrupted.")),
          "Interrupted after 1.2 s. Next: invoke clone"),
         (Result("update", 2, error=SourcesError("what")),
@@ -393,7 +393,9 @@ def test_github_gets_annotations_and_one_summary_with_all_that_was_done(tmp_path
         "::error title=a%3A b%2C c::100 %25 | <b>%0A2%0Afix | it%0Arun | it",
     ]
     text = summary.read_text()
-    assert text.startswith("before\n### clone: clone incomplete after 41 s. Next: invoke clone\n")
+    assert text.startswith(
+        "before\n### invoke clone\n\nclone incomplete after 41 s. Next: invoke clone\n\n| repository |"
+    )
     assert "| flashinfer | matching (v0.6.7.post3) | option | 1a2b3c4d5e | 0.6.7.post3 |" in text
     assert "| 52.3 MB | 41 s |" in text
     assert "- warning: attempt 1 of 5 failed: connection reset\n" in text

@@ -1,0 +1,232 @@
+"""Checks of what FlashInfer needs to compile and run kernels: driver, GPUs, CUDA toolkit, compilers, memory, cache.
+
+FlashInfer compiles a kernel at its first use, so an environment that imports well may still run none. Where things are
+looked for follows `flashinfer/jit/cpp_ext.py` and `flashinfer/jit/env.py` of FlashInfer 0.6 and 0.7.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .. import processes
+from ..models import Check
+from ..packages.environment import Environment
+from .machine import GB, JOB, Driver, activated, add_command, ask_driver, available_memory
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOM = 1 * GB  # free bytes that FlashInfer's cache should have
+OLDEST_GPU = (7, 5)  # compute capability
+DEFAULT_HOME = "/usr/local/cuda"
+TRIAL = """#include <cuda_runtime.h>
+#include <cuda_fp8.h>
+#include <cublasLt.h>
+#include <curand_kernel.h>
+__global__ void kernel() {}
+"""  # the parts of the toolkit that FlashInfer's sources include
+FOLLOWING = ("toolkit", "torch", "ninja", "compiler", "headers", "cache", "memory")
+
+
+@dataclass(frozen=True)
+class Toolkit:
+    """The CUDA toolkit that FlashInfer would use, whether it exists or not; `source` is what names it."""
+
+    home: str
+    nvcc: str
+    source: str
+
+
+def check_cuda(environment: Environment, environ: Mapping[str, str], *, needed: bool = False) -> list[Check]:
+    """Check everything that FlashInfer needs to compile kernels for this machine's GPUs, `cuda: driver` and the like.
+
+    `environ` holds the variables that FlashInfer will see. What would stop a compile is a warning, or a failure where
+    kernels are `needed`. Without a GPU every check is a skip. Takes the seconds in which nvcc compiles an empty kernel.
+    """
+    environ = activated(environment, environ)
+    driver = ask_driver(environment, environ)
+    checks = [_driver(driver), _gpus(driver, environ)]
+    if driver.gpus:
+        toolkit = find_toolkit(environ)
+        nvcc = _release(toolkit.nvcc)
+        checks += [
+            _toolkit(toolkit, nvcc, environ),
+            _torch(environment, driver.cuda, nvcc),
+            _ninja(environment, environ),
+            _compiler(toolkit, nvcc, max(of for _, _, of in driver.gpus), environ),
+            _headers(environment),
+            _cache(environ),
+            _memory(environ),
+        ]
+    else:
+        checks += [Check(name, "skip", "no GPU can be used") for name in FOLLOWING]
+    named = [replace(each, name=f"cuda: {each.name}") for each in checks]
+    return [replace(each, status="warn") if each.status == "fail" and not needed else each for each in named]
+
+
+def find_toolkit(environ: Mapping[str, str]) -> Toolkit:
+    """Return the CUDA toolkit that FlashInfer would use: the first of `CUDA_HOME`, `CUDA_PATH`, that of the nvcc on the
+    PATH, and /usr/local/cuda. `FLASHINFER_NVCC` replaces its nvcc."""
+    home, source = DEFAULT_HOME, "the default"
+    if found := shutil.which("nvcc", path=environ["PATH"]):
+        home, source = str(Path(found).parent.parent), "nvcc on the PATH"
+    for name in ("CUDA_PATH", "CUDA_HOME"):
+        home, source = (environ[name], name) if environ.get(name) else (home, source)
+    if own := environ.get("FLASHINFER_NVCC"):
+        return Toolkit(home, shutil.which(own, path=environ["PATH"]) or own, "FLASHINFER_NVCC")
+    return Toolkit(home, f"{home}/bin/nvcc", source)
+
+
+def _release(nvcc: str) -> tuple[int, ...]:
+    """The CUDA version of an nvcc, empty where it cannot be run."""
+    try:
+        found = re.search(rb"release (\d+)\.(\d+)", processes.run([nvcc, "--version"], timeout=60).output)
+    except OSError:
+        return ()
+    return (int(found[1]), int(found[2])) if found else ()
+
+
+def _dotted(version: Sequence[int]) -> str:
+    return ".".join(map(str, version))
+
+
+def _driver(driver: Driver) -> Check:
+    if driver.error and driver.cuda == (0, 0):
+        return Check("driver", "skip", driver.error)
+    if driver.error:
+        hint = "After an update of the driver, restart the machine."
+        return Check("driver", "fail", f"it cannot be used: {driver.error}", hint, "nvidia-smi")
+    return Check("driver", "pass", f"supports CUDA up to {_dotted(driver.cuda)}")
+
+
+def _gpus(driver: Driver, environ: Mapping[str, str]) -> Check:
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    if not driver.gpus:
+        why = "none found" if visible is None else f"none visible; CUDA_VISIBLE_DEVICES is '{visible}'"
+        return Check("gpus", "skip", driver.error or why)
+    each = "; ".join(
+        f"{name}, {memory / GB:.0f} GB, compute capability {_dotted(of)}" for name, memory, of in driver.gpus
+    )
+    if min(of for _, _, of in driver.gpus) < OLDEST_GPU:
+        hint = f"FlashInfer needs {_dotted(OLDEST_GPU)}. Set CUDA_VISIBLE_DEVICES to the numbers of newer GPUs."
+        return Check("gpus", "fail", f"too old: {each}", hint)
+    return Check("gpus", "pass", each)
+
+
+def _toolkit(toolkit: Toolkit, nvcc: tuple[int, ...], environ: Mapping[str, str]) -> Check:
+    if nvcc and Path(toolkit.home).is_dir():
+        return Check("toolkit", "pass", f"{toolkit.nvcc} of CUDA {_dotted(nvcc)} (from {toolkit.source})")
+    what = f"{toolkit.nvcc} cannot be run" if Path(toolkit.home).is_dir() else f"'{toolkit.home}' is not a directory"
+    others = [toolkit.home.strip(":"), find_toolkit({"PATH": environ["PATH"]}).home, DEFAULT_HOME]
+    others += sorted(map(str, Path(DEFAULT_HOME).parent.glob("cuda-*")), reverse=True)
+    works = next((home for home in others if shutil.which(f"{home}/bin/nvcc")), "")
+    fix = f"export CUDA_HOME={shlex.quote(works)}" if works else ""
+    fix = "unset FLASHINFER_NVCC" if toolkit.source == "FLASHINFER_NVCC" and not nvcc else fix
+    hint = "" if fix else "Install the CUDA toolkit of torch's CUDA version and set CUDA_HOME to its directory."
+    return Check("toolkit", "fail", f"{what} (from {toolkit.source})", hint, fix)
+
+
+def _torch(environment: Environment, driver: tuple[int, ...], nvcc: tuple[int, ...]) -> Check:
+    file = next((file for path in environment.paths if (file := path / "torch" / "version.py").is_file()), None)
+    if not file:
+        return Check("torch", "skip", "it is not installed")
+    found = re.search(r"^cuda\b[^=]*=\s*['\"](\d+)\.(\d+)", file.read_text("utf-8", "replace"), re.M)
+    if not found:
+        hint = f"Install a torch that is built for CUDA {driver[0]}."
+        return Check("torch", "fail", "built without CUDA", hint)
+    cuda = (int(found[1]), int(found[2]))
+    if cuda[0] > driver[0]:
+        hint = f"Update the driver, or install a torch that is built for CUDA {driver[0]}."
+        return Check("torch", "fail", f"built for CUDA {_dotted(cuda)}, the driver supports {_dotted(driver)}", hint)
+    if nvcc and nvcc[0] != cuda[0]:
+        hint = f"Set CUDA_HOME to a toolkit of CUDA {cuda[0]}, or install a torch that is built for CUDA {nvcc[0]}."
+        return Check("torch", "fail", f"built for CUDA {_dotted(cuda)}, nvcc is of CUDA {_dotted(nvcc)}", hint)
+    return Check("torch", "pass", f"built for CUDA {_dotted(cuda)}")
+
+
+def _ninja(environment: Environment, environ: Mapping[str, str]) -> Check:
+    if found := shutil.which("ninja", path=environ["PATH"]):
+        return Check("ninja", "pass", found)
+    return Check("ninja", "fail", "not found on the PATH", command=add_command(environment, "ninja"))
+
+
+def _compiler(toolkit: Toolkit, nvcc: tuple[int, ...], gpu: Sequence[int], environ: Mapping[str, str]) -> Check:
+    """Whether nvcc and the C++ compiler build a library from an empty kernel, with FlashInfer's options."""
+    arch, cxx = "sm_" + "".join(map(str, gpu)), shlex.split(environ.get("CXX", "c++"))
+    if not cxx or not shutil.which(cxx[0], path=environ["PATH"]):
+        return Check("compiler", "fail", f"no C++ compiler {shlex.join(cxx)}", "Install g++, or set CXX to a compiler.")
+    if not nvcc:
+        return Check("compiler", "skip", "there is no nvcc")
+    host = ["-ccbin", environ["CC"]] if "CC" in environ else []
+    places = [f"-L{toolkit.home}/{place}" for place in ("lib64", "lib64/stubs")]
+    steps = (
+        [toolkit.nvcc, "-c", "trial.cu", "-o", "trial.o", f"-arch={arch}", "--compiler-options=-fPIC", *host],
+        [*cxx, "-shared", "trial.o", "-o", "trial.so", *places, "-lcudart", "-lcuda"],
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "trial.cu").write_text(TRIAL)
+        for argv in steps:
+            done = processes.run(argv, cwd=Path(folder), env=environ, timeout=300)
+            if done.status:
+                lines = (done.errors + done.output).decode(errors="replace").strip().splitlines() or ["no message"]
+                reason = next((line for line in lines if re.search("error|fatal|cannot find", line)), lines[-1])
+                hint = "Install what is missing of the CUDA toolkit and of g++, or versions that go together."
+                return Check("compiler", "fail", f"{Path(argv[0]).name} cannot build for {arch}: {reason}", hint)
+    return Check("compiler", "pass", f"nvcc and {shutil.which(cxx[0], path=environ['PATH'])} build for {arch}")
+
+
+def _headers(environment: Environment) -> Check:
+    """Whether the directories exist that FlashInfer's pyproject.toml declares as data (setuptools' `package-data`)."""
+    found, data, declared = environment.distribution("flashinfer-python"), None, {"flashinfer.data": ["include/**"]}
+    if found:
+        roots = (found.location,) if found.location else environment.paths
+        data = next((path for root in roots if (path := root / "flashinfer" / "data").is_dir()), None)
+    if not found or not data:
+        return Check("headers", "skip", "FlashInfer is not installed, or is older than 0.2")
+    if found.location:
+        try:
+            read = tomllib.loads((found.location / "pyproject.toml").read_text(encoding="utf-8"))
+            declared = read["tool"]["setuptools"]["package-data"]
+        except (OSError, ValueError, KeyError) as error:
+            return Check("headers", "skip", f"{found.location / 'pyproject.toml'} does not say which it needs: {error}")
+    wanted = [
+        data.joinpath(*package.split(".")[2:], pattern.removesuffix("/**"))
+        for package, patterns in declared.items()
+        for pattern in patterns
+        if package.startswith("flashinfer.data") and pattern.endswith("/**")
+    ]
+    if missing := [str(each) for each in wanted if not each.is_dir() or not any(each.iterdir())]:
+        return Check("headers", "fail", f"missing or empty: {', '.join(missing)}", command="invoke update")
+    return Check("headers", "pass", f"{len(wanted)} directories in {data}")
+
+
+def _cache(environ: Mapping[str, str]) -> Check:
+    variable = "FLASHINFER_WORKSPACE_BASE"
+    cache = Path(environ.get(variable) or Path.home(), ".cache", "flashinfer")
+    there = next(path for path in (cache, *cache.parents) if path.exists())
+    hint = f"Set {variable} to a directory that can be written to and has {ROOM / GB:g} GB free."
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        return Check("cache", "fail", f"{cache} cannot be written to", hint)
+    free = shutil.disk_usage(there).free
+    enough = free >= ROOM
+    return Check("cache", "pass" if enough else "fail", f"{cache}, {free / GB:.1f} GB free", "" if enough else hint)
+
+
+def _memory(environ: Mapping[str, str]) -> Check:
+    given, available = environ.get("MAX_JOBS", ""), available_memory()
+    jobs = int(given) if given.isdigit() else (os.cpu_count() or 1) + 2  # as many as ninja starts by itself
+    detail = f"{available / GB:.0f} GB for {jobs} compile jobs" + (" (MAX_JOBS)" if given.isdigit() else "")
+    if jobs * JOB <= available:
+        return Check("memory", "pass", detail)
+    fix = f"export MAX_JOBS={max(1, available // JOB)}"
+    return Check("memory", "warn", detail, "One job takes 2 to 8 GB; without memory a compile is killed.", fix)
