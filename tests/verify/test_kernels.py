@@ -63,6 +63,8 @@ class Listener:
 
     def output(self, who: str, line: str) -> None: ...
 
+    def terminal(self) -> None: ...
+
 
 @pytest.fixture
 def environment(make_environment: Callable[..., conftest.Environment]) -> Environment:
