@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import Project
 from tests.sources import fingerprint
+from tests.upstream import lfs
 from tests.upstream.host import GitHost
 from tests.upstream.store import Upstream
 from tests.upstream.workshop import BLOB, COOKBOOK, TRACE, blob
@@ -66,22 +67,42 @@ def test_two_lines_set_up_the_whole_workshop(workshop: Callable[[str], Project],
     assert found["trace"]["path"] == str(here.tmp / "flashinfer-trace")
     assert set(found["packages"]) == {"sglang", "flashinfer"}
     (lfs,) = [check for check in found["checks"] if check["name"] == "flashinfer-trace: Git LFS"]
-    assert lfs["status"] == "pass" and lfs["detail"].startswith("0 of 1 files, 1 pointers to ")
+    assert lfs["status"] == "pass" and lfs["detail"].startswith("files: 0, pointers: 1 (to ")
     assert not host.count("/lfs/")
 
 
 @pytest.mark.skipif(not shutil.which("git-lfs"), reason="git-lfs is not installed")
-def test_lfs_true_brings_the_files_and_the_second_run_asks_for_none(
-    workshop: Callable[[str], Project], host: GitHost
+def test_lfs_true_brings_the_files_once_and_again_when_they_changed(
+    workshop: Callable[[str], Project], host: GitHost, upstream: Upstream
 ) -> None:
     here = workshop("here")
     (here.path / "invoke.yaml").write_text("sources: {repositories: {flashinfer-trace: {lfs: true}}}\n")
     out = here.invoke("clone", "--only=flashinfer-trace").out
-    assert "downloading 1 files with Git LFS (" in out
+    assert "downloading 1 file with Git LFS (" in out
     assert (here.tmp / "flashinfer-trace" / BLOB).read_bytes() == blob()
     host.reset()
     here.invoke("update", "--only=flashinfer-trace")
     assert not host.count("/lfs/")
+    assert here.git("flashinfer-trace", "status", "--porcelain") == ""
+    upstream.add_commit(TRACE, files={BLOB: lfs.store(upstream.path(TRACE), b"newer")})
+    here.invoke("update", "--only=flashinfer-trace")
+    assert (here.tmp / "flashinfer-trace" / BLOB).read_bytes() == b"newer"
+
+
+@pytest.mark.skipif(not shutil.which("git-lfs"), reason="git-lfs is not installed")
+def test_files_that_a_user_pulled_stay_until_an_update_replaces_them_by_pointers(
+    workshop: Callable[[str], Project], upstream: Upstream
+) -> None:
+    here = workshop("here")
+    other = "blob/other.safetensors"
+    upstream.add_commit(TRACE, files={other: lfs.store(upstream.path(TRACE), b"other")})
+    here.invoke("clone", "--only=flashinfer-trace")
+    here.git("flashinfer-trace", "lfs", "install", "--local")
+    here.git("flashinfer-trace", "lfs", "pull")
+    upstream.add_commit(TRACE, files={BLOB: lfs.store(upstream.path(TRACE), b"newer")})
+    here.invoke("update", "--only=flashinfer-trace")
+    assert (here.tmp / "flashinfer-trace" / other).read_bytes() == b"other"
+    assert b"git-lfs" in (here.tmp / "flashinfer-trace" / BLOB).read_bytes()
     assert here.git("flashinfer-trace", "status", "--porcelain") == ""
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ from ..models import Check, Network, Repository, Status
 LONGEST_POINTER = 1024  # bytes, by the specification
 _POINTER = re.compile(rb"version https?://\S+/spec/v1\n(?:.*\n)*?oid sha256:([0-9a-f]{64})\nsize ([0-9]{1,18})\n")
 _ALL = ("-c", "lfs.fetchinclude=", "-c", "lfs.fetchexclude=", "-c", "lfs.forceprogress=true")
+
+_INSTALL = {"brew": "brew install git-lfs", "apt-get": "sudo apt-get install git-lfs"}
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,10 @@ def bring_lfs(repository: Repository, network: Network) -> int:
         return 0
     if not shutil.which("git-lfs"):
         hint = "It is the package git-lfs on Debian and Ubuntu (apt-get) and on macOS (brew)."
-        command = "brew install git-lfs" if sys.platform == "darwin" else "sudo apt-get install git-lfs"
+        command = next((words for tool, words in _INSTALL.items() if shutil.which(tool)), "")
         raise SourcesError(f"{who}: `lfs: true` needs git-lfs, which was not found on the PATH.", hint, command)
-    network.reporter.event(who, f"downloading {lfs.pointers} files with Git LFS ({decimal(lfs.missing)})")
+    files = "1 file" if lfs.pointers == 1 else f"{lfs.pointers} files"
+    network.reporter.event(who, f"downloading {files} with Git LFS ({decimal(lfs.missing)})")
     run(path, "lfs", "install", "--local", "--skip-repo")  # else `git lfs pull` does nothing
     pull = "alias.pull-lfs=!git lfs pull >&2"  # where progress is read
     transfer(path, *_ALL, "-c", pull, "pull-lfs", who=who, doing="downloading LFS files", network=network)
@@ -70,9 +72,9 @@ def check_lfs(repository: Repository) -> Check | None:
     lfs = read_lfs(repository.path)
     if not lfs.total:
         return None
-    detail, hint, command = f"{lfs.total - lfs.pointers} of {lfs.total} files", "", ""
+    detail, hint, command = f"files: {lfs.total - lfs.pointers}, pointers: {lfs.pointers}", "", ""
     if lfs.pointers:
-        detail += f", {lfs.pointers} pointers to {decimal(lfs.size)} ({decimal(lfs.missing)} to download)"
+        detail += f" (to {decimal(lfs.size)}, of which {decimal(lfs.missing)} are not downloaded)"
         hint = "Set `lfs: true` for it and update, or let git-lfs download them once:"
         git = f"git -C {shlex.quote(str(repository.path))} lfs"
         command = f"{git} install --local --skip-repo && {git} pull"

@@ -45,10 +45,13 @@ def make_lock(
     environment, NetworkError, InstallError.
     """
     found = required(packages, environment)
-    obstacles = [*obstacles, *_obstacles(packages, found, environment)]
+    missing = [each for each in packages if not each.is_checkout(environment.distribution(each.name))]
+    obstacles = [*obstacles, *(f"{each.name} is not installed from {each.folder}" for each in missing)]
+    obstacles += _not_from_index(found, environment)
     if obstacles:
         hint = "Commit and push what is changed; install from a package index what comes from elsewhere."
-        raise LocalWorkError(f"This set-up cannot be reproduced: {'; '.join(obstacles)}.", hint)
+        command = "invoke install" if missing else ""
+        raise LocalWorkError(f"This set-up cannot be reproduced: {'; '.join(obstacles)}.", hint, command)
     tool = find_installer(c, "uv", environment, indexes=settings.indexes, log=log, reporter=reporter)
     pins = "".join(f"{name}=={one.version}\n" for name, one in sorted(found.items()))
     argv = [tool.uv, "pip", "compile", "--quiet", "--no-deps", "--no-header", "--format=pylock.toml",
@@ -142,13 +145,8 @@ def required(packages: Sequence[Package], environment: Environment) -> dict[str,
     return found
 
 
-def _obstacles(
-    packages: Sequence[Package], found: Mapping[str, Distribution], environment: Environment
-) -> Iterator[str]:
-    """What of the environment no package index can bring again."""
-    for package in packages:
-        if not package.is_checkout(environment.distribution(package.name)):
-            yield f"{package.name} is not installed from {package.folder}"
+def _not_from_index(found: Mapping[str, Distribution], environment: Environment) -> Iterator[str]:
+    """What of the environment no package index can provide again."""
     for name, one in sorted(found.items()):
         search = importlib.metadata.Distribution.discover(name=name, path=[str(path) for path in environment.paths])
         if one.broken:

@@ -51,6 +51,8 @@ class Heard:
 
     def output(self, *_: object) -> None: ...
 
+    def terminal(self) -> None: ...
+
 
 def network(heard: Heard | None = None) -> Network:
     return Network(attempts=2, stall=10, reporter=heard or Heard())
@@ -117,7 +119,11 @@ def test_a_checkout_has_pointers_though_git_lfs_is_missing_and_configured(
     assert changed_once_touched(repository.path) == ""
     with pytest.raises(SourcesError, match="needs git-lfs") as raised:
         bring_lfs(repository, network())
-    assert raised.value.command.endswith("install git-lfs")
+    assert "Debian" in raised.value.hint and raised.value.command == ""
+    (configured / "bin/apt-get").symlink_to("/bin/false")
+    with pytest.raises(SourcesError) as raised:
+        bring_lfs(repository, network())
+    assert raised.value.command == "sudo apt-get install git-lfs"
 
 
 @needs_lfs
@@ -197,13 +203,13 @@ def test_verify_counts_pointers_and_files_and_names_the_command(blobs: GitHost, 
     repository = clone(blobs, home / "tmp/blobs")
     check = check_lfs(repository)
     assert check and (check.name, check.status) == ("blobs: Git LFS", "pass")
-    assert check.detail == "0 of 3 files, 3 pointers to 6.0 kB (6.0 kB to download)"
+    assert check.detail == "files: 0, pointers: 3 (to 6.0 kB, of which 6.0 kB are not downloaded)"
     asked = check_lfs(replace(repository, lfs=True))
     assert asked and asked.status == "fail"
     if shutil.which("git-lfs"):
         subprocess.run(check.command, shell=True, check=True)
         done = check_lfs(replace(repository, lfs=True))
-        assert done and (done.status, done.detail, done.command) == ("pass", "3 of 3 files", "")
+        assert done and (done.status, done.detail, done.command) == ("pass", "files: 3, pointers: 0", "")
 
 
 def test_a_repository_without_lfs_has_no_such_check(blobs: GitHost, home: Path) -> None:

@@ -274,8 +274,9 @@ def test_what_cannot_be_reproduced_is_refused_and_named(here: Place, wheels: Pat
         f"beta is installed from {beta}; gamma is installed from {third.folder.as_uri()}."
     )
     here.uv("uninstall", "-q", "sglang")
-    with pytest.raises(LocalWorkError, match=f"sglang is not installed from {here.packages[0].folder}"):
+    with pytest.raises(LocalWorkError, match=f"sglang is not installed from {here.packages[0].folder}") as raised:
         here.lock()
+    assert raised.value.command == "invoke install"
 
 
 def test_versions_that_the_index_no_longer_has_are_named(here: Place, wheels: Path) -> None:
