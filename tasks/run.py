@@ -38,8 +38,8 @@ from .cli import as_called
 from .config import load
 from .errors import DiskError, Interrupted, LocalWorkError, SourcesError, UsageError
 from .git import Advertised, DiskFullError, check_version, write_atomic
-from .models import EnvironmentState, Outcome, Repository, Result, Settings, Verification
-from .names import MATCHING, check_ref
+from .models import EnvironmentState, Outcome, RefSource, Repository, Result, Settings, Verification
+from .names import LATEST, MATCHING, check_ref
 from .packages import (
     LOCK,
     Environment,
@@ -308,6 +308,7 @@ def _complete(result: Result, run: Run | None, report: Report) -> Result:
         seconds=report.seconds,
         warnings=report.take_warnings(),
         verification=run.verification,
+        dry=run.dry,
     )
 
 
@@ -320,7 +321,7 @@ def _each(run: Run, step: str, repositories: Sequence[Repository], task: Callabl
     its REF is `matching`, as that is what the checked-out SGLang requires."""
     session, done = run.session, dict[str, Outcome]()
     session.ask([each for each in repositories if not (step == "clone" and each.path.exists())])
-    last = [each for each in repositories if each.name == "flashinfer" and _ref(run, each) == MATCHING]
+    last = [each for each in repositories if each.name == "flashinfer" and _ref(run, each)[0] == MATCHING]
     for wave in ([each for each in repositories if each not in last], last):
         session = replace(session, matching=lambda advertised: _matching(run, advertised, last[0]))
         with ThreadPoolExecutor(max(1, len(wave))) as pool:
@@ -334,26 +335,32 @@ def _each(run: Run, step: str, repositories: Sequence[Repository], task: Callabl
 
 
 def _guarded(run: Run, session: Session, repository: Repository, task: Callable[..., Outcome]) -> Outcome:
-    started, before = time.monotonic(), _version(repository)
+    started, (before, before_ref, _) = time.monotonic(), _known(repository)
     try:
         outcome = task(session, repository)
         if repository.lfs and not run.dry:
             outcome = replace(outcome, moved=outcome.moved + bring_lfs(repository, session.network))
-        version = _version(repository)
-        outcome = replace(outcome, version=version, before_version=before if before != version else "")
+        version, _, name = _known(repository)
+        outcome = replace(
+            outcome, version=version, before_version=before if before != version else "",
+            before_ref=before_ref if before_ref != outcome.ref else "",
+            resolved=name if outcome.ref in (LATEST, MATCHING) and not run.dry else "",
+        )  # fmt: skip
     except (SourcesError, OSError) as caught:
         error = caught if isinstance(caught, SourcesError) else _disk_error(repository.name, caught, run.settings)
         if isinstance(error, DiskFullError):
             error.hint = space_hint(run.settings)
         action = "skipped (local changes)" if isinstance(error, LocalWorkError) else "failed"
-        outcome = Outcome(repository.name, action, _ref(run, repository), error=error)
+        ref, source = _ref(run, repository)
+        outcome = Outcome(repository.name, action, ref, ref_source=source, error=error)
     return replace(outcome, seconds=time.monotonic() - started)
 
 
-def _ref(run: Run, repository: Repository) -> str:
+def _ref(run: Run, repository: Repository) -> tuple[str, RefSource]:
+    checkout = None
     with suppress(SourcesError):
-        return run.session.ref(repository, find_checkout(repository))[0]
-    return run.session.refs.get(repository.name, repository.branch)
+        checkout = find_checkout(repository)
+    return run.session.ref(repository, checkout)
 
 
 def _matching(run: Run, advertised: Advertised, flashinfer: Repository) -> str:
@@ -389,11 +396,14 @@ def _package(repository: Repository) -> Package:
     return Package.of(Source(repository, checkout.head, checkout.tags))
 
 
-def _version(repository: Repository) -> str:
+def _known(repository: Repository) -> tuple[str, str, str]:
+    """The version of the checkout, its REF and what that leads to, as far as they are known."""
+    version, ref, name = "", "", ""
     with suppress(SourcesError, OSError):
         if checkout := find_checkout(repository):
-            return Source(repository, checkout.head, checkout.tags).version
-    return ""
+            ref, name = checkout.record.ref, checkout.record.name
+            version = Source(repository, checkout.head, checkout.tags).version
+    return version, ref, name
 
 
 def _installs(run: Run, name: str) -> bool:
