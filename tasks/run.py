@@ -38,8 +38,8 @@ from .cli import as_called
 from .config import load
 from .errors import DiskError, Interrupted, LocalWorkError, SourcesError, UsageError
 from .git import Advertised, DiskFullError, check_version, write_atomic
-from .models import EnvironmentState, Outcome, RefSource, Repository, Result, Settings, Verification
-from .names import LATEST, MATCHING, check_ref
+from .models import EnvironmentState, Outcome, Repository, Result, Settings, Verification
+from .names import MATCHING, check_ref
 from .packages import (
     LOCK,
     Environment,
@@ -264,7 +264,7 @@ def _prepare(c: Context, task: str, options: Options, report: Report) -> Run:
         settings, refs = _locked(settings, read_lock(ROOT / LOCK))
     check_version()
     processes.start()
-    return Run(c, task, options, settings, report, Session(settings, report, refs, options.full))
+    return Run(c, task, options, settings, report, Session(settings, report, refs, options.full, version=_version))
 
 
 def _locked(settings: Settings, lock: Lock) -> tuple[Settings, dict[str, str]]:
@@ -321,7 +321,7 @@ def _each(run: Run, step: str, repositories: Sequence[Repository], task: Callabl
     its REF is `matching`, as that is what the checked-out SGLang requires."""
     session, done = run.session, dict[str, Outcome]()
     session.ask([each for each in repositories if not (step == "clone" and each.path.exists())])
-    last = [each for each in repositories if each.name == "flashinfer" and _ref(run, each)[0] == MATCHING]
+    last = [each for each in repositories if each.name == "flashinfer" and session.ref(each)[0] == MATCHING]
     for wave in ([each for each in repositories if each not in last], last):
         session = replace(session, matching=lambda advertised: _matching(run, advertised, last[0]))
         with ThreadPoolExecutor(max(1, len(wave))) as pool:
@@ -335,32 +335,19 @@ def _each(run: Run, step: str, repositories: Sequence[Repository], task: Callabl
 
 
 def _guarded(run: Run, session: Session, repository: Repository, task: Callable[..., Outcome]) -> Outcome:
-    started, (before, before_ref, _) = time.monotonic(), _known(repository)
+    started = time.monotonic()
     try:
         outcome = task(session, repository)
         if repository.lfs and not run.dry:
             outcome = replace(outcome, moved=outcome.moved + bring_lfs(repository, session.network))
-        version, _, name = _known(repository)
-        outcome = replace(
-            outcome, version=version, before_version=before if before != version else "",
-            before_ref=before_ref if before_ref != outcome.ref else "",
-            resolved=name if outcome.ref in (LATEST, MATCHING) and not run.dry else "",
-        )  # fmt: skip
     except (SourcesError, OSError) as caught:
         error = caught if isinstance(caught, SourcesError) else _disk_error(repository.name, caught, run.settings)
         if isinstance(error, DiskFullError):
             error.hint = space_hint(run.settings)
         action = "skipped (local changes)" if isinstance(error, LocalWorkError) else "failed"
-        ref, source = _ref(run, repository)
+        ref, source = session.ref(repository)
         outcome = Outcome(repository.name, action, ref, ref_source=source, error=error)
     return replace(outcome, seconds=time.monotonic() - started)
-
-
-def _ref(run: Run, repository: Repository) -> tuple[str, RefSource]:
-    checkout = None
-    with suppress(SourcesError):
-        checkout = find_checkout(repository)
-    return run.session.ref(repository, checkout)
 
 
 def _matching(run: Run, advertised: Advertised, flashinfer: Repository) -> str:
@@ -369,7 +356,7 @@ def _matching(run: Run, advertised: Advertised, flashinfer: Repository) -> str:
     if sglang is None:
         raise UsageError("`matching` needs SGLang, which is not configured.", "Name a release of FlashInfer.")
     checkout, session = find_checkout(sglang), run.session
-    target = session.target(sglang, session.ref(sglang, checkout)[0]) if run.dry else None
+    target = session.target(sglang, session.ref(sglang)[0]) if run.dry else None
     if target and (not checkout or checkout.head != target.commit):
         files, committed = remote_files(session, sglang, target, METADATA_FILES)
         metadata, version = read_metadata(files, "python"), ""
@@ -396,14 +383,10 @@ def _package(repository: Repository) -> Package:
     return Package.of(Source(repository, checkout.head, checkout.tags))
 
 
-def _known(repository: Repository) -> tuple[str, str, str]:
-    """The version of the checkout, its REF and what that leads to, as far as they are known."""
-    version, ref, name = "", "", ""
+def _version(checkout: Checkout) -> str:
     with suppress(SourcesError, OSError):
-        if checkout := find_checkout(repository):
-            ref, name = checkout.record.ref, checkout.record.name
-            version = Source(repository, checkout.head, checkout.tags).version
-    return version, ref, name
+        return Source(checkout.repository, checkout.head, checkout.tags).version
+    return ""
 
 
 def _installs(run: Run, name: str) -> bool:

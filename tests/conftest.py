@@ -131,8 +131,7 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that shares the project's installed dependencies, and pip in `pip/`, with any environment."""
     folder = tmp_path_factory.mktemp("tools")
-    requirements = (ROOT / "tasks/requirements.txt").read_text().splitlines()
-    dependencies = [line.partition(" #")[0].strip() for line in requirements if not line.startswith("#")]
+    dependencies = wheels.requirements(ROOT / "tasks/requirements.txt")
     for place, wanted in {folder: dependencies, folder / "pip": ["pip"]}.items():
         place.mkdir(exist_ok=True)
         for distribution in wheels.closure(wanted).values():

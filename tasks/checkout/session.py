@@ -27,7 +27,7 @@ from ..git import (
 )
 from ..models import Network, RefSource, Reporter, Repository, Settings
 from ..names import MATCHING, redact
-from .state import Checkout
+from .state import Checkout, kept_ref, read_record
 
 
 def _no_matching(advertised: Advertised) -> str:
@@ -37,13 +37,15 @@ def _no_matching(advertised: Advertised) -> str:
 @dataclass(frozen=True)
 class Session:
     """`refs` are the REFs given as options, by repository name. `matching` names the tag of FlashInfer that SGLang
-    requires, among what FlashInfer's remote advertises. A remote is asked once in a session."""
+    requires, among what FlashInfer's remote advertises, and `version` that of a checkout's package. A remote is asked
+    once in a session."""
 
     settings: Settings
     reporter: Reporter
     refs: Mapping[str, str] = field(default_factory=dict)
     full: bool = False
     matching: Callable[[Advertised], str] = _no_matching
+    version: Callable[[Checkout], str] = lambda checkout: ""
     _answers: dict[str, Future[Advertised]] = field(default_factory=dict)
 
     @property
@@ -51,11 +53,11 @@ class Session:
         """How network operations are made."""
         return Network(self.settings.attempts, self.settings.stall, self.reporter)
 
-    def ref(self, repository: Repository, checkout: Checkout | None) -> tuple[str, RefSource]:
+    def ref(self, repository: Repository) -> tuple[str, RefSource]:
         """The REF in use and where it comes from: the option, else this checkout, else the configuration."""
         if given := self.refs.get(repository.name):
             return given, "option"
-        return checkout.ref if checkout else (repository.branch, "configuration")
+        return kept_ref(repository, read_record(repository.path / ".git"))
 
     def ask(self, repositories: Sequence[Repository]) -> None:
         """Begin to ask the remotes, all at once; `advertised` waits for the answers."""

@@ -19,6 +19,8 @@ from ..models import Outcome, Reporter, Settings
 from .environment import Environment, read_direct_url
 from .environment_lock import exclusive
 from .installer import WHO, Installer, editable, find_installer
+from .layouts import COMPANIONS
+from .matching import FLASHINFER
 from .package import Package, names
 from .preflight import BESIDE_TORCH, check
 from .requirements import admits, applying
@@ -38,18 +40,23 @@ def install(
     If nothing is to be done, nothing is started or written; with Invoke's --dry neither.
     """
     began = time.monotonic()
-    stale = _stale(packages, environment, deps, reinstall)
+    ours = _ours(packages, environment, settings)
+
+    def find_stale() -> list[Package]:
+        return [package for package in packages if reinstall or not package.is_current(environment, deps, ours)]
+
+    stale = find_stale()
     before = {package.name: environment.distribution(package.name) for package in packages}
     work = None
     if stale and not c.config.run.dry:
         check(packages, stale, environment, deps)
         with exclusive(environment.prefix, reporter):
-            stale = _stale(packages, environment, deps, reinstall)  # another run may have installed them meanwhile
+            stale = find_stale()  # another run may have installed them meanwhile
             if stale:
                 tool = find_installer(
                     c, settings.installer, environment, indexes=settings.indexes, log=log, reporter=reporter
                 )
-                work = _Work(tool, packages, deps)
+                work = _Work(tool, packages, deps, ours)
                 work.do(stale)
     outcomes = []
     for package in packages:
@@ -66,19 +73,25 @@ def install(
     return outcomes
 
 
-def _stale(packages: Sequence[Package], environment: Environment, deps: bool, reinstall: bool) -> list[Package]:
-    ours = names(packages)
-    return [package for package in packages if reinstall or not package.is_current(environment, deps, ours)]
+def _ours(packages: Sequence[Package], environment: Environment, settings: Settings) -> set[str]:
+    """The distributions that never come from an index: those of the packages, and FlashInfer's if its checkout is or
+    will be installed, though it is not among them."""
+    configured = any(each.name == "flashinfer" and each.install for each in settings.repositories)
+    installed = [found for name in FLASHINFER if (found := environment.distribution(name))]
+    held = configured or any(found.editable for found in installed)
+    return names(packages) | ({*FLASHINFER, *COMPANIONS} if held else set())
 
 
 @dataclass
 class _Work:
-    """One run of an installer over `packages`. `requires` is what trial builds declare; `errors` are
+    """One run of an installer over `packages`. `ours` are the distributions that no index provides,
+    `requires` is what trial builds declare, `errors` are
     what packages failed with, by their names."""
 
     tool: Installer
     packages: Sequence[Package]
     deps: bool
+    ours: set[str]
     requires: dict[str, Sequence[str | Requirement]] = field(default_factory=dict)
     errors: dict[str, SourcesError] = field(default_factory=dict)
 
@@ -157,8 +170,7 @@ class _Work:
         """
         if not self.deps or all(package.name in self.errors for package in self.packages):
             return
-        ours = names(self.packages)
-        lines = [str(one) for one in self._requirements(late) if _name(one) not in ours]
+        lines = [str(one) for one in self._requirements(late) if _name(one) not in self.ours]
         lines += BESIDE_TORCH if late else ()
         lines += _tools() if self.tool.environment.current else ()
         file = self.tool.log.with_suffix(".requirements.txt")  # it stays, for the command to be repeated by hand

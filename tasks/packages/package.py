@@ -31,8 +31,7 @@ HOOKS = ("BUILD_NVEP", "BUILD_NIXL_EP", "BUILD_NCCL_EP", "FLASHINFER_BUILD_NO_PI
 class Package:
     """What gets installed: `folder` holds its pyproject.toml or setup.py, `version` is the checkout's (empty: unknown).
 
-    In `git_dir` is recorded what of it was installed where. `companions` must have the package's version. `held` are
-    distributions that are not taken from an index, because a checkout that is not there yet will bring them.
+    In `git_dir` is recorded what of it was installed where. `companions` must have the package's version.
     """
 
     repository: str
@@ -44,7 +43,6 @@ class Package:
     git_dir: Path
     extras: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
-    held: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, source: Source) -> Package:
@@ -143,7 +141,7 @@ class Package:
 
 def names(packages: Sequence[Package]) -> set[str]:
     """The distributions that come with these packages and from nowhere else."""
-    return {n for one in packages for n in (one.name, *one.aliases, *one.companions, *one.held)}
+    return {n for one in packages for n in (one.name, *one.aliases, *one.companions)}
 
 
 def _stamps(package: Package) -> dict[str, Any]:

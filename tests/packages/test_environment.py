@@ -128,8 +128,8 @@ def test_a_damaged_direct_url_makes_it_not_editable(environment: Environment, te
 
 def test_a_direct_url_that_is_no_text_or_no_path_is_damaged(environment: Environment) -> None:
     info = put(environment, "sglang", "0.5.3")
-    for content in (b"\xff\xfe", b'{"url": "file:///a%00b", "dir_info": {}}', b'{"url": "file:///%ff", "dir_info": {}}'):
-        (info / "direct_url.json").write_bytes(content)
+    for path in (b"a%00b", b"%ff", b"\xff"):
+        (info / "direct_url.json").write_bytes(b'{"url": "file:///' + path + b'", "dir_info": {}}')
         found = environment.distribution("sglang")
         assert found is not None
         assert "direct_url.json" in found.broken
@@ -144,7 +144,9 @@ def test_metadata_that_is_no_text_and_a_file_in_its_place_are_called_broken(envi
         assert "damaged" in found.broken
 
 
-def test_a_program_whose_child_keeps_the_output_open_is_not_waited_for(environment: Environment, tmp_path: Path) -> None:
+def test_a_program_whose_child_keeps_the_output_open_is_not_waited_for(
+    environment: Environment, tmp_path: Path
+) -> None:
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nsleep 600 & echo $! > {tmp_path}/pid\nexec {environment.python} "$@"\n')
     python.chmod(0o755)

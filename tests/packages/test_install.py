@@ -12,10 +12,13 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 import venv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -551,6 +554,62 @@ def test_companions_that_are_not_to_be_had_in_that_version_are_removed(
     assert all("compiles or downloads kernels at first use" in warning for warning in heard.warnings)
 
 
+def test_an_editable_flashinfer_stays_when_sglang_alone_is_installed(
+    empty: Environment, make_package: Callable[..., Package], heard: Heard
+) -> None:
+    flashinfer = make_package("flashinfer-python", "0.6.18")
+    assert errors(install([flashinfer], empty, reporter=heard)) == []
+    sglang = make_package("sglang", "1.0", ["flashinfer_python==0.3.0"])
+    assert errors(install([sglang], empty, reporter=heard)) == []
+    assert_installed(empty, sglang, flashinfer)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[str]:
+    """The URL of a package index (PEP 503) that has flashinfer-cubin 0.7.0 and nothing else."""
+    project = tmp_path / "index/flashinfer-cubin"
+    project.mkdir(parents=True)
+    wheel = write_wheel(project, "flashinfer-cubin", "0.7.0", {"flashinfer_cubin/__init__.py": ""})
+    (project / "index.html").write_text(f'<!DOCTYPE html><a href="{wheel.name}">{wheel.name}</a>')
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "index"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_companion_that_only_an_additional_index_has_comes_from_there(
+    environment: Environment, make_package: Callable[..., Package], heard: Heard, tmp_path: Path, index: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name in ("PIP_NO_INDEX", "UV_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "nothing").mkdir()
+    for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"):
+        monkeypatch.setenv(name, (tmp_path / "nothing").as_uri())
+    both = (
+        make_package("sglang", "1.0", ["flashinfer_python==0.7.0", "flashinfer_cubin==0.7.0", "torch"]),
+        make_package("flashinfer-python", "0.7.0"),
+    )
+    assert errors(install(both, environment, indexes=(index,), reporter=heard)) == []
+    assert version_of(environment, "flashinfer-cubin") == "0.7.0"
+    assert heard.warnings == []
+
+
+def test_a_pinned_companion_that_no_index_has_stops_nothing_else(
+    environment: Environment, make_package: Callable[..., Package], heard: Heard
+) -> None:
+    both = (
+        make_package("sglang", "1.0", ["flashinfer_python==0.7.0", "flashinfer_cubin==0.7.0", "torch"]),
+        make_package("flashinfer-python", "0.7.0"),
+    )
+    assert errors(install(both, environment, reporter=heard)) == []
+    assert version_of(environment, "torch") == "2.9.1"
+    assert_installed(environment, *both)
+    (warning,) = heard.warnings
+    assert warning.startswith("flashinfer-python: flashinfer-cubin not installed: 0.7.0")
+
+
 def test_a_dependency_that_wants_another_flashinfer_does_not_get_it(
     environment: Environment,
     make_package: Callable[..., Package],
@@ -758,7 +817,7 @@ def test_on_a_terminal_the_installer_draws_its_own_progress(empty: Environment, 
         from tasks.packages.installer import Installer
         from tasks.packages.environment import probe
         quiet = lambda *_: None
-        reporter = type("Terminal", (), {{"command": quiet, "output": quiet, "terminal": lambda self: sys.stdout}})()
+        reporter = type("Terminal", (), {{"command": quiet, "event": quiet, "terminal": lambda self: sys.stdout}})()
         draw = "import sys; print(sys.stdout.isatty(), '\\033[1mdrawn\\033[0m'); print('------ 1/2', end='')"
         tool = Installer(Context(), probe(), Path({str(tmp_path / "log")!r}), reporter)
         tool.run("x", "installing", [sys.executable, "-c", draw])
