@@ -105,7 +105,7 @@ def verify(
     c: Context, strict: bool = False, kernels: bool = False, kernel: Sequence[str] | None = None, junit: str = "",
     locked: bool = False, python: str = "", only: Sequence[str] | None = None, json: bool = False,
 ) -> Verification:  # fmt: skip
-    """Check everything, offline and without changing anything; exit status 1 if a check fails.
+    """Check everything offline, changing nothing; exit status 1 if a check fails.
 
     Returns what was found. Raises Failed.
     """
@@ -128,7 +128,7 @@ def setup(
     reinstall: bool = False, strict: bool = False, kernels: bool = False, kernel: Sequence[str] | None = None,
     junit: str = "", locked: bool = False, python: str = "", only: Sequence[str] | None = None, json: bool = False,
 ) -> Result:  # fmt: skip
-    """Clone, update, install and verify, in that order: from nothing to a working set-up.
+    """Clone, update, install and verify: from nothing to a working set-up.
 
     Returns what was done and found. Raises Failed.
     """
@@ -143,7 +143,7 @@ def setup(
 
 @task(auto_shortflags=False, help=_help("python"))
 def lock(c: Context, python: str = "", json: bool = False) -> Result:
-    """Write this set-up to pylock.sources.toml, so that `setup --locked` makes the same again.
+    """Write this set-up to pylock.sources.toml; `setup --locked` reproduces it.
 
     Returns what was done. Raises Failed.
     """

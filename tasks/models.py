@@ -142,7 +142,7 @@ class Result:
 
     `steps` are the outcomes of clone, update and install, in the order of work; `seconds` is the wall time of each
     step, `verify` included. `error` is what ended the run itself (a wrong option, the lock, Ctrl-C), `verification`
-    what `verify` found, `warnings` are those that belong to no repository.
+    what `verify` found, `warnings` are those that belong to no repository. A `dry` run changed nothing.
     """
 
     task: str
@@ -153,6 +153,7 @@ class Result:
     warnings: tuple[str, ...] = ()
     error: SourcesError | None = field(default=None, compare=False)
     verification: Verification | None = None
+    dry: bool = False
 
     @property
     def ok(self) -> bool:

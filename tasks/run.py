@@ -308,6 +308,7 @@ def _complete(result: Result, run: Run | None, report: Report) -> Result:
         seconds=report.seconds,
         warnings=report.take_warnings(),
         verification=run.verification,
+        dry=run.dry,
     )
 
 

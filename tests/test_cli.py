@@ -13,7 +13,7 @@ from tests.conftest import Project
 from tests.sources import fingerprint
 from tests.upstream.host import GitHost
 
-TASKS = ("clone", "update", "install", "verify", "setup")
+TASKS = ("clone", "update", "install", "verify", "setup", "lock")
 SLOW = ("rich", "git", "packaging", "tenacity", "filelock", "platformdirs", "psutil", "fastjsonschema")
 FURTHER = "sources:\n  repositories:\n"
 
@@ -153,7 +153,7 @@ def test_dry_changes_nothing_and_says_what_would_be_done(project: Project) -> No
     before = fingerprint(project.path)
     assert re.search(r"^sglang +main .* already cloned", project.invoke("--dry", "clone").out, re.M)
     moved = project.invoke("--dry", "update", "--sglang-branch=v0.5.3").out
-    assert re.search(r"^sglang +v0.5.3 .* would update", moved, re.M)
+    assert re.search(r"^sglang +(main → )?v0.5.3 .* would update", moved, re.M)
     assert re.search(r"^flashinfer +main .* up to date", moved, re.M)
     assert project.invoke("--dry", "install").out.count("would install") == 2
     assert json.loads(project.invoke("--dry", "verify", "--json", check=1).out)["ok"] is False

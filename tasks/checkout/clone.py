@@ -72,7 +72,7 @@ def plan_clone(session: Session, repository: Repository, *, strict: bool = True)
     target, costs = session.target(repository, ref), cost(repository.name)
     disk = in_words(costs.full_disk if session.full else costs.slim_disk)
     session.reporter.event(repository.name, f"would clone {ref} ({target.commit[:10]}), about {disk} on disk")
-    return Outcome(repository.name, "would clone", ref, target.commit, ref_source=source)
+    return Outcome(repository.name, "would clone", ref, target.commit, ref_source=source, resolved=target.resolved)
 
 
 def _existing(session: Session, checkout: Checkout, strict: bool) -> Outcome:
@@ -86,7 +86,10 @@ def _existing(session: Session, checkout: Checkout, strict: bool) -> Outcome:
     interrupted = "; an update was interrupted, `invoke update` finishes it" if record.moving else ""
     session.reporter.event(repository.name, f"already cloned at {at}{interrupted}")
     version = session.version(checkout)
-    return Outcome(repository.name, "already cloned", record.ref, head, version, ref_source=checkout.ref[1])
+    return Outcome(
+        repository.name, "already cloned", record.ref, head, version, ref_source=checkout.ref[1],
+        resolved=record.name if record.shown != record.ref else "",
+    )  # fmt: skip
 
 
 def _check_place(path: Path) -> None:

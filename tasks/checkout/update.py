@@ -44,7 +44,9 @@ def update(session: Session, repository: Repository) -> Outcome:
     if is_current(session, local, checkout, target, advertised):
         write_record(local.git_dir, replace(checkout.record, ref=ref, configured=repository.branch, name=target.name))
         session.reporter.event(repository.name, f"up to date: {checkout.record.shown or ref} ({checkout.head[:10]})")
-        return Outcome(repository.name, "up to date", ref, checkout.head, version, ref_source=source)
+        return Outcome(
+            repository.name, "up to date", ref, checkout.head, version, ref_source=source, resolved=target.resolved
+        )
     full = session.full or is_full(local)
     check_cost(session, repository, full=full)
     known = [checkout.record.commit, *advertised.heads.values(), *advertised.tags.values()]
@@ -79,11 +81,16 @@ def plan_update(session: Session, repository: Repository) -> Outcome:
     advertised, target = session.advertised(repository), session.target(repository, ref)
     local = session.local(repository)
     if is_current(session, local, checkout, target, advertised):
-        return Outcome(repository.name, "up to date", ref, checkout.head, ref_source=source)
+        return Outcome(
+            repository.name, "up to date", ref, checkout.head, ref_source=source, resolved=target.resolved
+        )
     known = [checkout.record.commit, *advertised.heads.values(), *advertised.tags.values()]
     check_local_work(local, target.name if target.kind == "branch" else "", known)
     session.reporter.event(repository.name, f"would update {checkout.head[:10]} → {target.commit[:10]}")
-    return Outcome(repository.name, "would update", ref, target.commit, before=checkout.head, ref_source=source)
+    return Outcome(
+        repository.name, "would update", ref, target.commit, before=checkout.head, ref_source=source,
+        resolved=target.resolved, before_ref=checkout.record.ref,
+    )  # fmt: skip
 
 
 def is_current(

@@ -10,15 +10,14 @@ from ..models import EnvironmentState, Result
 from .text import duration
 
 NEXT = {"clone": "invoke install", "update": "invoke install", "install": "invoke verify"}
-CHECKED = ("verify", "setup")  # the tasks that verify, except with Invoke's --dry
+CHECKED = ("verify", "setup")
 
 
 def closing(result: Result, environ: Mapping[str, str]) -> str:
     """Return the line for `result`; `environ` says whether its environment is active."""
     seconds = f"{duration(sum(result.seconds.values()))}{_each(result.seconds)}"
     after = f" after {seconds}" if result.seconds else ""
-    planned = any(row.action.startswith("would") for rows in result.steps.values() for row in rows)
-    if result.ok and (planned or (result.task in CHECKED and not result.verification)):
+    if result.ok and result.dry and not result.verification:
         return f"Nothing was changed (--dry). Next: invoke {result.task}"
     if result.exit_status == Interrupted.status:
         return f"Interrupted{after}. Next: invoke {result.task}"
