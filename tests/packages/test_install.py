@@ -341,9 +341,12 @@ def files(environment: Environment) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("environment", "why"),
-    [("uv", "build"), ("pip", "build"), ("uv", "index"), ("pip", "index"), ("uv", "requirement"), ("uv", "no dependencies")],
+    [
+        ("uv", "build"), ("pip", "build"), ("uv", "index"), ("pip", "index"),
+        ("uv", "requirement"), ("uv", "no dependencies"),
+    ],
     indirect=["environment"],
-)
+)  # fmt: skip
 def test_a_failed_installation_changes_no_file_of_the_environment(
     environment: Environment, make_package: Callable[..., Package], heard: Heard, request: pytest.FixtureRequest,
     why: str,
