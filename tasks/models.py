@@ -164,7 +164,8 @@ class Result:
         """What failed, one sentence a line: the run itself, steps, or checks; empty where all is well."""
         lines = [self.error.what] if self.error else []
         for step, outcomes in self.steps.items():
-            lines += [f"{row.repository}: {step} failed: {row.error.what}" for row in outcomes if row.error]
+            errors = {row.repository: row.error.what for row in outcomes if row.error}
+            lines += [f"{name}: {step} failed: {what.removeprefix(f'{name}: ')}" for name, what in errors.items()]
         if self.verification and not self.verification.ok:
             checks = self.verification.checks
             bad = [check for check in checks if check.status == "fail"] or [

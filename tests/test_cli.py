@@ -151,7 +151,7 @@ def test_dry_changes_nothing_and_says_what_would_be_done(project: Project) -> No
 
     project.invoke("clone")
     before = fingerprint(project.path)
-    assert re.search(r"^sglang +main .* present", project.invoke("--dry", "clone").out, re.M)
+    assert re.search(r"^sglang +main .* already cloned", project.invoke("--dry", "clone").out, re.M)
     moved = project.invoke("--dry", "update", "--sglang-branch=v0.5.3").out
     assert re.search(r"^sglang +v0.5.3 .* would update", moved, re.M)
     assert re.search(r"^flashinfer +main .* up to date", moved, re.M)

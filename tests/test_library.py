@@ -89,7 +89,7 @@ def test_the_tasks_are_functions_that_return_and_raise_typed_values(project: Pro
     assert sglang == "sglang cloned v0.5.3 0.5.3"
     assert flashinfer == "flashinfer cloned main 0.6.18"
     assert verified == f"1 False {project.tmp}/sglang/python/sglang/srt/models"
-    assert re.match("2 updated failed .*nothing-like-it", failed)
+    assert re.match("2 up to date failed flashinfer: update failed: https:.*nothing-like-it", failed)
 
 
 def test_the_example_in_the_documentation_is_typed_for_a_strict_checker(tmp_path: Path) -> None:

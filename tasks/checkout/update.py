@@ -38,12 +38,13 @@ def update(session: Session, repository: Repository) -> Outcome:
     local = session.local(repository)
     if checkout.record.moving or _interrupted_submodules(local):
         checkout = _finish(session, local, checkout)
-    ref, source = session.ref(repository, checkout)
+    ref, source = session.ref(repository)
     advertised, target = session.advertised(repository), session.target(repository, ref)
+    version = session.version(checkout)
     if is_current(session, local, checkout, target, advertised):
         write_record(local.git_dir, replace(checkout.record, ref=ref, configured=repository.branch, name=target.name))
         session.reporter.event(repository.name, f"up to date: {checkout.record.shown or ref} ({checkout.head[:10]})")
-        return Outcome(repository.name, "up to date", ref, checkout.head, ref_source=source)
+        return Outcome(repository.name, "up to date", ref, checkout.head, version, ref_source=source)
     full = session.full or is_full(local)
     check_cost(session, repository, full=full)
     known = [checkout.record.commit, *advertised.heads.values(), *advertised.tags.values()]
@@ -65,14 +66,16 @@ def update(session: Session, repository: Repository) -> Outcome:
     shown = f"{checkout.record.shown} → {commit.record.shown}"
     named = shown if checkout.record.shown not in ("", commit.record.shown) else commit.record.shown
     session.reporter.event(repository.name, f"updated: {named} ({checkout.head[:10]} → {target.commit[:10]})")
-    moved = sum(each.moved for each in commit.all())
-    return Outcome(repository.name, "updated", ref, target.commit, before=checkout.head, moved=moved, ref_source=source)
+    return Outcome(
+        repository.name, "updated", ref, target.commit, session.version(read_checkout(repository)), checkout.head,
+        version, commit.bytes, ref_source=source, resolved=target.resolved, before_ref=checkout.record.ref,
+    )  # fmt: skip
 
 
 def plan_update(session: Session, repository: Repository) -> Outcome:
     """What `update` would do; asks the remote and changes nothing. Raises what it raises, as far as can be known."""
     checkout = _find(repository)
-    ref, source = session.ref(repository, checkout)
+    ref, source = session.ref(repository)
     advertised, target = session.advertised(repository), session.target(repository, ref)
     local = session.local(repository)
     if is_current(session, local, checkout, target, advertised):

@@ -50,16 +50,17 @@ def make_lock(
         hint = "Commit and push what is changed; install from a package index what comes from elsewhere."
         raise LocalWorkError(f"This set-up cannot be reproduced: {'; '.join(obstacles)}.", hint)
     tool = find_installer(c, "uv", environment, indexes=settings.indexes, log=log, reporter=reporter)
-    file = log.with_suffix(".lock.txt")  # it stays, for the command to be repeated by hand
-    file.write_text("".join(f"{name}=={one.version}\n" for name, one in sorted(found.items())), encoding="utf-8")
+    pins = "".join(f"{name}=={one.version}\n" for name, one in sorted(found.items()))
     argv = [tool.uv, "pip", "compile", "--quiet", "--no-deps", "--no-header", "--format=pylock.toml",
             "--index-strategy=unsafe-best-match", *(f"--extra-index-url={index}" for index in tool.indexes),
-            f"--python={environment.python}", str(file)]  # fmt: skip
-    reporter.command([redact(word) for word in argv], None)
-    done = processes.run(argv, timeout=SECONDS)
+            f"--python={environment.python}"]  # fmt: skip
+    reporter.command([redact(word) for word in [*argv, "-"]], None)
+    done = processes.run([*argv, "-"], stdin=pins.encode(), timeout=SECONDS)
     if done.status:
+        file = log.with_suffix(".lock.txt")  # for the command to be repeated by hand
+        file.write_text(pins, encoding="utf-8")
         lines = redact(done.errors.decode(errors="replace")).splitlines()
-        raise explain("lock", done.status, lines, log, redact(shlex.join(argv)))
+        raise explain("lock", done.status, lines, log, redact(shlex.join([*argv, str(file)])))
     try:
         entries = Pylock.from_dict(read_toml(done.output, "uv's output")).packages
     except PylockValidationError as error:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TextIO
 
@@ -130,6 +131,7 @@ class Report:
 
     def finish(self, result: Result) -> None:
         """Print how a run ended: checks, table, warnings, errors and one closing line; or the object of `--json`."""
+        result = _renamed(result, self._rename)
         end = self._rename(closing(result, self._environ))
         columns = cells(result, "→" if self._console.unicode else "->")
         with self._lock:
@@ -223,3 +225,14 @@ class Report:
         """Print texts with their styles on one line; the terminal wraps what is to be copied."""
         with self._lock:
             (self._errors if error else self._console).print(Text.assemble(*parts), soft_wrap=not wrap)
+
+
+def _renamed(result: Result, rename: Callable[[str], str]) -> Result:
+    """The result with the commands in its advice as they are called here."""
+    for error in (result.error, *(row.error for rows in result.steps.values() for row in rows)):
+        if error:
+            error.hint, error.command = rename(error.hint), rename(error.command)
+    if not (found := result.verification):
+        return result
+    checks = [replace(each, hint=rename(each.hint), command=rename(each.command)) for each in found.checks]
+    return replace(result, verification=replace(found, checks=tuple(checks)))

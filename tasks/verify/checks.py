@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,16 +10,19 @@ from ..errors import SourcesError
 from ..models import Check, Settings, Verification
 from ..packages import Environment, Package, import_check
 from .checkouts import FoundCheckout, check_checkout, skipped
+from .cuda import check_cuda
 from .packages import INSTALLED, check_import, check_package, package_state
 from .trace import read_trace
 
 
-def verify(settings: Settings, environment: Environment, *, strict: bool) -> Verification:
-    """Check the repositories, what is installed of them in `environment`, and the trace data.
+def verify(settings: Settings, environment: Environment, *, kernels: bool = False) -> Verification:
+    """Check the repositories, what is installed of them in `environment`, CUDA and the trace data.
 
-    Nothing that is found raises; a check that could not be made is a skip. With `strict` a warning is not `ok`.
+    Nothing that is found raises; a check that could not be made is a skip. What would stop FlashInfer from compiling
+    `kernels` is a failure with that, a warning without.
     """
-    with ThreadPoolExecutor(2 * len(settings.repositories) + 1) as pool:
+    with ThreadPoolExecutor(2 * len(settings.repositories) + 2) as pool:
+        cuda = pool.submit(check_cuda, environment, os.environ, needed=kernels)
         trace = pool.submit(read_trace, settings.trace) if settings.trace else None
         found = list(pool.map(check_checkout, settings.repositories))
         packages = {each.repository.name: package for each in found if (package := _package(each))}
@@ -44,10 +48,9 @@ def verify(settings: Settings, environment: Environment, *, strict: bool) -> Ver
                 checks.append(check_import(packages[name], environment, ok, detail, _fix(installed[name])))
             elif each.repository.install:
                 checks.append(Check(f"{name}: imports", "skip", "not installed"))
-        checks += trace.result().checks if trace else []
-    bad = {"fail", "warn"} if strict else {"fail"}
+        checks += [*cuda.result(), *(trace.result().checks if trace else ())]
     return Verification(
-        ok=not any(check.status in bad for check in checks),
+        ok=all(check.status != "fail" for check in checks),
         repositories={each.repository.name: each.state for each in found},
         packages={name: package_state(package, environment) for name, package in packages.items()},
         trace=trace.result() if trace else None,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .. import processes
 from ..models import Check
-from ..packages.environment import Environment
+from ..packages import Environment
 from .machine import GB, JOB, Driver, activated, add_command, ask_driver, available_memory
 
 if sys.version_info >= (3, 11):

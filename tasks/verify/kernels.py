@@ -22,7 +22,7 @@ from typing import Any
 from .. import processes
 from ..errors import UsageError
 from ..models import Check, Reporter
-from ..packages.environment import Environment
+from ..packages import Environment
 from .junit import write_junit
 from .machine import JOB, activated, add_command, available_memory, limited_jobs
 
@@ -120,7 +120,7 @@ def run_kernels(
     ):
         try:
             results = list(pool.map(lambda name: _run(trace, name, environment, environ, reporter, silence), names))
-        except KeyboardInterrupt:
+        except BaseException:
             processes.stop_all()
             raise
     checks = [result.check(shlex.join(_pytest(environment, trace, result.name))) for result in results]
@@ -177,16 +177,16 @@ def _run(
             on_errors=read,
         )
     result.seconds = time.monotonic() - began
-    result.problem = _problem(result, done, token, silence)
+    result.problem = _problem(result, done, token)
     reporter.event(name, result.check("").detail)
     return result
 
 
-def _problem(result: Result, done: processes.Completed, token: str, silence: float) -> str:
+def _problem(result: Result, done: processes.Completed, token: str) -> str:
     """What went wrong beside failed tests, empty for nothing."""
     during = f" in {result.running}" if result.running else ""
-    if done.timed_out:
-        return f"ended after {silence:g} s without a result{during}"
+    if done.ended:
+        return f"ended{during}: {done.ended}"
     if done.status < 0:
         return f"crashed with {signal.Signals(-done.status).name}{during}"
     if len(result.cases) < result.total:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import processes
-from ..packages.environment import Environment
+from ..packages import Environment
 
 GB = 1_000_000_000
 JOB = 4 * GB  # memory that a compile job is counted with; one nvcc takes 2 to 8 GB
@@ -49,7 +49,7 @@ def ask_driver(environment: Environment, environ: Mapping[str, str]) -> Driver:
     try:
         found = json.loads(asked.output)
     except ValueError:
-        return Driver((), "no answer in 60 s" if asked.timed_out else f"asking it ended with status {asked.status}")
+        return Driver((), asked.ended or f"asking it ended with status {asked.status}")
     gpus = tuple((name, memory, tuple(capability)) for name, memory, capability in found["gpus"])
     return Driver(tuple(found["cuda"]), found["error"], gpus)
 

@@ -312,6 +312,8 @@ def test_the_summary_says_what_each_step_did_and_what_a_failure_left_undone() ->
          "update incomplete. Next: fix what is reported above, then invoke update"),
         (Result("verify", 1, ENVIRONMENT, seconds={"verify": 3}, verification=FOUND),
          f"Not ready after 3 s. Next: {FIX}"),
+        (Result("setup", steps={"clone": [Outcome("sglang", "already cloned")]}),
+         "Nothing was changed (--dry). Next: invoke setup"),
         (Result("clone", steps={"clone": [Outcome("sglang", "would clone")]}), "Nothing was changed (--dry). Next: "
          "invoke clone"),
     ],
@@ -329,8 +331,15 @@ def test_the_last_line_names_the_activation_of_an_environment_that_is_not_active
 
 
 def test_commands_are_named_as_they_are_called_here() -> None:
-    out, _ = finished(succeeded("clone"), rename=lambda text: text.replace("invoke ", "invoke sources."))
-    assert out.endswith(" Next: invoke sources.install\n")
+    def here(text: str) -> str:
+        return text.replace("invoke ", "invoke sources.").replace("sources.sources.", "sources.")
+
+    assert finished(succeeded("clone"), rename=here)[0].endswith(" Next: invoke sources.install\n")
+    lost = NetworkError("connection reset", "Or use invoke update.", "invoke clone")
+    result = Result("setup", 3, steps={"clone": [replace(FAILED, error=lost)]}, verification=FOUND)
+    for text in ("".join(finished(result, rename=here)), finished(result, rename=here, json=True)[0]):
+        assert len(re.findall(r"invoke sources\.", text)) >= 3
+        assert not re.search(r"invoke (?!sources\.)", text)
 
 
 def test_checks_are_grouped_each_with_what_was_found_and_a_command_that_can_be_copied() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tasks.models import Check
-from tasks.packages.environment import Environment, probe
+from tasks.packages import Environment, probe
 from tasks.verify import cuda, machine
 from tests import conftest
 

@@ -14,7 +14,7 @@ import pytest
 from tasks import processes
 from tasks.errors import UsageError
 from tasks.models import Check
-from tasks.packages.environment import Environment, probe
+from tasks.packages import Environment, probe
 from tasks.verify.kernels import run_kernels
 from tests import conftest
 from tests.conftest import ROOT
@@ -160,7 +160,7 @@ def test_a_test_that_hangs_is_ended_and_named(tmp_path: Path, environment: Envir
     folder = trace(tmp_path / "trace", norm_h8=kernel("import time; time.sleep(600)"))
     checks = by_name(run_kernels(folder, environment, Listener(), silence=10))
     assert checks["norm_h8"].status == "fail"
-    assert "ended after 10 s without a result in test_kernel[1]" in checks["norm_h8"].detail
+    assert "ended in test_kernel[1]: no data for 10 s" in checks["norm_h8"].detail
 
 
 def test_a_compile_that_fails_is_told_by_the_compilers_own_error(tmp_path: Path, environment: Environment) -> None:
