@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 
 from invoke.context import Context
@@ -25,6 +26,7 @@ from .package import Package, names
 from .preflight import BESIDE_TORCH, check
 from .requirements import admits, applying
 
+LATER = ("fastjsonschema", "packaging.direct_url", "rich.progress", "rich.table")
 TOOLS = Path(__file__).parent.parent / "requirements.txt"  # what the running program requires
 
 
@@ -53,6 +55,8 @@ def install(
         with exclusive(environment.prefix, reporter):
             stale = find_stale()  # another run may have installed them meanwhile
             if stale:
+                for module in LATER if environment.current else ():
+                    import_module(module)  # before the installation replaces a library that is needed later
                 tool = find_installer(
                     c, settings.installer, environment, indexes=settings.indexes, log=log, reporter=reporter
                 )

@@ -26,9 +26,7 @@ SILENCE = 10.0  # seconds without a line after which one says that the work goes
 GRACE = 5.0  # seconds that an interrupted installer gets to clean up
 KEPT = 400  # last lines, in which the reason of a failure is looked for
 WIDTH = 120  # characters of an installer's line in the report
-PHASES = re.compile(
-    r" *(Resolved|Downloading|Building|Prepared|Installed|Collecting|Obtaining|Installing|Successfully)\b"
-)
+PHASES = re.compile(r" *(Resolved|Downloading|Prepared|Collecting|Installing collected)\b")
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")  # ECMA-48
 _DRAWN = re.compile(r"\s*[\u2800-\u28ff]|.*(-{6}|\u2501{6})")  # spinners and bars, of which only the terminal knows
 _QUIET = {"PYTHONUNBUFFERED": "1", "GIT_TERMINAL_PROMPT": "0"}

@@ -22,11 +22,11 @@ from tasks.packages.lock_file import FILE, Lock, LockedRepository, read_lock
 from tasks.packages.metadata import read_metadata, read_toml
 from tasks.packages.package import Package
 from tests.conftest import Environment as VirtualEnvironment
-from tests.packages.test_install import BACKEND, Heard, hide_uv, user
+from tests.packages.conftest import BACKEND, Heard, hide_uv
 from tests.upstream.store import git
 from tests.upstream.wheels import write_wheel
 
-__all__ = ["user"]
+pytestmark = pytest.mark.usefixtures("user")
 
 PROJECTS = {  # repository: distribution, version, directory, requirements
     "sglang": ("sglang", "0.5", "python", ["alpha[fast]>=1", "flashinfer-python==0.6", "never; os_name == 'plan9'"]),
