@@ -10,21 +10,16 @@ import os
 import re
 import shlex
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import processes
+from ..errors import SourcesError
 from ..models import Check
-from ..packages import Environment
+from ..packages import Environment, read_toml
 from .machine import GB, JOB, Driver, activated, add_command, ask_driver, available_memory
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ROOM = 1 * GB  # free bytes that FlashInfer's cache should have
 OLDEST_GPU = (7, 5)  # compute capability
@@ -187,18 +182,18 @@ def _compiler(toolkit: Toolkit, nvcc: tuple[int, ...], gpu: Sequence[int], envir
 
 def _headers(environment: Environment) -> Check:
     """Whether the directories exist that FlashInfer's pyproject.toml declares as data (setuptools' `package-data`)."""
-    found, data, declared = environment.distribution("flashinfer-python"), None, {"flashinfer.data": ["include/**"]}
-    if found:
-        roots = (found.location,) if found.location else environment.paths
-        data = next((path for root in roots if (path := root / "flashinfer" / "data").is_dir()), None)
-    if not found or not data:
-        return Check("headers", "skip", "FlashInfer is not installed, or is older than 0.2")
-    if found.location:
-        try:
-            read = tomllib.loads((found.location / "pyproject.toml").read_text(encoding="utf-8"))
-            declared = read["tool"]["setuptools"]["package-data"]
-        except (OSError, ValueError, KeyError) as error:
-            return Check("headers", "skip", f"{found.location / 'pyproject.toml'} does not say which it needs: {error}")
+    found = environment.distribution("flashinfer-python")
+    if not found:
+        return Check("headers", "skip", "FlashInfer is not installed")
+    source, declared = found.location if found.editable else None, {"flashinfer.data": ["include/**"]}
+    try:
+        if source:
+            metadata = read_toml((source / "pyproject.toml").read_bytes(), str(source / "pyproject.toml"))
+            declared = metadata["tool"]["setuptools"]["package-data"]
+    except (SourcesError, OSError, KeyError) as error:
+        return Check("headers", "skip", f"FlashInfer does not declare which it needs: {error}")
+    places = [path / "flashinfer" / "data" for path in ((source,) if source else environment.paths)]
+    data = next((path for path in places if path.is_dir()), places[0])
     wanted = [
         data.joinpath(*package.split(".")[2:], pattern.removesuffix("/**"))
         for package, patterns in declared.items()
@@ -206,8 +201,9 @@ def _headers(environment: Environment) -> Check:
         if package.startswith("flashinfer.data") and pattern.endswith("/**")
     ]
     if missing := [str(each) for each in wanted if not each.is_dir() or not any(each.iterdir())]:
-        return Check("headers", "fail", f"missing or empty: {', '.join(missing)}", command="invoke update")
-    return Check("headers", "pass", f"{len(wanted)} directories in {data}")
+        fix = "invoke update" if source else "invoke install --reinstall"
+        return Check("headers", "fail", f"missing or empty: {', '.join(missing)}", command=fix)
+    return Check("headers", "pass", f"{len(wanted)} {'directory' if len(wanted) == 1 else 'directories'} in {data}")
 
 
 def _cache(environ: Mapping[str, str]) -> Check:

@@ -235,6 +235,18 @@ def test_headers_of_a_submodule_that_are_missing_are_named(computer: Machine) ->
     assert checks["headers"].command == "invoke update"
 
 
+def test_the_headers_of_a_wheel_that_was_installed_from_a_file_are_found_where_it_was_unpacked(
+    computer: Machine,
+) -> None:
+    (information,) = computer.environment.purelib.glob("flashinfer_python-*.dist-info")
+    (information / "direct_url.json").write_text('{"url": "file:///wheels/flashinfer.whl", "archive_info": {}}')
+    assert trouble(computer.checks()) == {"headers": "warn"}
+    shutil.copytree(computer.flashinfer / "flashinfer", computer.environment.purelib / "flashinfer")
+    checks = computer.checks()
+    assert trouble(checks) == {}
+    assert checks["headers"].detail == f"1 directory in {computer.environment.purelib}/flashinfer/data"
+
+
 def test_a_cache_that_cannot_be_made_is_named_with_the_variable(computer: Machine) -> None:
     (computer.folder / "file").touch()
     checks = computer.checks(FLASHINFER_WORKSPACE_BASE=str(computer.folder / "file"))
