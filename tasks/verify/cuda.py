@@ -1,7 +1,7 @@
 """Checks of what FlashInfer needs to compile and run kernels: driver, GPUs, CUDA toolkit, compilers, memory, cache.
 
-FlashInfer compiles a kernel at its first use, so an environment that imports well may still run none. Where things are
-looked for follows `flashinfer/jit/cpp_ext.py` and `flashinfer/jit/env.py` of FlashInfer 0.6 and 0.7.
+FlashInfer compiles a kernel at its first use, so an environment that imports well may still run none. Programs and
+directories are looked for where `flashinfer/jit/cpp_ext.py` and `env.py` of FlashInfer 0.6 and 0.7 look.
 """
 
 from __future__ import annotations
@@ -12,18 +12,29 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from .. import processes
 from ..errors import SourcesError
 from ..models import Check
 from ..packages import Environment, read_toml
-from .machine import GB, JOB, Driver, activated, add_command, ask_driver, available_memory
+from .machine import (
+    DEFAULT_HOME,
+    GB,
+    JOB,
+    Driver,
+    Toolkit,
+    activated,
+    add_command,
+    ask_driver,
+    available_memory,
+    find_toolkit,
+    nvcc_release,
+)  # fmt: skip
 
 ROOM = 1 * GB  # free bytes that FlashInfer's cache should have
 OLDEST_GPU = (7, 5)  # compute capability
-DEFAULT_HOME = "/usr/local/cuda"
 TRIAL = """#include <cuda_runtime.h>
 #include <cuda_fp8.h>
 #include <cublasLt.h>
@@ -31,15 +42,6 @@ TRIAL = """#include <cuda_runtime.h>
 __global__ void kernel() {}
 """  # the parts of the toolkit that FlashInfer's sources include
 FOLLOWING = ("toolkit", "torch", "ninja", "compiler", "headers", "cache", "memory")
-
-
-@dataclass(frozen=True)
-class Toolkit:
-    """The CUDA toolkit that FlashInfer would use, whether it exists or not; `source` is what names it."""
-
-    home: str
-    nvcc: str
-    source: str
 
 
 def check_cuda(environment: Environment, environ: Mapping[str, str], *, needed: bool = False) -> list[Check]:
@@ -53,7 +55,7 @@ def check_cuda(environment: Environment, environ: Mapping[str, str], *, needed: 
     checks = [_driver(driver), _gpus(driver, environ)]
     if driver.gpus:
         toolkit = find_toolkit(environ)
-        nvcc = _release(toolkit.nvcc)
+        nvcc = nvcc_release(toolkit.nvcc)
         checks += [
             _toolkit(toolkit, nvcc, environ),
             _torch(environment, driver.cuda, nvcc),
@@ -67,28 +69,6 @@ def check_cuda(environment: Environment, environ: Mapping[str, str], *, needed: 
         checks += [Check(name, "skip", "no GPU can be used") for name in FOLLOWING]
     named = [replace(each, name=f"cuda: {each.name}") for each in checks]
     return [replace(each, status="warn") if each.status == "fail" and not needed else each for each in named]
-
-
-def find_toolkit(environ: Mapping[str, str]) -> Toolkit:
-    """Return the CUDA toolkit that FlashInfer would use: the first of `CUDA_HOME`, `CUDA_PATH`, that of the nvcc on the
-    PATH, and /usr/local/cuda. `FLASHINFER_NVCC` replaces its nvcc."""
-    home, source = DEFAULT_HOME, "the default"
-    if found := shutil.which("nvcc", path=environ["PATH"]):
-        home, source = str(Path(found).parent.parent), "nvcc on the PATH"
-    for name in ("CUDA_PATH", "CUDA_HOME"):
-        home, source = (environ[name], name) if environ.get(name) else (home, source)
-    if own := environ.get("FLASHINFER_NVCC"):
-        return Toolkit(home, shutil.which(own, path=environ["PATH"]) or own, "FLASHINFER_NVCC")
-    return Toolkit(home, f"{home}/bin/nvcc", source)
-
-
-def _release(nvcc: str) -> tuple[int, ...]:
-    """The CUDA version of an nvcc, empty where it cannot be run."""
-    try:
-        found = re.search(rb"release (\d+)\.(\d+)", processes.run([nvcc, "--version"], timeout=60).output)
-    except OSError:
-        return ()
-    return (int(found[1]), int(found[2])) if found else ()
 
 
 def _dotted(version: Sequence[int]) -> str:

@@ -187,7 +187,7 @@ def test_the_toolkit_is_looked_for_where_flashinfer_looks(computer: Machine) -> 
 
 
 def test_without_any_toolkit_the_hint_says_what_to_install(computer: Machine) -> None:
-    if Path(cuda.DEFAULT_HOME).exists():
+    if Path(machine.DEFAULT_HOME).exists():
         pytest.skip("a CUDA toolkit is installed")
     checks = computer.checks(CUDA_HOME=None)
     assert trouble(checks) == {"toolkit": "warn", "compiler": "skip"}
