@@ -1,7 +1,7 @@
 """Checks of what FlashInfer needs to compile and run kernels: driver, GPUs, CUDA toolkit, compilers, memory, cache.
 
-FlashInfer compiles a kernel at its first use, so an environment that imports well may still run none. Where things are
-looked for follows `flashinfer/jit/cpp_ext.py` and `flashinfer/jit/env.py` of FlashInfer 0.6 and 0.7.
+FlashInfer compiles a kernel at its first use, so an environment that imports well may still run none. Programs and
+directories are looked for where `flashinfer/jit/cpp_ext.py` and `env.py` of FlashInfer 0.6 and 0.7 look.
 """
 
 from __future__ import annotations
@@ -10,25 +10,31 @@ import os
 import re
 import shlex
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from .. import processes
+from ..errors import SourcesError
 from ..models import Check
-from ..packages import Environment
-from .machine import GB, JOB, Driver, activated, add_command, ask_driver, available_memory
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from ..packages import Environment, read_toml
+from .machine import (
+    DEFAULT_HOME,
+    GB,
+    JOB,
+    Driver,
+    Toolkit,
+    activated,
+    add_command,
+    ask_driver,
+    available_memory,
+    find_toolkit,
+    nvcc_release,
+)  # fmt: skip
 
 ROOM = 1 * GB  # free bytes that FlashInfer's cache should have
 OLDEST_GPU = (7, 5)  # compute capability
-DEFAULT_HOME = "/usr/local/cuda"
 TRIAL = """#include <cuda_runtime.h>
 #include <cuda_fp8.h>
 #include <cublasLt.h>
@@ -36,15 +42,6 @@ TRIAL = """#include <cuda_runtime.h>
 __global__ void kernel() {}
 """  # the parts of the toolkit that FlashInfer's sources include
 FOLLOWING = ("toolkit", "torch", "ninja", "compiler", "headers", "cache", "memory")
-
-
-@dataclass(frozen=True)
-class Toolkit:
-    """The CUDA toolkit that FlashInfer would use, whether it exists or not; `source` is what names it."""
-
-    home: str
-    nvcc: str
-    source: str
 
 
 def check_cuda(environment: Environment, environ: Mapping[str, str], *, needed: bool = False) -> list[Check]:
@@ -58,7 +55,7 @@ def check_cuda(environment: Environment, environ: Mapping[str, str], *, needed: 
     checks = [_driver(driver), _gpus(driver, environ)]
     if driver.gpus:
         toolkit = find_toolkit(environ)
-        nvcc = _release(toolkit.nvcc)
+        nvcc = nvcc_release(toolkit.nvcc)
         checks += [
             _toolkit(toolkit, nvcc, environ),
             _torch(environment, driver.cuda, nvcc),
@@ -72,28 +69,6 @@ def check_cuda(environment: Environment, environ: Mapping[str, str], *, needed: 
         checks += [Check(name, "skip", "no GPU can be used") for name in FOLLOWING]
     named = [replace(each, name=f"cuda: {each.name}") for each in checks]
     return [replace(each, status="warn") if each.status == "fail" and not needed else each for each in named]
-
-
-def find_toolkit(environ: Mapping[str, str]) -> Toolkit:
-    """Return the CUDA toolkit that FlashInfer would use: the first of `CUDA_HOME`, `CUDA_PATH`, that of the nvcc on the
-    PATH, and /usr/local/cuda. `FLASHINFER_NVCC` replaces its nvcc."""
-    home, source = DEFAULT_HOME, "the default"
-    if found := shutil.which("nvcc", path=environ["PATH"]):
-        home, source = str(Path(found).parent.parent), "nvcc on the PATH"
-    for name in ("CUDA_PATH", "CUDA_HOME"):
-        home, source = (environ[name], name) if environ.get(name) else (home, source)
-    if own := environ.get("FLASHINFER_NVCC"):
-        return Toolkit(home, shutil.which(own, path=environ["PATH"]) or own, "FLASHINFER_NVCC")
-    return Toolkit(home, f"{home}/bin/nvcc", source)
-
-
-def _release(nvcc: str) -> tuple[int, ...]:
-    """The CUDA version of an nvcc, empty where it cannot be run."""
-    try:
-        found = re.search(rb"release (\d+)\.(\d+)", processes.run([nvcc, "--version"], timeout=60).output)
-    except OSError:
-        return ()
-    return (int(found[1]), int(found[2])) if found else ()
 
 
 def _dotted(version: Sequence[int]) -> str:
@@ -187,18 +162,18 @@ def _compiler(toolkit: Toolkit, nvcc: tuple[int, ...], gpu: Sequence[int], envir
 
 def _headers(environment: Environment) -> Check:
     """Whether the directories exist that FlashInfer's pyproject.toml declares as data (setuptools' `package-data`)."""
-    found, data, declared = environment.distribution("flashinfer-python"), None, {"flashinfer.data": ["include/**"]}
-    if found:
-        roots = (found.location,) if found.location else environment.paths
-        data = next((path for root in roots if (path := root / "flashinfer" / "data").is_dir()), None)
-    if not found or not data:
-        return Check("headers", "skip", "FlashInfer is not installed, or is older than 0.2")
-    if found.location:
-        try:
-            read = tomllib.loads((found.location / "pyproject.toml").read_text(encoding="utf-8"))
-            declared = read["tool"]["setuptools"]["package-data"]
-        except (OSError, ValueError, KeyError) as error:
-            return Check("headers", "skip", f"{found.location / 'pyproject.toml'} does not say which it needs: {error}")
+    found = environment.distribution("flashinfer-python")
+    if not found:
+        return Check("headers", "skip", "FlashInfer is not installed")
+    source, declared = found.location if found.editable else None, {"flashinfer.data": ["include/**"]}
+    try:
+        if source:
+            metadata = read_toml((source / "pyproject.toml").read_bytes(), str(source / "pyproject.toml"))
+            declared = metadata["tool"]["setuptools"]["package-data"]
+    except (SourcesError, OSError, KeyError) as error:
+        return Check("headers", "skip", f"FlashInfer does not declare which it needs: {error}")
+    places = [path / "flashinfer" / "data" for path in ((source,) if source else environment.paths)]
+    data = next((path for path in places if path.is_dir()), places[0])
     wanted = [
         data.joinpath(*package.split(".")[2:], pattern.removesuffix("/**"))
         for package, patterns in declared.items()
@@ -206,8 +181,9 @@ def _headers(environment: Environment) -> Check:
         if package.startswith("flashinfer.data") and pattern.endswith("/**")
     ]
     if missing := [str(each) for each in wanted if not each.is_dir() or not any(each.iterdir())]:
-        return Check("headers", "fail", f"missing or empty: {', '.join(missing)}", command="invoke update")
-    return Check("headers", "pass", f"{len(wanted)} directories in {data}")
+        fix = "invoke update" if source else "invoke install --reinstall"
+        return Check("headers", "fail", f"missing or empty: {', '.join(missing)}", command=fix)
+    return Check("headers", "pass", f"{len(wanted)} {'directory' if len(wanted) == 1 else 'directories'} in {data}")
 
 
 def _cache(environ: Mapping[str, str]) -> Check:

@@ -4,6 +4,8 @@ The verified environment's pytest loads it, so it imports nothing of ours. It le
 the interpreter or hangs, and keep what ended before.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import sys

@@ -1,4 +1,4 @@
-"""What this machine and an environment offer to kernels and their compilers: driver, GPUs, memory, programs."""
+"""What this machine offers to kernels and their compilers: driver, GPUs, CUDA toolkit, memory, programs."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ..packages import Environment
 
 GB = 1_000_000_000
 JOB = 4 * GB  # memory that a compile job is counted with; one nvcc takes 2 to 8 GB
+DEFAULT_HOME = "/usr/local/cuda"
 PROBE = Path(__file__).with_name("cuda_probe.py")
 
 
@@ -29,6 +30,15 @@ class Driver:
     cuda: tuple[int, ...]
     error: str
     gpus: tuple[tuple[str, int, tuple[int, ...]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Toolkit:
+    """The CUDA toolkit that FlashInfer would use, whether it exists or not; `source` is what names it."""
+
+    home: str
+    nvcc: str
+    source: str
 
 
 def activated(environment: Environment, environ: Mapping[str, str]) -> dict[str, str]:
@@ -52,6 +62,28 @@ def ask_driver(environment: Environment, environ: Mapping[str, str]) -> Driver:
         return Driver((), asked.ended or f"asking it ended with status {asked.status}")
     gpus = tuple((name, memory, tuple(capability)) for name, memory, capability in found["gpus"])
     return Driver(tuple(found["cuda"]), found["error"], gpus)
+
+
+def find_toolkit(environ: Mapping[str, str]) -> Toolkit:
+    """Return the CUDA toolkit that FlashInfer would use: the first of `CUDA_HOME`, `CUDA_PATH`, that of the nvcc on the
+    PATH, and /usr/local/cuda. `FLASHINFER_NVCC` replaces its nvcc."""
+    home, source = DEFAULT_HOME, "the default"
+    if found := shutil.which("nvcc", path=environ["PATH"]):
+        home, source = str(Path(found).parent.parent), "nvcc on the PATH"
+    for name in ("CUDA_PATH", "CUDA_HOME"):
+        home, source = (environ[name], name) if environ.get(name) else (home, source)
+    if own := environ.get("FLASHINFER_NVCC"):
+        return Toolkit(home, shutil.which(own, path=environ["PATH"]) or own, "FLASHINFER_NVCC")
+    return Toolkit(home, f"{home}/bin/nvcc", source)
+
+
+def nvcc_release(nvcc: str) -> tuple[int, ...]:
+    """Return the CUDA version of an nvcc, empty where it cannot be run."""
+    try:
+        found = re.search(rb"release (\d+)\.(\d+)", processes.run([nvcc, "--version"], timeout=60).output)
+    except OSError:
+        return ()
+    return (int(found[1]), int(found[2])) if found else ()
 
 
 def available_memory() -> int:

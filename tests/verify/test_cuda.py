@@ -187,7 +187,7 @@ def test_the_toolkit_is_looked_for_where_flashinfer_looks(computer: Machine) -> 
 
 
 def test_without_any_toolkit_the_hint_says_what_to_install(computer: Machine) -> None:
-    if Path(cuda.DEFAULT_HOME).exists():
+    if Path(machine.DEFAULT_HOME).exists():
         pytest.skip("a CUDA toolkit is installed")
     checks = computer.checks(CUDA_HOME=None)
     assert trouble(checks) == {"toolkit": "warn", "compiler": "skip"}
@@ -233,6 +233,18 @@ def test_headers_of_a_submodule_that_are_missing_are_named(computer: Machine) ->
     assert trouble(checks) == {"headers": "warn"}
     assert checks["headers"].detail.endswith("flashinfer/data/cutlass/tools/util/include")
     assert checks["headers"].command == "invoke update"
+
+
+def test_the_headers_of_a_wheel_that_was_installed_from_a_file_are_found_where_it_was_unpacked(
+    computer: Machine,
+) -> None:
+    (information,) = computer.environment.purelib.glob("flashinfer_python-*.dist-info")
+    (information / "direct_url.json").write_text('{"url": "file:///wheels/flashinfer.whl", "archive_info": {}}')
+    assert trouble(computer.checks()) == {"headers": "warn"}
+    shutil.copytree(computer.flashinfer / "flashinfer", computer.environment.purelib / "flashinfer")
+    checks = computer.checks()
+    assert trouble(checks) == {}
+    assert checks["headers"].detail == f"1 directory in {computer.environment.purelib}/flashinfer/data"
 
 
 def test_a_cache_that_cannot_be_made_is_named_with_the_variable(computer: Machine) -> None:
