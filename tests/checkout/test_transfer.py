@@ -1,4 +1,4 @@
-"""What is moved, asked and started: exactly what the work needs, and nothing twice."""
+"""Requests, bytes and git processes: what the work needs, and nothing twice."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.checkout.download import METADATA
 from tests.conftest import Project
 from tests.sources import Sources, fingerprint
 from tests.upstream.host import GitHost
 from tests.upstream.store import PATHS, Gitlink, Upstream, git
 
-pytest_plugins = ("tests.sources",)
 FETCH = r"upload-pack\? fetch"
 CONES = {  # what the small FlashInfer declares
     "cutlass": ("include/", "tools/util/include/"),

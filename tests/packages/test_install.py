@@ -39,12 +39,9 @@ from tasks.packages.package import Package
 from tasks.packages.preflight import check
 from tasks.packages.requirements import missing_requirements
 from tests.conftest import Environment as VirtualEnvironment
-from tests.surroundings import managed, started, unprivileged
 from tests.upstream.host import refused_url
 from tests.upstream.store import Upstream
 from tests.upstream.wheels import write_wheel
-
-__all__ = ["managed", "started", "unprivileged"]
 
 BACKEND = '''
 """Builds an editable wheel in no time."""
