@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from uv import find_uv_bin
 
+from tasks.config.defaults import DEFAULTS
+from tests.sources import Result, Sources
 from tests.upstream import repositories, wheels
 from tests.upstream.__main__ import write_configuration
 from tests.upstream.host import GitHost

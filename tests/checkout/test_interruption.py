@@ -16,6 +16,7 @@ import pytest
 
 from tasks.git import LocalRepository, present_commits
 from tasks.models import Network
+from tasks.report import Report
 from tests.conftest import Project
 from tests.reliability.kills import SCENARIOS, World, kill_once
 from tests.sources import Sources, work
@@ -112,22 +113,23 @@ def test_the_next_run_waits_for_git_processes_of_a_killed_one(
         project.git(name, "fsck", "--connectivity-only")
 
 
-LOCKS = ("index.lock", "HEAD.lock", "config.lock", "shallow.lock", "packed-refs.lock", "refs/heads/main.lock")
+STALE = ("index.lock", "HEAD.lock", "config.lock", "shallow.lock", "packed-refs.lock", "refs/heads/main.lock",
+         "objects/pack/tmp_pack_left")  # fmt: skip
 
 
 @pytest.mark.parametrize("where", [".git", ".git/modules/3rdparty/cutlass"])
 def test_stale_locks_of_a_killed_run_are_removed(where: str, flashinfer: Sources, upstream: Upstream) -> None:
     flashinfer("clone", flashinfer="v0.6.7.post3")
     git_dir = flashinfer.path / "flashinfer" / where
-    for lock in LOCKS:
-        (git_dir / lock).parent.mkdir(parents=True, exist_ok=True)
-        (git_dir / lock).touch()
-    packs = ("objects/pack/tmp_pack_left", f"objects/pack/pack-{'0' * 40}.pack")  # half a pack, one without its index
-    for pack in packs:
-        (git_dir / pack).write_text("PACK")
+    killed = {"pid": 1, "command": "invoke update", "began": time.time()}
+    (flashinfer.path / ".lock-holder").write_text(json.dumps(killed))
+    for stale in STALE:
+        (git_dir / stale).parent.mkdir(parents=True, exist_ok=True)
+        (git_dir / stale).write_text("PACK")
     flashinfer("update", flashinfer="main")
     assert flashinfer.head("flashinfer") == upstream.commit("flashinfer")
-    assert not [left for left in (*LOCKS, *packs) if (git_dir / left).exists()]
+    assert not [stale for stale in STALE if (git_dir / stale).exists()]
+    assert not (flashinfer.path / ".lock-holder").exists()
 
 
 def test_a_pack_without_an_index_hides_no_other(sglang: Sources) -> None:
@@ -135,20 +137,19 @@ def test_a_pack_without_an_index_hides_no_other(sglang: Sources) -> None:
     git_dir = sglang.path / "sglang/.git"
     (git_dir / f"objects/pack/pack-{'0' * 40}.pack").write_text("PACK")
     head = sglang.head("sglang")
-    assert present(git_dir, [head, "0" * 40]) == {head}
+    local = LocalRepository(git_dir.parent, git_dir, "sglang", "", Network(1, 1, Report()))
+    assert set(present_commits(local, [head, "0" * 40])) == {head}
 
 
-def test_a_lock_of_another_git_process_is_respected(sglang: Sources) -> None:
+def test_a_lock_of_another_git_process_is_respected(sglang: Sources, upstream: Upstream) -> None:
     sglang("clone", sglang="v0.5.3")
     lock = sglang.path / "sglang/.git/index.lock"
     lock.touch()
-    command = ["git", "cat-file", "--batch"]
-    with subprocess.Popen(command, cwd=sglang.path / "sglang", stdin=subprocess.PIPE) as living:
-        result = sglang("update", check=5, sglang="main")
-        assert f"process {living.pid}" in result.err
-        assert lock.exists()
-        assert living.stdin
-        living.stdin.close()
+    result = sglang("update", check=5, sglang="main")
+    assert f"git is locked by {lock}" in result.err
+    assert lock.exists()
+    assert sglang.head("sglang") == upstream.commit("sglang", "v0.5.3")
+    lock.unlink()
     sglang("update", sglang="main")
 
 

@@ -15,7 +15,6 @@ from tests.upstream.host import GitHost
 from tests.upstream.store import File, Gitlink, Upstream, git
 
 
-
 @pytest.mark.parametrize(
     ("first", "second", "revision", "branch"),
     [
