@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from uv import find_uv_bin
 
+from tasks.config.defaults import DEFAULTS
+from tests.sources import Result, Sources
 from tests.upstream import repositories, wheels
 from tests.upstream.__main__ import write_configuration
 from tests.upstream.host import GitHost
@@ -22,15 +24,6 @@ from tests.upstream.store import Upstream
 ROOT = Path(__file__).resolve().parent.parent
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background; children would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a command ended and what it printed."""
-
-    status: int
-    out: str
-    err: str
 
 
 @dataclass(frozen=True)
@@ -220,3 +213,35 @@ def make_project(
 def project(make_project: Callable[..., Project]) -> Project:
     """A fresh project folder: nothing cloned, github.com is `host`, an environment of its own without pip."""
     return make_project("project")
+
+
+@pytest.fixture
+def surroundings(github: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process have the environment of a user of whom nothing is known."""
+    for name in set(os.environ) - set(github):
+        if name.startswith(("GIT_", "INVOKE_", "XDG_", "GITHUB_", "LC_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    for name, value in github.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def sources(surroundings: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Sources:
+    """Both repositories, as configured by default, in a directory of their own."""
+    repositories = {name: dict(entry) for name, entry in DEFAULTS["repositories"].items()}
+    return Sources(tmp_path / "tmp", capsys, repositories)
+
+
+@pytest.fixture
+def flashinfer(sources: Sources) -> Sources:
+    """FlashInfer alone."""
+    del sources.repositories["sglang"]
+    return sources
+
+
+@pytest.fixture
+def sglang(sources: Sources) -> Sources:
+    """SGLang alone: no submodules, the quickest."""
+    del sources.repositories["flashinfer"]
+    return sources

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, Result
+from tests.conftest import Project
+from tests.sources import Result
 from tests.upstream.store import Upstream
 
 PACKAGE = {
@@ -84,8 +85,8 @@ def script(project: Project, code: str) -> Result:
 
 
 def test_the_tasks_are_functions_that_return_and_raise_typed_values(project: Project) -> None:
-    told = script(project, AS_FUNCTIONS)
-    sglang, flashinfer, verified, failed = re.findall("^got (.*)", told.out, re.M)
+    printed = script(project, AS_FUNCTIONS)
+    sglang, flashinfer, verified, failed = re.findall("^got (.*)", printed.out, re.M)
     assert sglang == "sglang cloned v0.5.3 0.5.3"
     assert flashinfer == "flashinfer cloned main 0.6.18"
     assert verified == f"1 False {project.tmp}/sglang/python/sglang/srt/models"

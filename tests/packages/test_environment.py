@@ -16,9 +16,6 @@ import pytest
 from tasks.errors import SourcesError, UsageError
 from tasks.packages.environment import Environment, import_check, probe
 from tasks.packages.requirements import missing_requirements
-from tests.surroundings import managed, started, unprivileged
-
-__all__ = ["managed", "started", "unprivileged"]
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from tasks.packages.package import Package
 from tasks.packages.requirements import missing_requirements
 from tests.conftest import Environment as VirtualEnvironment
 from tests.packages.conftest import Heard, assert_installed, errors, install, put, version_of
-from tests.surroundings import managed, started, unprivileged
 from tests.upstream.host import refused_url
 from tests.upstream.store import Upstream
 from tests.upstream.wheels import write_wheel

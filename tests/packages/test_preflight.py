@@ -15,7 +15,6 @@ from tasks.packages.layouts import COSTS
 from tasks.packages.package import Package
 from tasks.packages.preflight import check
 from tests.packages.conftest import Heard, errors, hide_uv, install
-from tests.surroundings import managed, started, unprivileged
 
 pytestmark = pytest.mark.usefixtures("user")
 __all__ = ["managed", "started", "unprivileged"]
