@@ -19,14 +19,14 @@ from ..models import Repository
 from ..names import redact
 from .state import Checkout, read_checkout, read_record
 
-_UNDER_WAY = {  # the first that exists
-    "rebase-merge": ("rebase", "--abort"),
-    "rebase-apply/applying": ("am", "--abort"),
-    "rebase-apply": ("rebase", "--abort"),
-    "MERGE_HEAD": ("merge", "--abort"),
-    "CHERRY_PICK_HEAD": ("cherry-pick", "--abort"),
-    "REVERT_HEAD": ("revert", "--abort"),
-    "sequencer": ("cherry-pick", "--abort"),
+_UNDER_WAY = {  # the first that exists, and what ends it with files, index and commits as they are
+    "rebase-merge": ("rebase", "--quit"),
+    "rebase-apply/applying": ("am", "--quit"),
+    "rebase-apply": ("rebase", "--quit"),
+    "MERGE_HEAD": ("merge", "--quit"),
+    "CHERRY_PICK_HEAD": ("cherry-pick", "--quit"),
+    "REVERT_HEAD": ("revert", "--quit"),
+    "sequencer": ("cherry-pick", "--quit"),
     "BISECT_LOG": ("bisect", "reset"),
 }
 _STATUS = ("status", "--porcelain=v2", "-z", "--untracked-files=no", "--ignore-submodules=dirty", "--no-renames")
@@ -85,9 +85,9 @@ def unreproducible(checkout: Checkout) -> list[str]:
 def check_local_work(repository: LocalRepository, branch: str, known: Iterable[str]) -> None:
     """Raise LocalWorkError where moving HEAD, and `branch` if not empty, could lose something. `known` are commits that
     the remote has."""
+    check_commits(repository, branch, known)
     check_operation(repository)
     _check_changes(repository)
-    check_commits(repository, branch, known)
     if branch:
         _check_branch(repository, branch)
 
@@ -97,7 +97,7 @@ def check_operation(repository: LocalRepository) -> None:
     for file, operation in _UNDER_WAY.items():
         if (repository.git_dir / file).exists():
             what = f"{repository.who}: git {operation[0]} is in progress in {repository.path}."
-            raise LocalWorkError(what, "Finish it, or abort it:", _git(repository.path, *operation))
+            raise LocalWorkError(what, "Finish it, or end it where it is; your files stay:", _git(repository.path, *operation))
 
 
 def explain_refusal(repository: LocalRepository, error: OverwriteError) -> LocalWorkError:
@@ -154,6 +154,7 @@ def check_commits(repository: LocalRepository, branch: str, known: Iterable[str]
     ref = f"refs/heads/{branch}"
     on = repository.git("symbolic-ref", "--quiet", "HEAD", check=False)
     tips = [*(["HEAD"] if not on or on == ref else []), *([ref] if branch else [])]
+    tips += ["MERGE_HEAD"] if (repository.git_dir / "MERGE_HEAD").exists() else []
     kept = [f"^{oid}" for oid in present_commits(repository, filter(None, known))]
     others = ("--not", f"--exclude={ref}", "--exclude=refs/stash", "--glob=refs/*")
     options = ("rev-list", "--ignore-missing", "--missing=allow-any", "--max-count=100", "--stdin", *others)

@@ -99,12 +99,14 @@ def _index(repository: LocalRepository) -> tuple[dict[str, Entry], set[str]]:
 
 
 def _is_begun(repository: LocalRepository, path: str, after: Mapping[str, Entry]) -> bool:
-    """Whether a regular file holds the beginning of what the new commit has there."""
+    """Whether a regular file holds the beginning of what the new commit has there; all of it, if it has its mode."""
     file, entry = repository.path / path, after.get(path)
     if not entry or not entry.mode.startswith("100") or file.is_symlink() or not file.is_file():
         return False
-    complete = run(repository.path, "cat-file", "--filters", f"--path={path}", entry.oid, check=False)
-    return os.fsencode(complete).startswith(file.read_bytes().removesuffix(b"\n"))
+    complete = os.fsencode(run(repository.path, "cat-file", "--filters", f"--path={path}", entry.oid, check=False))
+    content = file.read_bytes().removesuffix(b"\n")
+    has_mode = os.access(file, os.X_OK) == (entry.mode == "100755")
+    return complete.startswith(content) and (has_mode or content != complete)
 
 
 def _rescue(repository: LocalRepository, file: Path) -> None:

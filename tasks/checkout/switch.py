@@ -103,7 +103,7 @@ def move_branch(repository: LocalRepository, target: Target, old: str) -> None:
         _attach_head(repository, ref, target.commit)
     except (GitError, FileExistsError):
         what = f"{repository.who}: a commit was made in {repository.path} while the update ran."
-        raise LocalWorkError(what, "Nothing is lost. Run the same command again.") from None
+        raise LocalWorkError(what, "Nothing is lost. Run the same command again:", "invoke update") from None
     if not old:
         repository.git("branch", "--quiet", f"--set-upstream-to=origin/{target.name}", target.name)
 

@@ -148,8 +148,8 @@ def _finish(session: Session, local: LocalRepository, checkout: Checkout) -> Che
 
 
 def _resume(local: LocalRepository, head: str, moving: str) -> None:
-    check_operation(local)
     check_commits(local, "", [read_record(local.git_dir).commit, moving])
+    check_operation(local)
     make_consistent(local, head, moving)
     try:
         local.git("switch", "--no-overwrite-ignore", "--detach", moving)

@@ -1,0 +1,156 @@
+"""A small repository with a submodule, what a user does in it, and all that must not get lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.sources import Sources, url
+from tests.upstream.store import Gitlink, Upstream
+
+PRECIOUS = "precious"
+MODULES = '[submodule "lib"]\n\tpath = deps/lib\n\turl = ../lib.git\n'
+FILES = {"a.txt": "a\n" * 9, "b.txt": "b\n", "gone.txt": "gone\n", "kept.txt": "kept\n", ".gitignore": "*.log\n"}
+NEW = {
+    "a.txt": "new\n" * 9,
+    "gone.txt": None,
+    "new.txt": "new\n",
+    "folder/new.txt": "new\n",
+    "new.log": "new\n",
+}
+
+
+def contents(checkout: Path) -> set[bytes]:
+    """Every content that is kept in a checkout and the repositories below it: in a file, an index, a commit that a ref
+    leads to, a stash, or an object that a ref names."""
+    files = {file for file in checkout.rglob("*") if ".git" not in file.relative_to(checkout).parts}
+    found = {os.fsencode(file.readlink()) if file.is_symlink() else file.read_bytes()
+             for file in files if file.is_symlink() or file.is_file()}  # fmt: skip
+    heads = [*checkout.rglob("HEAD")]
+    for repository in {head.parent for head in heads if (head.parent / "objects").is_dir()}:
+        found |= _objects(repository)
+    return found
+
+
+def _objects(git_dir: Path) -> set[bytes]:
+    def git(*arguments: str, stdin: str = "") -> bytes:
+        command = ["git", "-c", "core.bare=true", "-c", "core.worktree=", f"--git-dir={git_dir}", *arguments]
+        return subprocess.run(command, input=stdin.encode(), capture_output=True, check=False).stdout
+
+    here = set(git("cat-file", "--batch-all-objects", "--batch-check=%(objectname)").decode().split())
+    tips = git("stash", "list", "--format=%H").decode().split() + git("rev-parse", "-q", "--verify", "HEAD").decode().split()
+    options = ("--objects", "--all", "--indexed-objects", "--missing=allow-any", "--no-object-names", "--ignore-missing")
+    wanted = here.intersection(git("rev-list", *options, *tips).decode().split())
+    output, found = git("cat-file", "--batch", stdin="".join(f"{oid}\n" for oid in wanted)), set()
+    while output:
+        head, _, output = output.partition(b"\n")
+        size = int(head.split()[2])
+        found |= {output[:size]} if head.split()[1] == b"blob" else set()
+        output = output[size + 1 :]
+    return found
+
+
+class Thing:
+    """A small repository with a submodule, cloned; and what a user does in one of the two."""
+
+    def __init__(self, sources: Sources, upstream: Upstream) -> None:
+        self.sources, self.upstream = sources, upstream
+        sources.repositories = {"thing": {"url": url("some/thing"), "branch": "main"}}
+
+    @property
+    def top(self) -> Path:
+        """The checkout."""
+        return self.sources.path / "thing"
+
+    def make(self) -> None:
+        """Make the upstreams and clone them."""
+        self.upstream.add_commit("some/lib", "main", FILES)
+        lib = self.upstream.add_commit("some/lib", "main", {"b.txt": "2\n"})
+        self.upstream.add_commit("some/thing", "main", FILES)
+        self.upstream.add_commit("some/thing", "main", {".gitmodules": MODULES, "deps/lib": Gitlink(lib)})
+        self.upstream.move_tag("some/thing", "v1.0")
+        self.sources("clone")
+
+    def move_on(self) -> str:
+        """Both upstreams have new commits, which change, add and delete files. Returns the repository's new commit."""
+        lib = self.upstream.add_commit("some/lib", "main", NEW)
+        return self.upstream.add_commit("some/thing", "main", {**NEW, "deps/lib": Gitlink(lib)})
+
+    def write(self, place: str, name: str, text: str = f"{PRECIOUS}\n") -> None:
+        """Write a file, with the directories above it."""
+        file = self.sources.path / place / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def git(self, place: str, *arguments: str, check: bool = True) -> str:
+        """What git prints in a checkout."""
+        return self.sources.git(place, *arguments, check=check)
+
+    def commit(self, place: str, name: str = "mine.txt") -> str:
+        """Commit a file as the user would."""
+        return self.sources.commit(place, name, f"{PRECIOUS}\n")
+
+    def has(self, text: str = f"{PRECIOUS}\n") -> bool:
+        """Whether the content is kept, in or beside the checkout."""
+        return text.encode() in contents(self.sources.path)
+
+    def git_dir(self, place: str) -> Path:
+        """The repository of a checkout."""
+        return Path(self.git(place, "rev-parse", "--absolute-git-dir"))
+
+    def interrupt(self, place: str = "thing", at: str = "new.txt") -> str:
+        """Let upstream move on, and an update be killed while git writes the file `at`. Returns the new commit."""
+        new, git_dir = self.move_on(), self.git_dir(place)
+        attributes = git_dir / "info/attributes"
+        attributes.parent.mkdir(exist_ok=True)
+        attributes.write_text(f"{at} filter=stop\n")
+        self.git(place, "config", "filter.stop.smudge", "head -c 2; kill -KILL 0")  # git's own process group
+        assert self.sources("update", check=None).status
+        self.git(place, "config", "--remove-section", "filter.stop")
+        attributes.unlink()
+        (git_dir / "index.lock").unlink()  # which git itself removes after Ctrl-C
+        record = (git_dir / "sources.json").read_text()
+        assert self.upstream.commit("some/thing" if place == "thing" else "some/lib") in record, "it did not begin"
+        assert (self.sources.path / place / "a.txt").read_text() == NEW["a.txt"]
+        return new
+
+
+@pytest.fixture
+def thing(sources: Sources, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Thing:
+    """The small repository, cloned: made once for each worker, then copied."""
+    thing, made = Thing(sources, upstream), tmp_path_factory.getbasetemp() / "thing"
+    if made.exists():
+        shutil.copytree(made / "some", upstream.root / "some")
+        subprocess.run(["cp", "-a", made / "tmp", sources.path], check=True)  # with times to the nanosecond
+    else:
+        thing.make()
+        shutil.copytree(upstream.root / "some", made / "some")
+        subprocess.run(["cp", "-a", sources.path, made / "tmp"], check=True)
+    return thing
+
+
+@pytest.fixture
+def before_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
+    """`before_git(words, script)` has the shell script run once, just before the first git command whose words contain
+    these; returns a file that exists once that has happened."""
+    git = shutil.which("git")
+
+    def before(words: str, script: str) -> Path:
+        directory = tmp_path / "bin"
+        directory.mkdir()
+        done = directory / "done"
+        (directory / "git").write_text(
+            f'#!/bin/sh\ncase " $* " in *" {words} "*) if mkdir {done} 2>/dev/null; then\n'
+            f"( PATH={os.environ['PATH']}; unset GIT_INDEX_FILE; {script} ) >{directory}/log 2>&1 </dev/null\nfi;; esac\n"
+            f'exec {git} "$@"\n'
+        )
+        (directory / "git").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+        return done
+
+    return before
