@@ -260,15 +260,22 @@ def _prepare(c: Context, task: str, options: Options, report: Report) -> Run:
     if options.only:
         chosen = tuple(each for each in settings.repositories if each.name in options.only)
         settings = replace(settings, repositories=chosen)
+    commits: Mapping[str, str] = {}
     if options.locked:
-        settings, refs = _locked(settings, read_lock(ROOT / LOCK))
+        if options.only or refs:
+            raise UsageError("--locked takes every repository as the lock file has it.", "Leave out --only and REFs.")
+        lock = read_lock(ROOT / LOCK)
+        settings = _locked(settings, lock)
+        refs = {each.name: each.ref for each in lock.repositories}
+        commits = {each.name: each.commit for each in lock.repositories}
     check_version()
     processes.start()
-    return Run(c, task, options, settings, report, Session(settings, report, refs, options.full, version=_version))
+    session = Session(settings, report, refs, options.full, version=_version, commits=commits)
+    return Run(c, task, options, settings, report, session)
 
 
-def _locked(settings: Settings, lock: Lock) -> tuple[Settings, dict[str, str]]:
-    """The settings for exactly the repositories of the lock file, and its commits as their REFs."""
+def _locked(settings: Settings, lock: Lock) -> Settings:
+    """The settings for exactly the repositories of the lock file."""
     known = {each.name: each for each in settings.repositories}
     if missing := [each.name for each in lock.repositories if each.name not in known]:
         raise UsageError(f"{LOCK} holds {missing[0]}, which is not configured.", "Add it to sources.repositories.")
@@ -276,7 +283,7 @@ def _locked(settings: Settings, lock: Lock) -> tuple[Settings, dict[str, str]]:
         replace(known[each.name], url=each.url, extras=each.extras, install=bool(each.distribution))
         for each in lock.repositories
     )
-    return replace(settings, repositories=repositories), {each.name: each.commit for each in lock.repositories}
+    return replace(settings, repositories=repositories)
 
 
 def _lockable(run: Run) -> tuple[list[Package], list[LockedRepository], list[str]]:
@@ -322,6 +329,7 @@ def _each(run: Run, step: str, repositories: Sequence[Repository], task: Callabl
     session, done = run.session, dict[str, Outcome]()
     session.ask([each for each in repositories if not (step == "clone" and each.path.exists())])
     last = [each for each in repositories if each.name == "flashinfer" and session.ref(each)[0] == MATCHING]
+    last = [] if session.commits else last
     for wave in ([each for each in repositories if each not in last], last):
         session = replace(session, matching=lambda advertised: _matching(run, advertised, last[0]))
         with ThreadPoolExecutor(max(1, len(wave))) as pool:
@@ -375,7 +383,7 @@ def _matching(run: Run, advertised: Advertised, flashinfer: Repository) -> str:
 def _checkout(repository: Repository) -> Checkout:
     if checkout := find_checkout(repository):
         return checkout
-    raise SourcesError(f"{repository.name} is not cloned.", command="invoke clone")
+    raise SourcesError(f"{repository.name}: not cloned.", command="invoke clone")
 
 
 def _package(repository: Repository) -> Package:

@@ -97,7 +97,8 @@ def check_operation(repository: LocalRepository) -> None:
     for file, operation in _UNDER_WAY.items():
         if (repository.git_dir / file).exists():
             what = f"{repository.who}: git {operation[0]} is in progress in {repository.path}."
-            raise LocalWorkError(what, "Finish it, or end it where it is; your files stay:", _git(repository.path, *operation))
+            hint = "Finish it, or end it where it is; your files stay:"
+            raise LocalWorkError(what, hint, _git(repository.path, *operation))
 
 
 def explain_refusal(repository: LocalRepository, error: OverwriteError) -> LocalWorkError:

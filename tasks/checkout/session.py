@@ -37,8 +37,8 @@ def _no_matching(advertised: Advertised) -> str:
 @dataclass(frozen=True)
 class Session:
     """`refs` are the REFs given as options, by repository name. `matching` names the tag of FlashInfer that SGLang
-    requires, among what FlashInfer's remote advertises, and `version` that of a checkout's package. A remote is asked
-    once in a session."""
+    requires, among what FlashInfer's remote advertises, and `version` that of a checkout's package. `commits` are those
+    that the REFs mean, whatever the remote has (a lock file). A remote is asked once in a session."""
 
     settings: Settings
     reporter: Reporter
@@ -46,6 +46,7 @@ class Session:
     full: bool = False
     matching: Callable[[Advertised], str] = _no_matching
     version: Callable[[Checkout], str] = lambda checkout: ""
+    commits: Mapping[str, str] = field(default_factory=dict)
     _answers: dict[str, Future[Advertised]] = field(default_factory=dict)
 
     @property
@@ -74,6 +75,8 @@ class Session:
 
     def target(self, repository: Repository, ref: str) -> Target:
         """What the REF means on the remote now. Raises UsageError for one that it does not have."""
+        if commit := self.commits.get(repository.name):
+            return Target(ref, "commit", "", commit, commit)
         advertised = self.advertised(repository)
         if ref == MATCHING and repository.name == "flashinfer":
             tag = self.matching(advertised)

@@ -129,7 +129,7 @@ def check_cost(session: Session, repository: Repository, *, full: bool) -> None:
 def _find(repository: Repository) -> Checkout:
     checkout = find_checkout(repository)
     if not checkout:
-        raise SourcesError(f"{repository.name} is not cloned.", command="invoke clone")
+        raise SourcesError(f"{repository.name}: not cloned.", command="invoke clone")
     return checkout
 
 

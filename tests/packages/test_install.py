@@ -28,7 +28,6 @@ from tests.upstream.store import Upstream
 from tests.upstream.wheels import write_wheel
 
 pytestmark = pytest.mark.usefixtures("user")
-__all__ = ["managed", "started", "unprivileged"]
 
 
 def test_both_are_installed_from_their_checkouts_with_what_they_require(

@@ -17,7 +17,6 @@ from tasks.packages.preflight import check
 from tests.packages.conftest import Heard, errors, hide_uv, install
 
 pytestmark = pytest.mark.usefixtures("user")
-__all__ = ["managed", "started", "unprivileged"]
 
 
 def test_an_environment_that_belongs_to_the_operating_system_is_left_alone(
