@@ -255,8 +255,9 @@ UNSAFE = [
     made_executable,
     replaced_by_a_link, assumed_unchanged, skipped_in_the_worktree, assumed_unchanged_and_deleted_by_the_target,
     untracked_in_the_way, ignored_in_the_way, untracked_folder_in_the_way, untracked_file_where_a_folder_comes,
-    link_where_a_folder_comes, committed_on_the_branch, committed_on_a_detached_head, merge_in_progress, rebase_in_progress,
-    cherry_pick_in_progress, revert_in_progress, am_in_progress, bisect_in_progress, stash_that_did_not_apply,
+    link_where_a_folder_comes, committed_on_the_branch, committed_on_a_detached_head, merge_in_progress,
+    rebase_in_progress, cherry_pick_in_progress, revert_in_progress, am_in_progress, bisect_in_progress,
+    stash_that_did_not_apply,
 ]  # fmt: skip
 UNSAFE_IN_A_SUBMODULE = [
     modified, staged_new, deleted, skipped_in_the_worktree, untracked_in_the_way, link_where_a_folder_comes,
