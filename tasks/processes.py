@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,14 +71,11 @@ def run(
         if _stopping.is_set():
             end_group(process.pid)
         output, errors, ended = _read(process, silence, timeout, on_errors)
+        if ended:
+            _end(process)
         process.wait()
     except BaseException:
-        end_group(process.pid)  # git removes its locks and drafts then
-        try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            end_group(process.pid, signal.SIGKILL)
-            process.wait()
+        _end(process)
         raise
     finally:
         with _lock:
@@ -95,6 +93,15 @@ def end_group(pid: int, number: signal.Signals = signal.SIGTERM) -> None:
         os.killpg(pid, number)
     except (ProcessLookupError, PermissionError):
         return
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process and its children: by SIGTERM, on which git removes its locks and drafts, then by SIGKILL."""
+    end_group(process.pid)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(PATIENCE)
+    end_group(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def start() -> None:
@@ -155,8 +162,6 @@ def _read(
             if ended is not None and now - max(ended, heard) > GRACE:
                 break  # a child that lives on has inherited the pipe
             reason = _overdue(silence and now - heard, silence, timeout and now - began, timeout, count)
-    if reason:
-        end_group(process.pid, signal.SIGKILL)
     return bytes(output), bytes(errors), reason
 
 

@@ -31,6 +31,7 @@ from ..git import (
     read_submodules,
     read_tree,
     release,
+    run,
     submodule_git_dir,
 )
 from .sparse import cone, is_users, shipped_directories
@@ -180,18 +181,18 @@ class Download:
 
 def _prepare(store: LocalRepository) -> None:
     """Create the submodule's repository, or point an existing one at its present URL."""
-    config = f"--file={store.git_dir}/config"
-    if not (store.git_dir / "HEAD").exists() or not (url := _url(store)):
+    if not (store.git_dir / "HEAD").exists() or not (url := _config(store, "remote.origin.url", check=False)):
         return initialise(store, bare=True)
-    worktree = store.git("config", config, "core.worktree", check=False)
-    if worktree and not (store.git_dir / worktree).is_dir():  # git would go there first
-        store.git("config", config, "--unset-all", "core.worktree")
+    worktree = _config(store, "core.worktree", check=False)
+    if worktree and not (store.git_dir / worktree).is_dir():
+        _config(store, "--unset-all", "core.worktree")
     if url != store.url:
-        store.git("config", config, "remote.origin.url", store.url)
+        _config(store, "remote.origin.url", store.url)
 
 
-def _url(store: LocalRepository) -> str:
-    return store.git("config", f"--file={store.git_dir}/config", "remote.origin.url", check=False)
+def _config(store: LocalRepository, *args: str, check: bool = True) -> str:
+    """git-config(1) from outside the repository: in it no command works while its working tree is missing."""
+    return run(store.git_dir.parent, "config", f"--file={store.git_dir}/config", *args, who=store.who, check=check)
 
 
 def _waiting(repository: LocalRepository) -> Callable[[], object]:

@@ -171,9 +171,10 @@ def _fetch_one(repository: LocalRepository, target: Target, flags: tuple[str, ..
     names = {"branch": f"refs/heads/{target.name}", "tag": f"refs/tags/{target.name}", "commit": "refs/heads/*"}
     refspec = f"+{names[target.kind]}:refs/fetched/{'*' if target.kind == 'commit' else 'one'}"
     # protocol v0 claims to have every tag that is here, though their trees are not: nothing may be claimed
-    depth = () if target.kind == "commit" else [flag for flag in flags if "negotiation" not in flag]
+    unwanted = ("--negotiation", "--depth") if target.kind == "commit" else ("--negotiation",)
+    kept = [flag for flag in flags if not flag.startswith(unwanted)]
     try:
-        repository.fetch(*depth, "origin", refspec, doing=doing, options=_NOTHING_IN_COMMON)
+        repository.fetch(*kept, "origin", refspec, doing=doing, options=_NOTHING_IN_COMMON)
     except RefusedError:
         refspec = "+refs/heads/*:refs/fetched/*"
         repository.fetch("--no-filter", "origin", refspec, doing=doing, options=_NOTHING_IN_COMMON)

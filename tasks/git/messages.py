@@ -39,6 +39,7 @@ _NO_ACCESS = re.compile(
     r"(returned error:|HTTP( code =)?) \d{3}|authentication failed|could not read (user|pass)|not found|access rights",
     re.I,
 )
+_TELLING = re.compile(r"(fatal|error|remote):(?! *(Enumerating|Counting|Compressing|Total)\b)|.*: No space")
 _RETRY_AFTER = re.compile(r"retry[- ]after:? (\d+)", re.I)
 LONGEST_WAIT = 300.0  # seconds that a remote may ask for
 NEXT_TO_NOTHING = 1_000_000  # bytes
@@ -93,7 +94,7 @@ def explain(text: str, who: str, endpoint: str, cwd: Path, *, network: bool = Fa
         return refused
     text = redact(text)
     told = [line.strip() for line in text.splitlines() if line.strip() and not re.search(r"\d% \(", line)]
-    lines = [line for line in told if re.match(r"(fatal|error|remote):|.*: No space", line)] or told
+    lines = [line for line in told if _TELLING.match(line)] or told
     message = "; ".join(dict.fromkeys(re.sub(r"^((fatal|error|remote): *)+", "", each).strip() for each in lines[-4:]))
     where = f"{who}: {endpoint}: {message[-1000:].strip().rstrip('.') or 'git failed without a message'}."
     asked = _RETRY_AFTER.search(text)

@@ -88,7 +88,9 @@ def submodule_git_dir(parent: LocalRepository, submodule: Submodule) -> Path:
     linked = linked_git_dir(place)
     if linked and linked.is_relative_to(modules.resolve()) and (linked / "HEAD").is_file():
         return modules / linked.relative_to(modules.resolve())
-    if linked or place.is_symlink() or place.is_file() or (place.is_dir() and any(place.iterdir())):
+    empty = not os.path.lexists(place) or (place.is_dir() and not place.is_symlink() and not any(place.iterdir()))
+    others = ("--literal-pathspecs", "ls-files", "--others", "-z", "--", submodule.path)
+    if linked or (not empty and parent.git(*others, check=False)):  # tracked files are git's to replace
         what = f"{parent.who}: {place} is in the way: it is not the checkout of submodule {submodule.name}."
         raise LocalWorkError(what, command=move_aside(place))
     git_dir = modules / submodule.name
