@@ -91,9 +91,9 @@ def check_operation(repository: LocalRepository) -> None:
 
 def explain_refusal(repository: LocalRepository, error: OverwriteError) -> LocalWorkError:
     """git's refusal, with the command that resolves it without losing anything."""
-    first = error.paths[0]
+    first = next((each for each in error.paths if (repository.path / each).is_dir()), error.paths[0])
     command = _git(repository.path, "stash")
-    if error.untracked:
+    if error.untracked or (repository.path / first).is_dir():  # whose untracked files git-stash(1) would delete
         command = move_aside(repository.path / first)
     elif (flag := repository.git("ls-files", "-v", "--", first, check=False)[:1]) == "S" or flag.islower():
         option = "--no-skip-worktree" if flag in "Ss" else "--no-assume-unchanged"
@@ -144,15 +144,21 @@ def check_commits(repository: LocalRepository, branch: str, known: Iterable[str]
     on = repository.git("symbolic-ref", "--quiet", "HEAD", check=False)
     tips = [*(["HEAD"] if not on or on == ref else []), *([ref] if branch else [])]
     tips += ["MERGE_HEAD"] if (repository.git_dir / "MERGE_HEAD").exists() else []
-    kept = [f"^{oid}" for oid in present_commits(repository, filter(None, known))]
-    others = ("--not", f"--exclude={ref}", "--exclude=refs/stash", "--glob=refs/*")
-    options = ("rev-list", "--ignore-missing", "--missing=allow-any", "--max-count=100", "--stdin", *others)
-    lost = repository.git(*options, stdin="".join(f"{each}\n" for each in [*tips, *kept])).split() if tips else []
-    if lost:
+    if lost := commits_without_ref(repository, tips, known, but=ref):
         where = f"on {branch}" if branch else "on a detached HEAD"
         count = "1 commit" if len(lost) == 1 else f"{len(lost)} commits"
         what = f"{repository.who}: {count} {where} in {repository.path} that its remote does not have."
         raise LocalWorkError(what, command=_git(repository.path, "branch", f"my-work-{lost[0][:7]}", lost[0]))
+
+
+def commits_without_ref(
+    repository: LocalRepository, tips: Iterable[str], known: Iterable[str], but: str = ""
+) -> list[str]:
+    """The commits below `tips` that no ref leads to but the one named `but`, and none of the commits `known`."""
+    kept = [f"^{oid}" for oid in present_commits(repository, filter(None, known))]
+    others = ("--not", *([f"--exclude={but}"] if but else []), "--exclude=refs/stash", "--glob=refs/*")
+    options = ("rev-list", "--ignore-missing", "--missing=allow-any", "--max-count=100", "--stdin", *others)
+    return repository.git(*options, stdin="".join(f"{each}\n" for each in [*tips, *kept])).split() if tips else []
 
 
 def _check_branch(repository: LocalRepository, branch: str) -> None:
