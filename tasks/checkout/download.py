@@ -31,6 +31,7 @@ from ..git import (
     read_submodules,
     read_tree,
     release,
+    run,
     submodule_git_dir,
 )
 from .sparse import cone, is_users, shipped_directories
@@ -175,18 +176,18 @@ class Download:
 
 def _prepare(store: LocalRepository) -> None:
     """Create the submodule's repository, or point an existing one at its present URL."""
-    config = f"--file={store.git_dir}/config"
-    if not (store.git_dir / "HEAD").exists() or not (url := _url(store)):
+    if not (store.git_dir / "HEAD").exists() or not (url := _config(store, "remote.origin.url")):
         return initialise(store, bare=True)
-    worktree = store.git("config", config, "core.worktree", check=False)
+    worktree = _config(store, "core.worktree")
     if worktree and not (store.git_dir / worktree).is_dir():  # git would go there first
-        store.git("config", config, "--unset-all", "core.worktree")
+        _config(store, "--unset-all", "core.worktree")
     if url != store.url:
-        store.git("config", config, "remote.origin.url", store.url)
+        _config(store, "remote.origin.url", store.url)
 
 
-def _url(store: LocalRepository) -> str:
-    return store.git("config", f"--file={store.git_dir}/config", "remote.origin.url", check=False)
+def _config(store: LocalRepository, *args: str) -> str:
+    """git-config(1) for the repository, from outside: inside, a working tree that is gone would stop git."""
+    return run(store.git_dir.parent, "config", f"--file={store.git_dir}/config", *args, check=False)
 
 
 def _waiting(repository: LocalRepository) -> Callable[[], object]:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import LocalWorkError
-from ..git import LocalRepository, OverwriteError, head_of, linked_git_dir, move_aside, present_commits, run
+from ..git import GITLINK, LocalRepository, OverwriteError, head_of, linked_git_dir, move_aside, present_commits, run
 from ..models import Repository
 from ..names import redact
 from .state import Checkout, read_checkout, read_record
@@ -86,7 +86,8 @@ def check_operation(repository: LocalRepository) -> None:
     for file, operation in _UNDER_WAY.items():
         if (repository.git_dir / file).exists():
             what = f"{repository.who}: git {operation[0]} is in progress in {repository.path}."
-            raise LocalWorkError(what, "Finish it, or end it where it is; your files stay:", _git(repository.path, *operation))
+            hint = "Finish it, or end it where it is; your files stay:"
+            raise LocalWorkError(what, hint, _git(repository.path, *operation))
 
 
 def explain_refusal(repository: LocalRepository, error: OverwriteError) -> LocalWorkError:
@@ -105,6 +106,8 @@ def _check_changes(repository: LocalRepository) -> None:
     changes = [line for line in repository.git(*_STATUS).split("\0") if line and not _is_ours(repository, line)]
     for line in changes:
         place = repository.path / line.split(" ", 8)[-1]
+        if line.split(" ")[4] == GITLINK and os.path.lexists(place / ".git") and not head_of(place):
+            raise LocalWorkError(f"{repository.who}: {place} has no commit to go by.", command=move_aside(place))
         if line[5] == "S" and (git_dir := linked_git_dir(place)):
             inner = replace(repository, path=place, git_dir=git_dir, who=f"{repository.who}/{place.name}")
             check_local_work(inner, "", [line.split(" ", 8)[6], read_record(git_dir).commit])
@@ -113,8 +116,8 @@ def _check_changes(repository: LocalRepository) -> None:
     path, states = repository.path, [line.split(" ")[1] if line[0] == "1" else "u" for line in changes]
     names = [line.split(" ", 8 if line[0] == "1" else 10)[-1] for line in changes]
     command: tuple[str, ...] = ("stash",)
-    if "u" in states:
-        command = ("reset", "--quiet")  # keeps the files as they are
+    if unmerged := [name for name, state in zip(names, states, strict=True) if state == "u"]:
+        command = ("add", "--all", "--", *unmerged)  # as they are
     elif added := [name for name, state in zip(names, states, strict=True) if state == ".A"]:
         command = ("reset", "--quiet", "--", *added)  # they stay, untracked
     elif submodule := next((name for name, line in zip(names, changes, strict=True) if line[5] == "S"), ""):
@@ -122,7 +125,8 @@ def _check_changes(repository: LocalRepository) -> None:
         if states[names.index(submodule)][0] == ".":
             command = ("submodule", "update", "--init", "--", submodule)
     fix = _git(path, *command)
-    if replaced := next((name for name in names if (path / name).is_dir() and not linked_git_dir(path / name)), ""):
+    files = [name for name, line in zip(names, changes, strict=True) if line.split(" ")[4] != GITLINK]
+    if replaced := next((name for name in files if (path / name).is_dir()), ""):
         fix = move_aside(path / replaced)  # git stash would delete the untracked files in it
     raise LocalWorkError(f"{repository.who}: {_listed(names)} in {path}.", command=fix)
 

@@ -156,8 +156,11 @@ def remove_submodule(parent: LocalRepository, path: str) -> None:
     """
     place = parent.path / path
     git_dir = linked_git_dir(place)
-    if not git_dir or not git_dir.is_relative_to((parent.git_dir / "modules").resolve()):
+    if not git_dir:
         return
+    if not git_dir.is_relative_to((parent.git_dir / "modules").resolve()):
+        what = f"{parent.who}: {place} is no submodule in the new commit, and is a repository of its own."
+        raise LocalWorkError(what, command=move_aside(place))
     repository = replace(parent, path=place, git_dir=git_dir, who=f"{parent.who}/{path}")
     check_local_work(repository, "", [read_record(git_dir).commit])
     others = repository.git("ls-files", "--others", "-z").split("\0")

@@ -43,12 +43,6 @@ def replaced_in_the_submodule(thing: Thing) -> None:
     thing.write("thing/deps/lib", "a.txt/mine.txt")
 
 
-def a_folder_above_replaced_by_a_link(thing: Thing) -> None:
-    os.rename(thing.top / "deps", thing.top / "real")
-    (thing.top / "deps").symlink_to("real")
-    thing.write("thing", "real/mine.txt")
-
-
 def skipped_everywhere(thing: Thing) -> None:
     for name in ("a.txt", "b.txt", "kept.txt"):
         thing.git("thing", "update-index", "--skip-worktree", name)
@@ -113,10 +107,9 @@ def merge_of_a_commit_that_only_fetch_head_names(thing: Thing) -> None:
     fork = thing.sources.path / "fork"
     subprocess.run(["git", "clone", "-q", thing.upstream.path("some/thing"), fork], check=True)
     thing.commit("fork", "a.txt")
-    thing.sources.commit("thing", "a.txt", "ours\n")
     thing.git("thing", "fetch", "-q", f"file://{fork}", "HEAD")
     shutil.rmtree(fork)
-    thing.git("thing", "merge", "FETCH_HEAD", check=False)
+    thing.git("thing", "merge", "--no-commit", "--no-ff", "FETCH_HEAD")
 
 
 def conflict_that_was_half_resolved(thing: Thing) -> None:
@@ -146,13 +139,16 @@ def branch_with_a_name_in_the_way(thing: Thing) -> None:
 ACTS = [
     replaced_by_a_folder("a.txt"), replaced_by_a_folder("kept.txt"), replaced_by_a_folder("gone.txt"),
     replaced_by_a_folder_beside_a_change, replaced_by_a_repository, replaced_in_the_submodule,
-    a_folder_above_replaced_by_a_link, skipped_everywhere, untracked_inside_the_folder_in_the_way,
+    skipped_everywhere, untracked_inside_the_folder_in_the_way,
     repository_in_the_way, modules_deleted, modules_without_head, own_clone_beside_the_module,
     own_clone_without_the_module, head_on_a_ref_that_is_no_branch, head_without_a_commit,
     head_of_the_submodule_without_a_commit, orphan_with_everything_staged,
     merge_of_a_commit_that_only_fetch_head_names, conflict_that_was_half_resolved, rebase_with_a_resolution,
     branch_with_a_name_in_the_way,
 ]  # fmt: skip
+
+
+UNREADABLE = (head_without_a_commit, orphan_with_everything_staged)
 
 
 @pytest.mark.parametrize("act", ACTS, ids=lambda act: act.__name__)
@@ -162,11 +158,11 @@ def test_what_is_suggested_resolves_it_and_destroys_nothing(act: Act, thing: Thi
     new = thing.move_on()
     result = thing.sources("update", check=None)
     assert thing.has(), "lost by the update"
+    if act in UNREADABLE:  # moved aside as a whole
+        assert thing.sources.fix(result).startswith("mv ")
+        result = thing.sources("clone")
     thing.sources.mend(result=result)
     assert thing.has(), "lost by a command that was suggested"
-    if not (thing.top / ".git").exists() or thing.sources.head("thing") != new:
-        thing.sources("clone")
-        thing.sources("update")
     assert thing.sources.head("thing") == new
     assert thing.sources.head("thing/deps/lib") == thing.upstream.commit("some/lib")
     thing.sources("update")
