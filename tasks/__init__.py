@@ -1,4 +1,5 @@
-"""Invoke tasks that set up SGLang and FlashInfer from source: clone, update, install and verify, or all with setup.
+"""Invoke tasks that set up SGLang and FlashInfer from source: clone, update, install and verify, or all with setup;
+lock writes down what was set up.
 
 REF, in the options, is one of
 
@@ -20,6 +21,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import task
 
+from .cli import explain_mistakes
 from .config import DEFAULTS
 
 if TYPE_CHECKING:
@@ -39,6 +41,10 @@ HELP = {
     "python": "interpreter of another environment; the default is the one that runs Invoke",
     "json": "print one JSON object on standard output, and nothing else there",
     "strict": "let warnings fail, too",
+    "kernels": "also run the reference tests of the trace data against FlashInfer's kernels",
+    "kernel": "run those of this definition or op type alone (may be repeated)",
+    "junit": "write the results of the kernels to this file, in JUnit's XML",
+    "locked": "the commits and versions of pylock.sources.toml, and nothing else",
 }
 
 
@@ -66,7 +72,7 @@ def update(
     c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False,
     only: Sequence[str] | None = None, json: bool = False,
 ) -> Sequence[Outcome]:  # fmt: skip
-    """Update the checkouts to what their REF is on the remote now; local work is never lost.
+    """Update the checkouts to their REF on the remote; local work is never lost.
 
     Returns what was done to each repository. Raises Failed.
     """
@@ -91,29 +97,38 @@ def install(
     return run(c, "install", [install_step], options).steps["install"]
 
 
-@task(iterable=["only"], auto_shortflags=False, help=_help("strict", "python", "only"))
+@task(
+    iterable=["only", "kernel"], auto_shortflags=False,
+    help=_help("strict", "kernels", "kernel", "junit", "locked", "python", "only"),
+)  # fmt: skip
 def verify(
-    c: Context, strict: bool = False, python: str = "", only: Sequence[str] | None = None, json: bool = False
-) -> Verification:
-    """Check everything, offline and without changing anything; exit status 1 if a check fails.
+    c: Context, strict: bool = False, kernels: bool = False, kernel: Sequence[str] | None = None, junit: str = "",
+    locked: bool = False, python: str = "", only: Sequence[str] | None = None, json: bool = False,
+) -> Verification:  # fmt: skip
+    """Check everything offline, changing nothing; exit status 1 if a check fails.
 
     Returns what was found. Raises Failed.
     """
     from .run import Options, run, verify_step
 
-    options = Options(strict=strict, python=python, only=only, json=json)
+    options = Options(
+        strict=strict, kernels=_kernels(kernels, kernel), junit=junit, locked=locked, python=python, only=only,
+        json=json,
+    )  # fmt: skip
     return _found(run(c, "verify", [verify_step], options))
 
 
 @task(
-    iterable=["only"], auto_shortflags=False,
-    help=_help("sglang_branch", "flashinfer_branch", "full", "deps", "reinstall", "strict", "python", "only"),
+    iterable=["only", "kernel"], auto_shortflags=False,
+    help=_help("sglang_branch", "flashinfer_branch", "full", "deps", "reinstall", "strict", "kernels", "kernel",
+               "junit", "locked", "python", "only"),
 )  # fmt: skip
 def setup(
     c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False, deps: bool = True,
-    reinstall: bool = False, strict: bool = False, python: str = "", only: Sequence[str] | None = None, json: bool = False,
+    reinstall: bool = False, strict: bool = False, kernels: bool = False, kernel: Sequence[str] | None = None,
+    junit: str = "", locked: bool = False, python: str = "", only: Sequence[str] | None = None, json: bool = False,
 ) -> Result:  # fmt: skip
-    """Clone, update, install and verify, in that order: from nothing to a working set-up.
+    """Clone, update, install and verify: from nothing to a working set-up.
 
     Returns what was done and found. Raises Failed.
     """
@@ -121,9 +136,24 @@ def setup(
 
     options = Options(
         _refs(sglang_branch, flashinfer_branch), full=full, deps=deps, reinstall=reinstall, strict=strict,
-        python=python, only=only, json=json,
+        kernels=_kernels(kernels, kernel), junit=junit, locked=locked, python=python, only=only, json=json,
     )  # fmt: skip
     return run(c, "setup", [clone_step, update_step, install_step, verify_step], options)
+
+
+@task(auto_shortflags=False, help=_help("python"))
+def lock(c: Context, python: str = "", json: bool = False) -> Result:
+    """Write this set-up to pylock.sources.toml; `setup --locked` reproduces it.
+
+    Returns what was done. Raises Failed.
+    """
+    from .run import Options, lock_step, run
+
+    return run(c, "lock", [lock_step], Options(python=python, json=json))
+
+
+def _kernels(everything: bool, chosen: Sequence[str] | None) -> Sequence[str]:
+    return chosen or (["all"] if everything else [])
 
 
 def _refs(sglang: str, flashinfer: str) -> dict[str, str]:
@@ -135,15 +165,16 @@ def _found(result: Result) -> Verification:
     return result.verification
 
 
-namespace = Collection(clone, update, install, verify, setup)
+namespace = Collection(clone, update, install, verify, setup, lock)
 namespace.configure({"sources": DEFAULTS})
+explain_mistakes()
 _LATER = {
     "Check": "models", "Failed": "run", "Outcome": "models", "RepositoryState": "models", "Result": "models",
     "SourcesError": "errors", "Verification": "models",
 }  # fmt: skip
 __all__ = [
     "Check", "Failed", "Outcome", "RepositoryState", "Result", "SourcesError", "Verification",
-    "clone", "install", "namespace", "setup", "update", "verify",
+    "clone", "install", "lock", "namespace", "setup", "update", "verify",
 ]  # fmt: skip
 
 

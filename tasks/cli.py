@@ -6,21 +6,22 @@ import os
 import re
 import shlex
 import sys
-import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from invoke.exceptions import Exit, ParseError
+from invoke.exceptions import AmbiguousEnvVar, Exit, ParseError, UncastableEnvVar
 
 if TYPE_CHECKING:
-    from invoke.collection import Collection
     from invoke.program import Program
 
 Hook = Callable[[type[BaseException], BaseException, "TracebackType | None"], Any]
 WRONG = 2  # the exit status for a wrong option or configuration
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = Path(__file__).parent / "requirements.txt"
+MODULES = {"gitpython": "git"}  # a library's module, where it has another name
 
 
 def explain_mistakes() -> None:
@@ -30,22 +31,20 @@ def explain_mistakes() -> None:
     """
     from invoke.main import program
 
-    if program.argv:
+    if program.argv and not isinstance(sys.excepthook, partial):
         for step in ("parse_tasks", "parse_cleanup"):
             setattr(program, step, partial(_parse, program, getattr(program, step)))
         sys.excepthook = partial(_on_error, program, sys.excepthook)
 
 
 def as_called(text: str) -> str:
-    """The text with its commands as they are here: in another project's collection, `invoke sources.clone`."""
-    if "invoke " not in text:
-        return text
+    """Return the text with its commands as they are called here: in another project, `invoke sources.clone`."""
     from invoke.main import program
 
-    collection: Collection | None = getattr(program, "collection", None)
+    collection: Any = getattr(program, "collection", None)
     for path in collection.task_names if collection else ():
         prefix, _, name = path.rpartition(".")
-        if collection and prefix and collection[path].__module__ == __package__:
+        if prefix and collection[path].__module__ == __package__:
             text = re.sub(rf"\binvoke {name}\b", f"invoke {path}", text)
     return text
 
@@ -54,83 +53,106 @@ def _parse(program: Program, step: Callable[[], None]) -> None:
     try:
         step()
     except ParseError as error:
-        raise Exit(_suggest(program, error), code=WRONG) from None
+        raise Exit(f"error: {_suggest(program, error)}", code=WRONG) from None
 
 
 def _suggest(program: Program, error: ParseError) -> str:
-    """What Invoke says of a word on the command line, with what may have been meant."""
+    """What is wrong with a word on the command line, and what may have been meant."""
+    tasks = {name: {*context.flags, *context.inverse_flags} for name, context in program.parser.contexts.items()}
+    here = error.context
+    name = here.name if here and here.name in tasks else ""
+    of = f" of {name}" if name else ""
     found = re.match(r"No idea what '(.*)' is!$", str(error))
     if not found:
         lacking = re.match(r"Flag <Argument: (\w+).* needed value", str(error))
-        return f"--{lacking[1].replace('_', '-')} needs a value." if lacking else str(error)
-    word, here = found[1], error.context
-    tasks = {name: {*context.flags, *context.inverse_flags} for name, context in program.parser.contexts.items()}
-    name = here.name if here and here.name in tasks else ""
+        return f"--{lacking[1].replace('_', '-')}{of} needs a value" if lacking else str(error)
+    word = str(found[1])
     option = next((token.partition("=")[0] for token in program.argv if token.partition("=")[1:] == ("=", word)), "")
     if here and option in here.flags:
-        return f"{option} {'is given twice' if here.flags[option].takes_value else 'takes no value'}."
+        return f"{option}{of} {'is given twice' if here.flags[option].takes_value else 'takes no value'}"
     if not word.startswith("-"):
-        ref = f"A REF goes like this: --sglang-branch={word}" if "--sglang-branch" in tasks.get(name, ()) else ""
-        return f"{word} is no task. {_nearest(word, tasks) or ref or 'Tasks: ' + ', '.join(tasks)}"
+        ref = f"a REF is given as --sglang-branch={word}" if "--sglang-branch" in tasks.get(name, ()) else ""
+        return f"unknown task {word}; {_nearest(word, tasks) or ref or 'tasks: ' + ', '.join(tasks)}"
+    if others := ", ".join(other for other, flags in tasks.items() if word in flags):
+        return f"unknown option {word}{of}; it is an option of {others}"
     near = _nearest(word, [*tasks.get(name, ()), *program.initial_context.flags])
-    others = [other for other, flags in tasks.items() if word in flags]
-    fix = f"These have it: {', '.join(others)}." if others else near
-    help_ = f"All options: invoke --help {name}".rstrip()
-    return " ".join(filter(None, (f"{word} is no option{f' of {name}' if name else ''}.", fix or help_)))
+    return f"unknown option {word}{of}; {near or f'all options: invoke --help {name}'.rstrip()}"
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def _nearest(word: str, known: Iterable[Any]) -> str:
     from difflib import get_close_matches
 
-    best = get_close_matches(word, [*known], n=1, cutoff=0.6)
-    return f"Did you mean {best[0]}?" if best else ""
+    return "".join(f"did you mean {best}?" for best in get_close_matches(word, [*known], n=1))
 
 
-def _on_error(program: Program, usual: Hook, kind: type[BaseException], error: BaseException,
-              trace: TracebackType | None) -> None:  # fmt: skip
-    """What `sys.excepthook` is asked: explain what a user can cause, and show the traceback of anything else."""
-    frames = [frame for frame, _ in traceback.walk_tb(trace)]
-    ours = any(Path(frame.f_code.co_filename).is_relative_to(Path(__file__).parent) for frame in frames)
-    told = _missing(error) if ours else _unreadable(program, error, frames)
-    if not told or program.args.debug.value:
+def _on_error(
+    program: Program, usual: Hook, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Stand in for `sys.excepthook`: explain what a user can cause, and show the traceback of anything else."""
+    message = _missing(error) if isinstance(error, ModuleNotFoundError) else _unreadable(program, error)
+    if not message or program.args.debug.value:
         usual(kind, error, trace)
-    if told:
-        print(f"error: {told}", file=sys.stderr)
+    if message:
+        print(f"error: {message}", file=sys.stderr)
         raise SystemExit(WRONG)
 
 
-def _missing(error: BaseException) -> str:
-    """Which library is missing, and how to get it; nothing if that is not what happened."""
-    requirements = Path(__file__).parent / "requirements.txt"
-    if not isinstance(error, ModuleNotFoundError) or not requirements.exists():
+def _missing(error: ModuleNotFoundError) -> str:
+    """Which library of this tool is missing, and how to get it; nothing where it is none of this tool's."""
+    lines = REQUIREMENTS.read_text(encoding="utf-8").lower() if REQUIREMENTS.exists() else ""
+    libraries = re.findall(r"^[\w-]+", lines, re.MULTILINE)
+    if (error.name or "").partition(".")[0] not in [MODULES.get(name, name) for name in libraries]:
         return ""
-    command = shlex.join([sys.executable, "-m", "pip", "install", "-r", str(requirements)])
+    command = shlex.join([sys.executable, "-m", "pip", "install", "-r", str(REQUIREMENTS)])
     return f"{error.name} is not installed for {sys.executable}.\n  {command}"
 
 
-def _unreadable(program: Program, error: BaseException, frames: Sequence[FrameType]) -> str:
-    """What is wrong in which file or variable, if Invoke's reading of the configuration raised `error`."""
-    from invoke.config import AmbiguousMergeError
+def _unreadable(program: Program, error: BaseException) -> str:
+    """What is wrong in which file or variable, if `error` is of a kind that Invoke raises while it reads them."""
+    from invoke.config import Config
+    from invoke.vendor import yaml
 
-    from .names import redact
+    kinds = (yaml.YAMLError, AmbiguousEnvVar, UncastableEnvVar, AttributeError, TypeError, ValueError)
+    stems = (f"{ROOT}/invoke", Path("~/.invoke").expanduser(), "/etc/invoke")
+    given = [name] if (name := program.args.config.value) else []
+    files = map(Path, (*given, *(f"{stem}.{end}" for stem in stems for end in ("yaml", "yml"))))
+    base = {**Config.global_defaults(), **sys.modules[__package__ or ""].namespace.configuration()}
+    for file in filter(Path.is_file, files if isinstance(error, kinds) else ()):
+        try:
+            tree = yaml.safe_load(file.read_text(encoding="utf-8"))  # type: ignore[no-untyped-call]
+        except (yaml.YAMLError, UnicodeDecodeError) as broken:
+            mark = getattr(broken, "problem_mark", None)
+            at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+            return f"{file}: {at}{getattr(broken, 'problem', None) or broken}"
+        if wrong := _misfit(tree or {}, base):
+            return f"{file}: {wrong}"
+        if isinstance(error, AmbiguousEnvVar):
+            return f"{file}: two keys for INVOKE_{str(error).split()[-1]}"
+    return ""
 
-    readers = [sys.modules[f"invoke.{name}"].__file__ for name in ("config", "env")]
-    reading = [frame.f_locals for frame in frames if frame.f_code.co_filename in readers]
-    if not reading:
-        return ""
-    given = {key: value for variables in reading for key, value in variables.items()}  # the innermost counts
-    keys = given.get("key_path") or [found["key"] for found in reading if {"base", "key"} <= {*found}]
-    variable = "INVOKE_" + "_".join(map(str, keys)).upper()
-    known = [getattr(program.config, f"_{level}_path", None) for level in ("runtime", "project", "user", "system")]
-    file = given.get("filepath") or given.get("path") or next(filter(None, known), "the configuration")
-    why = " ".join(redact(str(error)).split())
-    if isinstance(error, AmbiguousMergeError):
-        table = isinstance(given.get("base", {}).get(given.get("key")), dict)
-        why = "a table of keys is expected here" if table else "a single value is expected here, not a table"
-    elif isinstance(error, AttributeError):
-        why = "a table of keys is expected in this file"
-    elif "key_path" in given and isinstance(error, TypeError):
-        why = "names have to be text (put numbers in quotes)"
-    elif "key_path" in given and variable in os.environ:
-        return f"{variable}: {why} ({'.'.join(keys)} is configured in {file})"
-    return f"{file}: {'.'.join(map(str, keys))}{': ' if keys else ''}{why}"
+
+def _misfit(tree: Any, base: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:
+    """The first key below `path` that Invoke cannot merge into `base`, or cannot set from the variable for it."""
+    if not isinstance(tree, dict):
+        return f"{'.'.join(path) or 'the file'} must be a table of keys"
+    for name, value in tree.items():
+        here, known = (*path, str(name)), base.get(name, value)
+        key, variable = ".".join(here), "_".join(("INVOKE", *here)).upper()
+        if not isinstance(name, str):
+            return f"{key}: names must be text (put numbers in quotes)"
+        if isinstance(value, dict) and not isinstance(known, dict):
+            return f"{key} must be a single value, not a table of keys"
+        if isinstance(known, dict):
+            if wrong := _misfit(value, known, here):
+                return wrong
+        elif variable in os.environ and not _fits(os.environ[variable], value):
+            return f"{variable} must be of the same kind as {value!r}, which is configured there"
+    return ""
+
+
+def _fits(text: str, value: Any) -> bool:
+    """Whether Invoke can convert the text to the type of `value`."""
+    try:
+        return value is None or isinstance(value, str | bool) or type(value)(text) != list(text)
+    except ValueError:
+        return False

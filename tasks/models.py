@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import IO, Literal, Protocol
 
 from .errors import SourcesError
 
@@ -142,7 +142,7 @@ class Result:
 
     `steps` are the outcomes of clone, update and install, in the order of work; `seconds` is the wall time of each
     step, `verify` included. `error` is what ended the run itself (a wrong option, the lock, Ctrl-C), `verification`
-    what `verify` found, `warnings` are those that belong to no repository.
+    what `verify` found, `warnings` are those that belong to no repository. A `dry` run changed nothing.
     """
 
     task: str
@@ -153,6 +153,7 @@ class Result:
     warnings: tuple[str, ...] = ()
     error: SourcesError | None = field(default=None, compare=False)
     verification: Verification | None = None
+    dry: bool = False
 
     @property
     def ok(self) -> bool:
@@ -164,7 +165,8 @@ class Result:
         """What failed, one sentence a line: the run itself, steps, or checks; empty where all is well."""
         lines = [self.error.what] if self.error else []
         for step, outcomes in self.steps.items():
-            lines += [f"{row.repository}: {step} failed: {row.error.what}" for row in outcomes if row.error]
+            errors = {row.repository: row.error.what for row in outcomes if row.error}
+            lines += [f"{name}: {step} failed: {what.removeprefix(f'{name}: ')}" for name, what in errors.items()]
         if self.verification and not self.verification.ok:
             checks = self.verification.checks
             bad = [check for check in checks if check.status == "fail"] or [
@@ -191,6 +193,9 @@ class Reporter(Protocol):
 
     def output(self, who: str, line: str) -> None:
         """One line that an installer printed."""
+
+    def terminal(self) -> IO[str] | None:
+        """The terminal that an installer may draw its progress on; None if there is none or nothing is to be shown."""
 
 
 @dataclass(frozen=True)

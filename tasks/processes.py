@@ -132,23 +132,21 @@ def _read(
     output, errors, count = bytearray(), bytearray(), 0
     began = heard = time.monotonic()
     ended: float | None = None
+    reason = ""
     assert process.stdout and process.stderr
     with selectors.DefaultSelector() as selector:
         for stream in (process.stdout, process.stderr):
             selector.register(stream, selectors.EVENT_READ)
-        while selector.get_map():
+        while selector.get_map() and not reason:
             for key, _ in selector.select(0.1):
-                block = os.read(key.fd, BLOCK)
-                heard = time.monotonic()
-                if not block:
+                if not (block := os.read(key.fd, BLOCK)):
                     selector.unregister(key.fileobj)
                     continue
-                count += len(block)
+                heard, count = time.monotonic(), count + len(block)
                 if key.fileobj is process.stdout:
                     output += block
                 else:
-                    errors += block
-                    del errors[:-KEPT]
+                    errors = (errors + block)[-KEPT:]
                     if on_errors:
                         on_errors(block)
             now = time.monotonic()
@@ -156,14 +154,16 @@ def _read(
                 ended = now
             if ended is not None and now - max(ended, heard) > GRACE:
                 break  # a child that lives on has inherited the pipe
-            reason = ""
-            if silence is not None and now - heard > silence:
-                reason = f"no data for {silence:g} s"
-            elif timeout is not None and now - began > timeout:
-                reason = f"not finished after {timeout:g} s"
-            elif count > MOST:
-                reason = f"it printed more than {MOST:,} bytes"
-            if reason:
-                end_group(process.pid, signal.SIGKILL)
-                return bytes(output), bytes(errors), reason
-    return bytes(output), bytes(errors), ""
+            reason = _overdue(silence and now - heard, silence, timeout and now - began, timeout, count)
+    if reason:
+        end_group(process.pid, signal.SIGKILL)
+    return bytes(output), bytes(errors), reason
+
+
+def _overdue(silent: float | None, silence: float | None, ran: float | None, timeout: float | None, count: int) -> str:
+    """Why the process is to be ended now; empty where it is not."""
+    if silence and silent and silent > silence:
+        return f"no data for {silence:g} s"
+    if timeout and ran and ran > timeout:
+        return f"not finished after {timeout:g} s"
+    return f"more than {MOST:,} bytes of output" if count > MOST else ""

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,29 +18,50 @@ from invoke.exceptions import Exit
 
 from . import processes
 from .checkout import (
+    Checkout,
     Session,
-    check_writable,
+    bring_lfs,
     clone,
+    commit_time,
+    exclusive,
     find_checkout,
+    gitlinks,
     plan_clone,
     plan_update,
     remote_files,
-    remove_stale_files,
     space_hint,
+    tag_times,
+    unreproducible,
     update,
-)
+)  # fmt: skip
 from .cli import as_called
 from .config import load
 from .errors import DiskError, Interrupted, LocalWorkError, SourcesError, UsageError
-from .git import Advertised, DiskFullError, check_version, keep_open
+from .git import Advertised, DiskFullError, check_version, write_atomic
 from .models import EnvironmentState, Outcome, Repository, Result, Settings, Verification
 from .names import MATCHING, check_ref
-from .packages import Environment, Package, Source, install, matching, probe, read_metadata
+from .packages import (
+    LOCK,
+    Environment,
+    Lock,
+    LockedRepository,
+    Package,
+    Source,
+    differences,
+    install,
+    install_locked,
+    make_lock,
+    matching,
+    probe,
+    read_lock,
+    read_metadata,
+)  # fmt: skip
 from .report import Report
-from .verify import verify
+from .verify import run_kernels, verify
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = "install.log"
+METADATA_FILES = ("python/pyproject.toml", "python/setup.py", "python/setup.cfg", "python/version.txt")
 
 
 class Failed(Exit):
@@ -70,6 +87,9 @@ class Options:
     python: str = ""
     json: bool = False
     strict: bool = False
+    locked: bool = False
+    kernels: Sequence[str] = ()
+    junit: str = ""
 
 
 @dataclass
@@ -133,20 +153,54 @@ def install_step(run: Run) -> None:
             for row in step
             if row.action in ("would clone", "would update") and _installs(run, row.repository)
         ]
+    log, report = run.settings.directory / LOG, run.report
     try:
-        done = install(
-            run.c, packages, run.environment, settings=run.settings, deps=run.options.deps,
-            reinstall=run.options.reinstall, log=run.settings.directory / LOG, reporter=run.report,
-        )  # fmt: skip
+        if run.options.locked:
+            lock = read_lock(ROOT / LOCK)
+            done = install_locked(
+                run.c, lock, packages, run.environment, settings=run.settings, log=log, reporter=report
+            )
+        else:
+            done = install(
+                run.c, packages, run.environment, settings=run.settings, deps=run.options.deps,
+                reinstall=run.options.reinstall, log=log, reporter=report,
+            )  # fmt: skip
     except SourcesError as error:  # the environment takes none of them
         done = [Outcome(each.repository, "failed", commit=each.commit, error=error) for each in packages]
     run.outcomes["install"] = [*failed, *done]
 
 
 def verify_step(run: Run) -> None:
-    """Check everything."""
-    if not run.dry:
-        run.verification = verify(run.settings, run.environment, strict=run.options.strict)
+    """Check everything; with --kernels run the reference tests, with --locked compare with the lock file."""
+    if run.dry and run.task != "verify":
+        return
+    options = run.options
+    found = verify(run.settings, run.environment, kernels=bool(options.kernels))
+    checks = list(found.checks)
+    if options.kernels and run.settings.trace:
+        junit = Path(options.junit) if options.junit else None
+        only = [] if "all" in options.kernels else options.kernels
+        checks += run_kernels(run.settings.trace, run.environment, run.report, only=only, junit=junit)
+    if options.locked:
+        packages, repositories, _ = _lockable(run)
+        checks += differences(read_lock(ROOT / LOCK), packages, repositories, run.environment)
+    bad = {"fail", "warn"} if options.strict else {"fail"}
+    ok = not any(check.status in bad for check in checks)
+    run.verification = replace(found, ok=ok, checks=tuple(checks))
+
+
+def lock_step(run: Run) -> None:
+    """Write the lock file."""
+    packages, repositories, obstacles = _lockable(run)
+    lock = make_lock(
+        run.c, packages, repositories, run.environment, settings=run.settings, log=run.settings.directory / LOG,
+        reporter=run.report, obstacles=obstacles,
+    )  # fmt: skip
+    if run.dry:
+        return run.report.event("lock", f"would write {ROOT / LOCK}")
+    write_atomic(ROOT / LOCK, lock.text())
+    count = f"{len(lock.repositories)} repositories and {len(lock.distributions)} distributions"
+    run.report.event("lock", f"wrote {ROOT / LOCK}: {count}")
 
 
 def run(c: Context, task: str, steps: Sequence[Step], options: Options) -> Result:
@@ -158,7 +212,8 @@ def run(c: Context, task: str, steps: Sequence[Step], options: Options) -> Resul
     with _interruptible(), Report(hide=hide, echo=echo, json=options.json, rename=as_called) as report:
         try:
             state = _prepare(c, task, options, report)
-            with _lock(state, reading=steps == [verify_step] or state.dry):
+            reading = steps == [verify_step] or state.dry
+            with exclusive(state.settings, report, reading=reading):
                 for step in steps:
                     with report.step(step.__name__.removesuffix("_step")):
                         step(state)
@@ -205,9 +260,43 @@ def _prepare(c: Context, task: str, options: Options, report: Report) -> Run:
     if options.only:
         chosen = tuple(each for each in settings.repositories if each.name in options.only)
         settings = replace(settings, repositories=chosen)
+    commits: Mapping[str, str] = {}
+    if options.locked:
+        if options.only or refs:
+            raise UsageError("--locked takes every repository as the lock file has it.", "Leave out --only and REFs.")
+        lock = read_lock(ROOT / LOCK)
+        settings = _locked(settings, lock)
+        refs = {each.name: each.ref for each in lock.repositories}
+        commits = {each.name: each.commit for each in lock.repositories}
     check_version()
     processes.start()
-    return Run(c, task, options, settings, report, Session(settings, report, refs, options.full))
+    session = Session(settings, report, refs, options.full, version=_version, commits=commits)
+    return Run(c, task, options, settings, report, session)
+
+
+def _locked(settings: Settings, lock: Lock) -> Settings:
+    """The settings for exactly the repositories of the lock file."""
+    known = {each.name: each for each in settings.repositories}
+    if missing := [each.name for each in lock.repositories if each.name not in known]:
+        raise UsageError(f"{LOCK} holds {missing[0]}, which is not configured.", "Add it to sources.repositories.")
+    repositories = tuple(
+        replace(known[each.name], url=each.url, extras=each.extras, install=bool(each.distribution))
+        for each in lock.repositories
+    )
+    return replace(settings, repositories=repositories)
+
+
+def _lockable(run: Run) -> tuple[list[Package], list[LockedRepository], list[str]]:
+    """The packages and checkouts as a lock file has them, and what keeps checkouts from being reproduced."""
+    packages, repositories, obstacles = list[Package](), list[LockedRepository](), list[str]()
+    for repository in run.settings.repositories:
+        checkout = _checkout(repository)
+        packages += [_package(repository)] if repository.install else []
+        obstacles += [f"{repository.name}: {each}" for each in unreproducible(checkout)]
+        submodules = gitlinks(checkout.path, checkout.head)
+        ref = checkout.record.ref or checkout.now.branch or checkout.head
+        repositories.append(LockedRepository(repository.name, repository.url, ref, checkout.head, submodules))
+    return packages, repositories, obstacles
 
 
 def _complete(result: Result, run: Run | None, report: Report) -> Result:
@@ -226,6 +315,7 @@ def _complete(result: Result, run: Run | None, report: Report) -> Result:
         seconds=report.seconds,
         warnings=report.take_warnings(),
         verification=run.verification,
+        dry=run.dry,
     )
 
 
@@ -238,7 +328,8 @@ def _each(run: Run, step: str, repositories: Sequence[Repository], task: Callabl
     its REF is `matching`, as that is what the checked-out SGLang requires."""
     session, done = run.session, dict[str, Outcome]()
     session.ask([each for each in repositories if not (step == "clone" and each.path.exists())])
-    last = [each for each in repositories if each.name == "flashinfer" and _ref(run, each) == MATCHING]
+    last = [each for each in repositories if each.name == "flashinfer" and session.ref(each)[0] == MATCHING]
+    last = [] if session.commits else last
     for wave in ([each for each in repositories if each not in last], last):
         session = replace(session, matching=lambda advertised: _matching(run, advertised, last[0]))
         with ThreadPoolExecutor(max(1, len(wave))) as pool:
@@ -252,24 +343,19 @@ def _each(run: Run, step: str, repositories: Sequence[Repository], task: Callabl
 
 
 def _guarded(run: Run, session: Session, repository: Repository, task: Callable[..., Outcome]) -> Outcome:
-    started, before = time.monotonic(), _version(repository)
+    started = time.monotonic()
     try:
         outcome = task(session, repository)
-        version = _version(repository)
-        outcome = replace(outcome, version=version, before_version=before if before != version else "")
+        if repository.lfs and not run.dry:
+            outcome = replace(outcome, moved=outcome.moved + bring_lfs(repository, session.network))
     except (SourcesError, OSError) as caught:
         error = caught if isinstance(caught, SourcesError) else _disk_error(repository.name, caught, run.settings)
         if isinstance(error, DiskFullError):
             error.hint = space_hint(run.settings)
         action = "skipped (local changes)" if isinstance(error, LocalWorkError) else "failed"
-        outcome = Outcome(repository.name, action, _ref(run, repository), error=error)
+        ref, source = session.ref(repository)
+        outcome = Outcome(repository.name, action, ref, ref_source=source, error=error)
     return replace(outcome, seconds=time.monotonic() - started)
-
-
-def _ref(run: Run, repository: Repository) -> str:
-    with suppress(SourcesError):
-        return run.session.ref(repository, find_checkout(repository))[0]
-    return run.session.refs.get(repository.name, repository.branch)
 
 
 def _matching(run: Run, advertised: Advertised, flashinfer: Repository) -> str:
@@ -277,31 +363,37 @@ def _matching(run: Run, advertised: Advertised, flashinfer: Repository) -> str:
     sglang = next((each for each in load(run.c.config, ROOT).repositories if each.name == "sglang"), None)
     if sglang is None:
         raise UsageError("`matching` needs SGLang, which is not configured.", "Name a release of FlashInfer.")
-    checkout = find_checkout(sglang)
-    if run.dry:
-        target = run.session.target(sglang, run.session.ref(sglang, checkout)[0])
-        if not checkout or checkout.head != target.commit:
-            paths = ("python/pyproject.toml", "python/setup.py", "python/setup.cfg", "python/version.txt")
-            files = remote_files(run.session, sglang, target, paths)
-            return matching(read_metadata(files, "python"), sglang.extras, advertised.tags, flashinfer.url)
-    if not checkout:
+    checkout, session = find_checkout(sglang), run.session
+    target = session.target(sglang, session.ref(sglang)[0]) if run.dry else None
+    if target and (not checkout or checkout.head != target.commit):
+        files, committed = remote_files(session, sglang, target, METADATA_FILES)
+        metadata, version = read_metadata(files, "python"), ""
+    elif checkout:
+        source = Source(sglang, checkout.head, checkout.tags)
+        metadata, version, committed = source.metadata, source.version, commit_time(sglang.path, checkout.head)
+    else:
         what = "flashinfer: SGLang is not cloned, so the release that it requires is not known."
         raise LocalWorkError(what, command="invoke clone")
-    source = Source(sglang, checkout.head, checkout.tags)
-    return matching(source.metadata, sglang.extras, advertised.tags, flashinfer.url)
+    return matching(
+        metadata, sglang.extras, advertised.tags, flashinfer.url, version=version, committed=committed,
+        dates=lambda tags: tag_times(session, flashinfer, advertised, tags),
+    )  # fmt: skip
+
+
+def _checkout(repository: Repository) -> Checkout:
+    if checkout := find_checkout(repository):
+        return checkout
+    raise SourcesError(f"{repository.name}: not cloned.", command="invoke clone")
 
 
 def _package(repository: Repository) -> Package:
-    checkout = find_checkout(repository)
-    if not checkout:
-        raise SourcesError(f"{repository.name} is not cloned.", command="invoke clone")
+    checkout = _checkout(repository)
     return Package.of(Source(repository, checkout.head, checkout.tags))
 
 
-def _version(repository: Repository) -> str:
+def _version(checkout: Checkout) -> str:
     with suppress(SourcesError, OSError):
-        if checkout := find_checkout(repository):
-            return Source(repository, checkout.head, checkout.tags).version
+        return Source(checkout.repository, checkout.head, checkout.tags).version
     return ""
 
 
@@ -312,52 +404,3 @@ def _installs(run: Run, name: str) -> bool:
 def _disk_error(who: str, error: OSError, settings: Settings | None) -> DiskError:
     place = error.filename or (settings.directory if settings else "")
     return DiskError(f"{f'{who}: ' if who else ''}{place}: {error.strerror or error}.", "Check who may write there.")
-
-
-@contextmanager
-def _lock(run: Run, *, reading: bool) -> Iterator[None]:
-    """Hold the lock of the sources directory (flock(2): the system releases it when the process ends, and the local git
-    commands that inherit it). A run that only reads waits for one that works, and leaves no trace."""
-    directory, holder = run.settings.directory, run.settings.directory / ".lock-holder"
-    if not reading:
-        check_writable(directory)
-    elif not os.access(directory / ".lock", os.R_OK):
-        yield
-        return
-    descriptor = os.open(directory / ".lock", os.O_RDONLY if reading else os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            known = _holder(holder)
-            who = f"process {known['pid']} ({known['command']})" if known else "another run"
-            run.report.event(directory.name, f"waiting for {who}")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if not reading:
-            if died := _holder(holder):
-                for each in run.settings.repositories:
-                    if (each.path / ".git").is_dir():
-                        remove_stale_files(each.path / ".git", each.name, died["began"] - 1, run.report)
-            _write_holder(holder)
-            keep_open(descriptor)
-        yield
-        if not reading:
-            holder.unlink(missing_ok=True)
-    finally:
-        os.close(descriptor)
-
-
-def _holder(file: Path) -> dict[str, Any]:
-    """Who holds the lock, or held it when it died."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        known = json.loads(file.read_text())
-        return {"pid": int(known["pid"]), "command": str(known["command"]), "began": float(known["began"])}
-    return {}
-
-
-def _write_holder(file: Path) -> None:
-    command = " ".join(["invoke", *sys.argv[1:]])[:80]
-    with suppress(OSError):  # a full disk is reported by the work itself
-        draft = file.with_name(f"{file.name}.{os.getpid()}")
-        draft.write_text(json.dumps({"pid": os.getpid(), "command": command, "began": time.time()}))
-        draft.replace(file)

@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from uv import find_uv_bin
 
+from tasks.config.defaults import DEFAULTS
+from tests.sources import Result, Sources
 from tests.upstream import repositories, wheels
 from tests.upstream.__main__ import write_configuration
 from tests.upstream.host import GitHost
@@ -21,15 +24,6 @@ from tests.upstream.store import Upstream
 ROOT = Path(__file__).resolve().parent.parent
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background; children would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a command ended and what it printed."""
-
-    status: int
-    out: str
-    err: str
 
 
 @dataclass(frozen=True)
@@ -130,8 +124,7 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that shares the project's installed dependencies, and pip in `pip/`, with any environment."""
     folder = tmp_path_factory.mktemp("tools")
-    requirements = (ROOT / "tasks/requirements.txt").read_text().splitlines()
-    dependencies = [line.partition(" #")[0].strip() for line in requirements if not line.startswith("#")]
+    dependencies = wheels.requirements(ROOT / "tasks/requirements.txt")
     for place, wanted in {folder: dependencies, folder / "pip": ["pip"]}.items():
         place.mkdir(exist_ok=True)
         for distribution in wheels.closure(wanted).values():
@@ -139,6 +132,8 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 file.parts[0] for file in distribution.files or () if file.parts[0] not in ("..", "__pycache__")
             }:
                 (place / top).symlink_to(Path(str(distribution.locate_file(top))))
+    (folder / "bin").mkdir()
+    (folder / "bin/uv").symlink_to(find_uv_bin())
     return folder
 
 
@@ -218,3 +213,35 @@ def make_project(
 def project(make_project: Callable[..., Project]) -> Project:
     """A fresh project folder: nothing cloned, github.com is `host`, an environment of its own without pip."""
     return make_project("project")
+
+
+@pytest.fixture
+def surroundings(github: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process have the environment of a user of whom nothing is known."""
+    for name in set(os.environ) - set(github):
+        if name.startswith(("GIT_", "INVOKE_", "XDG_", "GITHUB_", "LC_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    for name, value in github.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def sources(surroundings: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Sources:
+    """Both repositories, as configured by default, in a directory of their own."""
+    repositories = {name: dict(entry) for name, entry in DEFAULTS["repositories"].items()}
+    return Sources(tmp_path / "tmp", capsys, repositories)
+
+
+@pytest.fixture
+def flashinfer(sources: Sources) -> Sources:
+    """FlashInfer alone."""
+    del sources.repositories["sglang"]
+    return sources
+
+
+@pytest.fixture
+def sglang(sources: Sources) -> Sources:
+    """SGLang alone: no submodules, the quickest."""
+    del sources.repositories["flashinfer"]
+    return sources

@@ -1,4 +1,4 @@
-"""Fixtures for tests of `clone` and `update`: the tasks called as functions, and a fingerprint of every file."""
+"""For tests of `clone` and `update`: the tasks called as functions, and a fingerprint of every file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,24 @@ from invoke.exceptions import Exit
 
 import tasks
 from tasks.config.defaults import DEFAULTS
-from tests.conftest import Result
 from tests.upstream.store import PATHS
 
 IDENTITY = {f"GIT_{role}_{what}": "user@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
+@dataclass(frozen=True)
+class Result:
+    """How a command ended and what it printed."""
+
+    status: int
+    out: str
+    err: str
+
+
 @dataclass
 class Sources:
-    """A folder of checkouts that this process works on with the tasks themselves. `repositories` and `settings` are the
-    configuration; tests may change them."""
+    """A directory of checkouts that this process works on with the tasks themselves. `repositories` and `settings` are
+    the configuration; tests may change them."""
 
     path: Path
     capture: pytest.CaptureFixture[str]
@@ -85,7 +93,7 @@ class Sources:
             assert run.returncode == 0, f"{command}\n{run.stdout}{run.stderr}"
         return str(command)
 
-    def mend(self, task: str = "update", result: Result | None = None, **refs: Any) -> list[str]:
+    def resolve(self, task: str = "update", result: Result | None = None, **refs: Any) -> list[str]:
         """Run the task and the commands that it names until it succeeds, from `result` on. Returns the commands."""
         commands: list[str] = []
         result = result or self(task, check=None, **refs)
@@ -94,38 +102,6 @@ class Sources:
             commands.append(self.fix(result))
             result = self(task, check=None, **refs)
         return commands
-
-
-@pytest.fixture
-def surroundings(github: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let this process have the environment of a user of whom nothing is known."""
-    for name in set(os.environ) - set(github):
-        if name.startswith(("GIT_", "INVOKE_", "XDG_", "GITHUB_", "LC_")):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    for name, value in github.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture
-def sources(surroundings: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Sources:
-    """Both repositories, as configured by default, in a folder of their own."""
-    repositories = {name: dict(entry) for name, entry in DEFAULTS["repositories"].items()}
-    return Sources(tmp_path / "tmp", capsys, repositories)
-
-
-@pytest.fixture
-def flashinfer(sources: Sources) -> Sources:
-    """FlashInfer alone."""
-    del sources.repositories["sglang"]
-    return sources
-
-
-@pytest.fixture
-def sglang(sources: Sources) -> Sources:
-    """SGLang alone: no submodules, the quickest."""
-    del sources.repositories["flashinfer"]
-    return sources
 
 
 def url(name: str) -> str:

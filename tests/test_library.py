@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Project, Result
+from tests.conftest import Project
+from tests.sources import Result
 from tests.upstream.store import Upstream
 
 PACKAGE = {
@@ -23,7 +24,7 @@ PACKAGE = {
 }
 AS_FUNCTIONS = """
 from invoke import Config, Context
-from tasks import Check, Failed, Outcome, Verification, clone, update, verify
+from tasks import Check, Failed, Outcome, RepositoryState, Result, SourcesError, Verification, clone, update, verify
 
 context = Context(Config(overrides={"run": {"hide": "both"}}))
 outcomes = clone(context, sglang_branch="v0.5.3")
@@ -33,13 +34,18 @@ for outcome in outcomes:
 try:
     verify(context)
 except Failed as failed:
-    assert isinstance(failed.verification, Verification)
-    assert all(isinstance(check, Check) for check in failed.verification.checks)
-    print("got", failed.code, failed.verification.ok, failed.verification.repositories["sglang"].directories["models"])
+    assert isinstance(failed.result, Result)
+    found = failed.result.verification
+    assert isinstance(found, Verification) and isinstance(found.repositories["sglang"], RepositoryState)
+    assert all(isinstance(check, Check) for check in found.checks)
+    print("got", failed.code, found.ok, found.repositories["sglang"].directories["models"])
+    assert "sglang: installed: sglang is not installed" in str(failed)
 try:
     update(context, flashinfer_branch="nothing-like-it")
 except Failed as failed:
-    print("got", failed.code, *(outcome.action for outcome in failed.outcomes), failed.outcomes[1].error.what)
+    outcomes = failed.result.steps["update"]
+    assert isinstance(outcomes[1].error, SourcesError)
+    print("got", failed.code, *(outcome.action for outcome in outcomes), failed)
 """
 CONFIGURED = """
 from invoke import Config, Context
@@ -79,19 +85,38 @@ def script(project: Project, code: str) -> Result:
 
 
 def test_the_tasks_are_functions_that_return_and_raise_typed_values(project: Project) -> None:
-    told = script(project, AS_FUNCTIONS)
-    sglang, flashinfer, verified, failed = re.findall("^got (.*)", told.out, re.M)
+    printed = script(project, AS_FUNCTIONS)
+    sglang, flashinfer, verified, failed = re.findall("^got (.*)", printed.out, re.M)
     assert sglang == "sglang cloned v0.5.3 0.5.3"
     assert flashinfer == "flashinfer cloned main 0.6.18"
     assert verified == f"1 False {project.tmp}/sglang/python/sglang/srt/models"
-    assert re.match("2 updated failed .*nothing-like-it", failed)
+    assert re.match("2 up to date failed flashinfer: update failed: https:.*nothing-like-it", failed)
+
+
+def test_the_example_in_the_documentation_is_typed_for_a_strict_checker(tmp_path: Path) -> None:
+    root = Path(__file__).parent.parent
+    pages = [root / "README.md", *root.glob("docs/*.md")]
+    blocks = [block for page in pages for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S)]
+    (example,) = [block for block in blocks if "from tasks import" in block]
+    (tmp_path / "example.py").write_text(example)
+    shutil.copytree(root / "tasks", tmp_path / "tasks")
+    options = ("--strict", "--config-file=", f"--cache-dir={tmp_path}/cache", "--follow-imports=silent")
+    run = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, "example.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert (root / "tasks/py.typed").is_file()
 
 
 def test_a_script_configures_what_differs_from_the_defaults(project: Project) -> None:
     assert script(project, CONFIGURED).out.splitlines()[-1] == "v0.4.0 main"
     assert (project.path / "elsewhere/flashinfer/.git").is_dir()
     wrong = script(project, WRONG)
-    assert wrong.out == "2\n"
+    assert wrong.out.splitlines()[-1] == "2"
     assert "sources" in wrong.err
 
 
@@ -105,7 +130,27 @@ def test_the_collection_is_a_part_of_another_projects_under_a_name_of_its_own(pr
     project.invoke("sources.clone", "--sglang-branch=v0.5.3")
     assert (project.path / "third_party/sglang/.git").is_dir()
     found = json.loads(project.invoke("sources.verify", "--json", check=1).out)
-    assert "invoke sources.install" in {check["fix"] for check in found["checks"]}
+    assert "invoke sources.install" in {check["command"] for check in found["checks"]}
+    assert " Next: invoke sources.install\n" in project.invoke("sources.clone").out
+
+
+def test_in_a_part_of_another_project_mistakes_and_missing_libraries_are_explained_as_at_the_top(
+    project: Project,
+) -> None:
+    shutil.move(project.path / "tasks", project.path / "sources")
+    (project.path / "tasks.py").write_text(PART)
+    wrong = "error: unknown option --sglang-brach of sources.clone; did you mean --sglang-branch?\n"
+    assert project.invoke("sources.clone", "--sglang-brach=main", check=2).err == wrong
+    (project.path / "invoke.yaml").write_text("sources: 5\n")
+    told = project.invoke("sources.clone", check=2).err
+    assert told == f"error: {project.path}/invoke.yaml: sources must be a table of keys\n"
+    (project.path / "invoke.yaml").unlink()
+    (project.path / "git.py").write_text("raise ModuleNotFoundError(\"No module named 'git'\", name='git')\n")
+    told = project.invoke("sources.clone", check=2).err
+    assert told.startswith("error: git is not installed for ")
+    assert told.endswith(f"-m pip install -r {project.path}/sources/requirements.txt\n")
+    (project.path / "tasks.py").write_text("import nothing_like_it\n" + PART)
+    assert "Traceback" in project.invoke("hello", check=1).err
 
 
 def test_a_further_repository_is_four_lines_and_one_of_them_says_whether_it_is_installed(

@@ -1,4 +1,4 @@
-"""Two runs at once: in one folder they take turns, in two they share what has come."""
+"""Two runs at once: in one directory one waits for the other, in two they share the cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FETCH = r"upload-pack\? fetch"
 
 
 def lines(process: subprocess.Popen[str]) -> Iterator[str]:
-    """What the process prints, until it says for whom it waits."""
+    """What the process prints, until it names the run that it waits for."""
     assert process.stdout
     for line in process.stdout:
         yield line
@@ -33,7 +33,7 @@ Both = tuple["subprocess.Popen[str]", Fault, "subprocess.Popen[str]"]
 
 
 def both(project: Project, host: GitHost, *arguments: str) -> Both:
-    """Two runs in one folder: the first in the middle of a transfer, the second just said that it waits."""
+    """Two runs in one directory: the first in the middle of a download, the second waiting for it."""
     stalled = host.fault("stall", rf"flashinfer.*{FETCH}", after=300)
     first = project.start(*arguments)
     assert stalled.fired.wait(60)
@@ -51,7 +51,7 @@ def sound(project: Project, upstream: Upstream) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("clone",), ("setup", "--no-deps")], ids=["clone", "setup"])
-def test_two_in_one_folder_take_turns_and_the_one_that_waits_says_for_whom(
+def test_the_second_run_in_one_directory_waits_and_names_the_first(
     arguments: tuple[str, ...], project: Project, host: GitHost, upstream: Upstream
 ) -> None:
     project.environ["PATH"] += f":{sysconfig.get_path('scripts')}"  # where the tests' uv is
@@ -59,12 +59,12 @@ def test_two_in_one_folder_take_turns_and_the_one_that_waits_says_for_whom(
     stalled.release.set()
     told = {process: process.communicate(timeout=120) for process in (first, second)}
     assert [first.returncode, second.returncode] == [0, 0], told
-    assert "is there already" in told[second][0]
+    assert "already cloned at" in told[second][0] or "up to date" in told[second][0]
     sound(project, upstream)
     assert not (project.tmp / ".lock-holder").exists()
 
 
-def test_a_lock_of_a_killed_process_is_no_obstacle(project: Project, host: GitHost, upstream: Upstream) -> None:
+def test_the_lock_of_a_killed_run_is_free(project: Project, host: GitHost, upstream: Upstream) -> None:
     first, _, second = both(project, host, "clone")
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
@@ -73,7 +73,7 @@ def test_a_lock_of_a_killed_process_is_no_obstacle(project: Project, host: GitHo
     sound(project, upstream)
 
 
-def test_one_that_waits_can_be_interrupted(project: Project, host: GitHost) -> None:
+def test_a_waiting_run_can_be_interrupted(project: Project, host: GitHost) -> None:
     first, stalled, second = both(project, host, "clone")
     os.killpg(second.pid, signal.SIGINT)
     _, err = second.communicate(timeout=20)
@@ -84,7 +84,7 @@ def test_one_that_waits_can_be_interrupted(project: Project, host: GitHost) -> N
     assert first.returncode == 0
 
 
-def test_two_folders_with_one_cache_at_the_same_moment(
+def test_two_directories_share_one_cache_at_the_same_time(
     make_project: Callable[..., Project], make_environment: Callable[..., Environment],
     host: GitHost, upstream: Upstream, tmp_path: Path,
 ) -> None:  # fmt: skip

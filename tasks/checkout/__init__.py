@@ -2,15 +2,15 @@
 
 from .clone import clone, plan_clone
 from .lfs import bring_lfs, check_lfs
-from .local_work import changed_paths, find_checkout
-from .recovery import remove_stale_files
-from .session import Session, remote_files
-from .space import check_writable, space_hint
+from .local_work import changed_paths, find_checkout, unreproducible
+from .lock import exclusive
+from .session import Session, commit_time, remote_files, tag_times
+from .space import space_hint
 from .state import Checkout, read_checkout
 from .update import gitlinks, plan_update, update
 
 __all__ = [
-    "Checkout", "Session", "bring_lfs", "changed_paths", "check_lfs", "check_writable", "clone", "find_checkout",
-    "gitlinks", "plan_clone", "plan_update", "read_checkout", "remote_files", "remove_stale_files", "space_hint",
-    "update",
+    "Checkout", "Session", "bring_lfs", "changed_paths", "check_lfs", "clone", "commit_time", "exclusive",
+    "find_checkout", "gitlinks", "plan_clone", "plan_update", "read_checkout", "remote_files", "space_hint",
+    "tag_times", "unreproducible", "update",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from .download import Download
 from .local_work import find_checkout
 from .session import Session
 from .space import cost, in_words
-from .state import Checkout, write_record
+from .state import Checkout, read_checkout, write_record
 from .switch import check_out_new, check_out_submodules, set_branch, set_tags
 from .update import check_cost
 
@@ -30,7 +30,7 @@ def clone(session: Session, repository: Repository, *, strict: bool = True) -> O
     if checkout := find_checkout(repository):
         return _existing(session, checkout, strict)
     _check_place(repository.path)
-    ref, source = session.ref(repository, None)
+    ref, source = session.ref(repository)
     advertised, target = session.advertised(repository), session.target(repository, ref)
     check_cost(session, repository, full=session.full)
     staging = session.settings.directory / f".{repository.name}.partial"
@@ -57,8 +57,10 @@ def clone(session: Session, repository: Repository, *, strict: bool = True) -> O
         _remove(staging)
         raise
     session.reporter.event(repository.name, f"cloned: {commit.record.shown} ({target.commit[:10]})")
-    moved = sum(each.moved for each in commit.all())
-    return Outcome(repository.name, "cloned", ref, target.commit, moved=moved, ref_source=source)
+    return Outcome(
+        repository.name, "cloned", ref, target.commit, session.version(read_checkout(repository)), moved=commit.bytes,
+        ref_source=source, resolved=target.resolved,
+    )  # fmt: skip
 
 
 def plan_clone(session: Session, repository: Repository, *, strict: bool = True) -> Outcome:
@@ -66,11 +68,11 @@ def plan_clone(session: Session, repository: Repository, *, strict: bool = True)
     if checkout := find_checkout(repository):
         return _existing(session, checkout, strict)
     _check_place(repository.path)
-    ref, source = session.ref(repository, None)
+    ref, source = session.ref(repository)
     target, costs = session.target(repository, ref), cost(repository.name)
     disk = in_words(costs.full_disk if session.full else costs.slim_disk)
     session.reporter.event(repository.name, f"would clone {ref} ({target.commit[:10]}), about {disk} on disk")
-    return Outcome(repository.name, "would clone", ref, target.commit, ref_source=source)
+    return Outcome(repository.name, "would clone", ref, target.commit, ref_source=source, resolved=target.resolved)
 
 
 def _existing(session: Session, checkout: Checkout, strict: bool) -> Outcome:
@@ -83,7 +85,11 @@ def _existing(session: Session, checkout: Checkout, strict: bool) -> Outcome:
         raise UsageError(f"{repository.name} is already cloned at {at}, not at {given}.", command=command)
     interrupted = "; an update was interrupted, `invoke update` finishes it" if record.moving else ""
     session.reporter.event(repository.name, f"already cloned at {at}{interrupted}")
-    return Outcome(repository.name, "already cloned", record.ref, head, ref_source=checkout.ref[1])
+    version = session.version(checkout)
+    return Outcome(
+        repository.name, "already cloned", record.ref, head, version, ref_source=checkout.ref[1],
+        resolved=record.name if record.shown != record.ref else "",
+    )  # fmt: skip
 
 
 def _check_place(path: Path) -> None:

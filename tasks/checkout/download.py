@@ -66,6 +66,11 @@ class Commit:
         recorded = read_record(self.repository.git_dir) == self.record
         return recorded and head_of(self.repository.path) == self.target.commit
 
+    @property
+    def bytes(self) -> int:
+        """The bytes that were fetched for it and all submodules below it."""
+        return sum(each.moved for each in self.all())
+
     def all(self) -> Iterator[Commit]:
         """The commit, and those of all submodules below it."""
         yield self

@@ -5,25 +5,24 @@ A checkout starts with pointers, whatever git-lfs is configured globally: git ru
 
 from __future__ import annotations
 
-import math
-import os
 import re
 import shlex
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import processes
-from ..errors import NetworkError, SourcesError
-from ..git.command import run
+from rich.filesize import decimal
+
+from ..errors import SourcesError
+from ..git import run, transfer
 from ..models import Check, Network, Repository, Status
-from ..names import redact
 
 LONGEST_POINTER = 1024  # bytes, by the specification
 _POINTER = re.compile(rb"version https?://\S+/spec/v1\n(?:.*\n)*?oid sha256:([0-9a-f]{64})\nsize ([0-9]{1,18})\n")
-_PROGRESS = re.compile(r"\b(\d+)% \(\d+/\d+\)")
+_ALL = ("-c", "lfs.fetchinclude=", "-c", "lfs.fetchexclude=", "-c", "lfs.forceprogress=true")
+
+_INSTALL = {"brew": "brew install git-lfs", "apt-get": "sudo apt-get install git-lfs"}
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,9 @@ def read_lfs(path: Path) -> LfsFiles:
 
 
 def bring_lfs(repository: Repository, network: Network) -> int:
-    """Replace all pointers of the checkout by their files with git-lfs, and return the bytes that this moved.
+    """Replace all pointers of the checkout by their files with git-lfs, and return the bytes that were downloaded.
 
-    Where none is a pointer nothing is started. Raises SourcesError where git-lfs is missing, NetworkError.
+    Where none is a pointer nothing is started. Raises SourcesError where git-lfs is missing, and what `transfer` does.
     """
     path, who = repository.path, repository.name
     lfs = read_lfs(path)
@@ -58,27 +57,13 @@ def bring_lfs(repository: Repository, network: Network) -> int:
         return 0
     if not shutil.which("git-lfs"):
         hint = "It is the package git-lfs on Debian and Ubuntu (apt-get) and on macOS (brew)."
-        install = "brew install git-lfs" if sys.platform == "darwin" else "sudo apt-get install git-lfs"
-        raise SourcesError(f"{who}: `lfs: true` needs git-lfs, which was not found on the PATH.", hint, install)
-    network.reporter.event(who, f"downloading {lfs.pointers} files with Git LFS ({lfs.missing / 1e6:.1f} MB)")
-    stall, attempts = math.ceil(network.stall), network.attempts
-    limits = {"activitytimeout": stall, "dialtimeout": stall, "tlstimeout": stall, "transfer.maxretries": attempts}
-
-    options = [word for key, value in limits.items() for word in ("-c", f"lfs.{key}={value}")]
-    environment = {**os.environ, "GIT_LFS_FORCE_PROGRESS": "1", "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "false"}
-
-    def on_errors(block: bytes) -> None:
-        if percent := _PROGRESS.findall(block.decode(errors="replace")):
-            network.reporter.progress(who, "downloading LFS files", int(percent[-1]) / 100, 0, 0.0)
-
-    # `git lfs pull` does nothing where the filter is not configured, and writes its progress to standard output.
-    pull = ["sh", "-c", 'exec git "$@" >&2', "git", *options, "lfs", "pull"]
-    for argv in (["git", "lfs", "install", "--local", "--skip-repo"], pull):
-        done = processes.run(argv, cwd=path, env=environment, silence=stall * (attempts + 1), on_errors=on_errors)
-        if done.status:
-            lines = re.split(r"[\r\n]+", redact(os.fsdecode(done.output + done.errors)).strip())
-            reason = next((line for line in lines if not _PROGRESS.search(line)), "no answer")
-            raise NetworkError(f"{who}: git-lfs could not download from {redact(repository.url)}: {reason[:300]}")
+        command = next((words for tool, words in _INSTALL.items() if shutil.which(tool)), "")
+        raise SourcesError(f"{who}: `lfs: true` needs git-lfs, which was not found on the PATH.", hint, command)
+    files = "1 file" if lfs.pointers == 1 else f"{lfs.pointers} files"
+    network.reporter.event(who, f"downloading {files} with Git LFS ({decimal(lfs.missing)})")
+    run(path, "lfs", "install", "--local", "--skip-repo")  # else `git lfs pull` does nothing
+    pull = "alias.pull-lfs=!git lfs pull >&2"  # where progress is read
+    transfer(path, *_ALL, "-c", pull, "pull-lfs", who=who, doing="downloading LFS files", network=network)
     return lfs.missing
 
 
@@ -87,12 +72,12 @@ def check_lfs(repository: Repository) -> Check | None:
     lfs = read_lfs(repository.path)
     if not lfs.total:
         return None
-    detail = f"{lfs.total - lfs.pointers} of {lfs.total} files"
+    detail, hint, command = f"files: {lfs.total - lfs.pointers}, pointers: {lfs.pointers}", "", ""
     if lfs.pointers:
-        detail += f", {lfs.pointers} pointers to {lfs.size / 1e6:.1f} MB ({lfs.missing / 1e6:.1f} MB to download)"
-    hint = "Set `lfs: true` for it and update, or let git-lfs download them once." if lfs.pointers else ""
-    git = f"git -C {shlex.quote(str(repository.path))} lfs"
-    command = f"{git} install --local --skip-repo && {git} pull" if lfs.pointers else ""
+        detail += f" (to {decimal(lfs.size)}, of which {decimal(lfs.missing)} are not downloaded)"
+        hint = "Set `lfs: true` for it and update, or let git-lfs download them once:"
+        git = f"git -C {shlex.quote(str(repository.path))} lfs"
+        command = f"{git} install --local --skip-repo && {git} pull"
     status: Status = "fail" if repository.lfs and lfs.pointers else "pass"
     return Check(f"{repository.name}: Git LFS", status, detail, hint, command)
 

@@ -71,6 +71,17 @@ def changed_paths(path: Path) -> list[str]:
     return [line.split(" ", 8 if line[0] == "1" else 10)[-1] for line in lines]
 
 
+def unreproducible(checkout: Checkout) -> list[str]:
+    """What of the checkout exists nowhere else, so that nobody can make the same again."""
+    found = []
+    if changed := changed_paths(checkout.path):
+        found.append(_listed(changed))
+    others = ("--not", "--remotes=origin", "--tags", "--glob=refs/fetched")
+    if commits := run(checkout.path, "rev-list", "--missing=allow-any", "HEAD", *others).split():
+        found.append(f"{len(commits)} commit{'s' if len(commits) > 1 else ''} that its remote does not have")
+    return found
+
+
 def check_local_work(repository: LocalRepository, branch: str, known: Iterable[str]) -> None:
     """Raise LocalWorkError where moving HEAD, and `branch` if not empty, could lose something. `known` are commits that
     the remote has."""

@@ -1,46 +1,76 @@
-"""Turns: two runs in one folder work one after the other. The system frees the lock of a process that died."""
+"""The lock of the sources directory: two runs in one directory work one after the other."""
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from ..models import Reporter
+from ..git import keep_open
+from ..models import Reporter, Settings
+from .recovery import remove_stale_files
 from .space import check_writable
 
 
 @contextmanager
-def turn(directory: Path, reporter: Reporter, *, looking: bool = False) -> Iterator[None]:
-    """Hold the lock of `directory`, made if need be; wait for the process that holds it, telling for which.
+def exclusive(settings: Settings, reporter: Reporter, *, reading: bool) -> Iterator[None]:
+    """Hold the lock, and wait for the process that holds it. The system releases it when that process and the local git
+    commands that inherit it have ended (flock(2)). Who is only `reading` leaves no trace.
 
-    Who is only `looking` waits for one that works, and leaves no trace. Raises DiskError where the folder cannot be
+    Where the last run was killed, the files that it left are removed. Raises DiskError for a directory that cannot be
     written.
     """
-    from filelock import FileLock, Timeout
-
-    if looking and not os.access(directory / ".lock", os.W_OK):
+    directory, holder = settings.directory, settings.directory / ".lock-holder"
+    if not reading:
+        check_writable(directory)
+    elif not os.access(directory / ".lock", os.R_OK):
         yield
         return
-    if not looking:
-        check_writable(directory)
-    lock, holder = FileLock(directory / ".lock"), directory / ".lock-holder"
+    flags = os.O_RDONLY if reading else os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    descriptor = os.open(directory / ".lock", flags, 0o644)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        who = "another process"
-        with suppress(OSError):  # it may be done by now
-            who = holder.read_text() or who
-        reporter.event(directory.name, f"waiting for {who}")
-        lock.acquire()
-    try:
-        if not looking:
-            with suppress(OSError):  # a full disk is told by the work itself
-                holder.write_text(f"process {os.getpid()} ({' '.join(['invoke', *sys.argv[1:]])[:80]})")
-        yield
-    finally:
-        if not looking:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            known = _read(holder)
+            who = f"process {known['pid']} ({known['command']})" if known else "another run"
+            reporter.event(directory.name, f"waiting for {who}")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if reading:
+            yield
+            return
+        if died := _read(holder):
+            for each in settings.repositories:
+                if (each.path / ".git").is_dir():
+                    remove_stale_files(each.path / ".git", each.name, died["began"] - 1, reporter)
+        _write(holder)
+        keep_open(descriptor)
+        try:
+            yield
+        finally:
+            keep_open(None)
             holder.unlink(missing_ok=True)
-        lock.release()
+    finally:
+        os.close(descriptor)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Who holds the lock, or held it when it was killed."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(file.read_text())
+        return {"pid": int(known["pid"]), "command": str(known["command"]), "began": float(known["began"])}
+    return {}
+
+
+def _write(file: Path) -> None:
+    command = " ".join(["invoke", *sys.argv[1:]])[:80]
+    with suppress(OSError):  # a full disk is reported by the work itself
+        draft = file.with_name(f"{file.name}.{os.getpid()}")
+        draft.write_text(json.dumps({"pid": os.getpid(), "command": command, "began": time.time()}))
+        draft.replace(file)

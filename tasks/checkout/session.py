@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import NetworkError, UsageError
@@ -15,16 +16,18 @@ from ..git import (
     Target,
     fetch_commit,
     fetch_objects,
+    fetch_tags,
     initialise,
     missing_objects,
     read_blob,
     read_tree,
     resolve,
+    run,
     transfer,
 )
 from ..models import Network, RefSource, Reporter, Repository, Settings
 from ..names import MATCHING, redact
-from .state import Checkout
+from .state import Checkout, kept_ref, read_record
 
 
 def _no_matching(advertised: Advertised) -> str:
@@ -34,13 +37,16 @@ def _no_matching(advertised: Advertised) -> str:
 @dataclass(frozen=True)
 class Session:
     """`refs` are the REFs given as options, by repository name. `matching` names the tag of FlashInfer that SGLang
-    requires, among what FlashInfer's remote advertises. A remote is asked once in a session."""
+    requires, among what FlashInfer's remote advertises, and `version` that of a checkout's package. `commits` are those
+    that the REFs mean, whatever the remote has (a lock file). A remote is asked once in a session."""
 
     settings: Settings
     reporter: Reporter
     refs: Mapping[str, str] = field(default_factory=dict)
     full: bool = False
     matching: Callable[[Advertised], str] = _no_matching
+    version: Callable[[Checkout], str] = lambda checkout: ""
+    commits: Mapping[str, str] = field(default_factory=dict)
     _answers: dict[str, Future[Advertised]] = field(default_factory=dict)
 
     @property
@@ -48,11 +54,11 @@ class Session:
         """How network operations are made."""
         return Network(self.settings.attempts, self.settings.stall, self.reporter)
 
-    def ref(self, repository: Repository, checkout: Checkout | None) -> tuple[str, RefSource]:
+    def ref(self, repository: Repository) -> tuple[str, RefSource]:
         """The REF in use and where it comes from: the option, else this checkout, else the configuration."""
         if given := self.refs.get(repository.name):
             return given, "option"
-        return checkout.ref if checkout else (repository.branch, "configuration")
+        return kept_ref(repository, read_record(repository.path / ".git"))
 
     def ask(self, repositories: Sequence[Repository]) -> None:
         """Begin to ask the remotes, all at once; `advertised` waits for the answers."""
@@ -69,6 +75,8 @@ class Session:
 
     def target(self, repository: Repository, ref: str) -> Target:
         """What the REF means on the remote now. Raises UsageError for one that it does not have."""
+        if commit := self.commits.get(repository.name):
+            return Target(ref, "commit", "", commit, commit)
         advertised = self.advertised(repository)
         if ref == MATCHING and repository.name == "flashinfer":
             tag = self.matching(advertised)
@@ -91,13 +99,38 @@ class Session:
         return advertised
 
 
-def remote_files(session: Session, repository: Repository, target: Target, paths: Sequence[str]) -> dict[str, bytes]:
-    """The files of a commit that is checked out nowhere, by their paths; those that it lacks are left out."""
-    with tempfile.TemporaryDirectory() as directory:
-        local = replace(session.local(repository), path=Path(directory), git_dir=Path(directory) / ".git")
-        initialise(local)
+def commit_time(path: Path, commit: str) -> float:
+    """When a commit in the repository at `path` was made, in seconds since 1970."""
+    return float(run(path, "log", "-1", "--format=%ct", commit))
+
+
+def tag_times(
+    session: Session, repository: Repository, advertised: Advertised, tags: Sequence[str]
+) -> dict[str, float]:
+    """When the commits of these tags of the remote were made."""
+    with _scratch(session, repository) as local:
+        peeled = {tag: advertised.peeled[tag] for tag in tags if tag in advertised.peeled}
+        fetch_tags(local, {tag: advertised.tags[tag] for tag in tags}, peeled)
+        return {tag: commit_time(local.path, advertised.commit(tag)) for tag in tags}
+
+
+def remote_files(
+    session: Session, repository: Repository, target: Target, paths: Sequence[str]
+) -> tuple[dict[str, bytes], float]:
+    """The files of a commit that is checked out nowhere, by their paths, and when it was made; files that it lacks are
+    left out."""
+    with _scratch(session, repository) as local:
         fetch_commit(local, target, (), files=False)
         tree = read_tree(local.path, target.commit)
         wanted = {tree[path].oid for path in paths if path in tree}
         fetch_objects(local, target, wanted & missing_objects(local, target.commit))
-        return {path: read_blob(local, tree, path).encode() for path in paths if path in tree}
+        files = {path: read_blob(local, tree, path).encode() for path in paths if path in tree}
+        return files, commit_time(local.path, target.commit)
+
+
+@contextmanager
+def _scratch(session: Session, repository: Repository) -> Iterator[LocalRepository]:
+    with tempfile.TemporaryDirectory() as directory:
+        local = session.local(repository, Path(directory))
+        initialise(local)
+        yield local

@@ -77,11 +77,16 @@ class Checkout:
 
     @property
     def ref(self) -> tuple[str, RefSource]:
-        """The REF that counts without an option, and where it comes from: a REF that was given as an option stays with
-        the checkout until the configuration changes."""
-        if self.record.ref and self.record.configured == self.repository.branch != self.record.ref:
-            return self.record.ref, "this checkout"
-        return self.repository.branch, "configuration"
+        """The REF that counts without an option, and where it comes from."""
+        return kept_ref(self.repository, self.record)
+
+
+def kept_ref(repository: Repository, record: Record) -> tuple[str, RefSource]:
+    """The REF that counts without an option, and where it comes from: a REF that was given as an option stays with the
+    checkout until the configuration changes."""
+    if record.ref and record.configured == repository.branch != record.ref:
+        return record.ref, "this checkout"
+    return repository.branch, "configuration"
 
 
 def read_checkout(repository: Repository) -> Checkout:

@@ -37,12 +37,15 @@ def update(session: Session, repository: Repository) -> Outcome:
     local = session.local(repository)
     if checkout.record.moving or _interrupted_submodules(local):
         checkout = _finish(session, local, checkout)
-    ref, source = session.ref(repository, checkout)
+    ref, source = session.ref(repository)
     advertised, target = session.advertised(repository), session.target(repository, ref)
+    version = session.version(checkout)
     if is_current(session, local, checkout, target, advertised):
         write_record(local.git_dir, replace(checkout.record, ref=ref, configured=repository.branch, name=target.name))
         session.reporter.event(repository.name, f"up to date: {checkout.record.shown or ref} ({checkout.head[:10]})")
-        return Outcome(repository.name, "up to date", ref, checkout.head, ref_source=source)
+        return Outcome(
+            repository.name, "up to date", ref, checkout.head, version, ref_source=source, resolved=target.resolved
+        )
     full = session.full or is_full(local)
     check_cost(session, repository, full=full)
     known = [checkout.record.commit, *advertised.heads.values(), *advertised.tags.values()]
@@ -64,22 +67,29 @@ def update(session: Session, repository: Repository) -> Outcome:
     shown = f"{checkout.record.shown} → {commit.record.shown}"
     named = shown if checkout.record.shown not in ("", commit.record.shown) else commit.record.shown
     session.reporter.event(repository.name, f"updated: {named} ({checkout.head[:10]} → {target.commit[:10]})")
-    moved = sum(each.moved for each in commit.all())
-    return Outcome(repository.name, "updated", ref, target.commit, before=checkout.head, moved=moved, ref_source=source)
+    return Outcome(
+        repository.name, "updated", ref, target.commit, session.version(read_checkout(repository)), checkout.head,
+        version, commit.bytes, ref_source=source, resolved=target.resolved, before_ref=checkout.record.ref,
+    )  # fmt: skip
 
 
 def plan_update(session: Session, repository: Repository) -> Outcome:
     """What `update` would do; asks the remote and changes nothing. Raises what it raises, as far as can be known."""
     checkout = _find(repository)
-    ref, source = session.ref(repository, checkout)
+    ref, source = session.ref(repository)
     advertised, target = session.advertised(repository), session.target(repository, ref)
     local = session.local(repository)
     if is_current(session, local, checkout, target, advertised):
-        return Outcome(repository.name, "up to date", ref, checkout.head, ref_source=source)
+        return Outcome(
+            repository.name, "up to date", ref, checkout.head, ref_source=source, resolved=target.resolved
+        )
     known = [checkout.record.commit, *advertised.heads.values(), *advertised.tags.values()]
     check_local_work(local, target.name if target.kind == "branch" else "", known)
     session.reporter.event(repository.name, f"would update {checkout.head[:10]} → {target.commit[:10]}")
-    return Outcome(repository.name, "would update", ref, target.commit, before=checkout.head, ref_source=source)
+    return Outcome(
+        repository.name, "would update", ref, target.commit, before=checkout.head, ref_source=source,
+        resolved=target.resolved, before_ref=checkout.record.ref,
+    )  # fmt: skip
 
 
 def is_current(
@@ -118,7 +128,7 @@ def check_cost(session: Session, repository: Repository, *, full: bool) -> None:
 def _find(repository: Repository) -> Checkout:
     checkout = find_checkout(repository)
     if not checkout:
-        raise SourcesError(f"{repository.name} is not cloned.", command="invoke clone")
+        raise SourcesError(f"{repository.name}: not cloned.", command="invoke clone")
     return checkout
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from invoke.config import Config, DataProxy
 
@@ -17,50 +16,30 @@ from .defaults import DEFAULTS, INSTALLED, REPOSITORIES, TRACE
 from .origin import check_misspelt, nearest, origin
 
 SHOWN = 200  # characters of a wrong value in a message
+PATH = r"(~(?=/|$)|[^~\s])[^\x00-\x1f\x7f]*"  # `~user` is not expanded
+INDEX = r"(?i:https?|file)://((?!%[01]|%7[Ff])[^\s\\\x00-\x1f\x7f])+"
+EXTRA = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"  # PEP 685
+
 Given = Config | Mapping[str, Any]
-
-
-def _text(pattern: str) -> Callable[[Any], bool]:
-    return lambda value: re.fullmatch(pattern, str(value)) is not None
-
-
-def _type(kind: type) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, kind)
-
-
-def _path(value: Any) -> bool:
-    return isinstance(value, str) and _text(r"(~(?=/|$)|[^~\s])[^\x00-\x1f\x7f]*")(value)
-
-
-def _path_or_empty(value: Any) -> bool:
-    return value in ("", None) or _path(value)
-
-
-def _list(pattern: str) -> Callable[[Any], bool]:
-    valid = _text(pattern)
-    return lambda value: (
-        isinstance(value, list | tuple)
-        and all(isinstance(item, str) and valid(item) and unquote(item).isprintable() for item in value)
-    )
-
-
-Keys = Mapping[str, tuple[str, Callable[[Any], bool]]]  # what a value must be, in words, and the test for it
+Keys = Mapping[
+    str, tuple[str, Any, str]
+]  # what a value must be in words, its types, and the pattern of it or its items
 SETTINGS: Keys = {
-    "directory": ("the path of a directory", _path),
-    "trace": ("the path of a directory, or empty", _path_or_empty),
-    "attempts": ("a whole number of at least 1", _text("[1-9][0-9]{0,17}")),
-    "stall": ("a number of seconds above 0", _text(r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]+)?")),
-    "installer": ("auto, uv or pip", ("auto", "uv", "pip").__contains__),
-    "indexes": ("a list of URLs, such as [https://flashinfer.ai/whl]", _list(r"(?i:https?|file)://[^\s\\]+")),
-    "cache": ("auto, the path of a directory, or empty", _path_or_empty),
-    "repositories": ("a table of repositories", _type(Mapping)),
+    "directory": ("the path of a directory", str, PATH),
+    "trace": ("the path of a directory, or empty", str | None, f"({PATH})?"),
+    "attempts": ("a whole number of at least 1", str | int, "[1-9][0-9]{0,17}"),
+    "stall": ("a number of seconds above 0", str | int | float, r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]+)?"),
+    "installer": ("auto, uv or pip", str, "auto|uv|pip"),
+    "indexes": ("a list of URLs, such as [https://flashinfer.ai/whl]", list, INDEX),
+    "cache": ("auto, the path of a directory, or empty", str | None, f"({PATH})?"),
+    "repositories": ("a table of repositories", Mapping, ""),
 }
 REPOSITORY: Keys = {
-    "url": ("a URL", _type(str)),
-    "branch": ("a branch, tag or commit id (a number in quotes)", _type(str)),
-    "install": ("true or false", _type(bool)),
-    "lfs": ("true or false", _type(bool)),
-    "extras": ("a list of extras, such as [srt] (PEP 685)", _list("[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")),
+    "url": ("a URL", str, "(?s).*"),
+    "branch": ("a branch, tag or commit id (a number in quotes)", str, "(?s).*"),
+    "install": ("true or false", bool, ".*"),
+    "lfs": ("true or false", bool, ".*"),
+    "extras": ("a list of extras, such as [srt]", list, EXTRA),
 }
 
 
@@ -142,9 +121,16 @@ def _check(config: Given, path: tuple[str, ...], table: Any, keys: Keys) -> None
         if key not in keys:
             hint = f"{nearest(str(key), keys)} Known keys: {', '.join(keys)}.".lstrip()
             raise UsageError(f"unknown key {_dotted(place)}{origin(config, place)}", hint)
-        expected, valid = keys[key]
-        if not valid(value):
+        expected, kind, pattern = keys[key]
+        if not isinstance(value, kind) or not _matches(value, pattern):
             raise wrong(place, value, expected)
+
+
+def _matches(value: Any, pattern: str) -> bool:
+    """Whether the value as text, or each item of a list, matches the pattern."""
+    if isinstance(value, list):
+        return all(isinstance(item, str) and re.fullmatch(pattern, item) for item in value)
+    return isinstance(value, Mapping) or bool(re.fullmatch(pattern, "" if value is None else str(value)))
 
 
 def _dotted(keys: tuple[str, ...]) -> str:

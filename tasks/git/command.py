@@ -44,9 +44,9 @@ _INHERITED = (  # set where Invoke was started by a git hook; they would name an
 _keep_open: list[int] = []
 
 
-def keep_open(descriptor: int) -> None:
+def keep_open(descriptor: int | None) -> None:
     """Let local commands inherit this descriptor of a lock: the lock then lasts as long as the last of them."""
-    _keep_open[:] = [descriptor]
+    _keep_open[:] = [] if descriptor is None else [descriptor]
 
 
 def check_version() -> None:

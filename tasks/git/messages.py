@@ -92,7 +92,8 @@ def explain(text: str, who: str, endpoint: str, cwd: Path, *, network: bool = Fa
     if refused := _refusal(text, who, endpoint):
         return refused
     text = redact(text)
-    lines = [line for line in text.splitlines() if re.match(r"(fatal|error|remote):|.*: No space", line)] or [text]
+    told = [line.strip() for line in text.splitlines() if line.strip() and not re.search(r"\d% \(", line)]
+    lines = [line for line in told if re.match(r"(fatal|error|remote):|.*: No space", line)] or told
     message = "; ".join(dict.fromkeys(re.sub(r"^((fatal|error|remote): *)+", "", each).strip() for each in lines[-4:]))
     where = f"{who}: {endpoint}: {message[-1000:].strip().rstrip('.') or 'git failed without a message'}."
     asked = _RETRY_AFTER.search(text)

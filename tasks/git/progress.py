@@ -28,8 +28,8 @@ class Progress(RemoteProgress):
         """Take a part of git's messages as it comes."""
         *lines, self._rest = re.split(r"[\r\n]", self._rest[-_LONGEST:] + block.decode(errors="replace"))
         for line in lines:
-            # as git has said it since 2.25
-            self._parse_progress_line(line.replace("Updating files", "Checking out files"))
+            known = line.replace("Updating files", "Checking out files")  # as git has said it since 2.25
+            self._parse_progress_line(known.replace("Downloading LFS objects", "Receiving objects"))
         self.error_lines.clear()
         self.other_lines.clear()
 

@@ -59,6 +59,11 @@ class Target:
     commit: str
     object: str
 
+    @property
+    def resolved(self) -> str:
+        """The name that a word such as `latest` leads to; empty for a REF that is a name itself."""
+        return self.name if self.ref in (LATEST, MATCHING) else ""
+
 
 def resolve(ref: str, advertised: Advertised, repository: str, endpoint: str) -> Target:
     """What `ref` is on this remote now.

@@ -1,26 +1,23 @@
-"""One environment and what is installed into it: a checkout's own metadata, its requirements, and the installation."""
+"""One environment and what is installed into it: a checkout's own metadata, its requirements, and the installation.
+
+`Source` is what this directory knows of a checkout; it never reads git itself.
+"""
 
 from .environment import Distribution, Environment, import_check, probe
-from .install import install as _install
-from .matching import matching
-from .metadata import read_metadata
-from .package import Package
+from .install import install
+from .layouts import COMPANIONS, Layout, cost, find_layout
+from .lock import differences, install_locked, make_lock
+from .lock_file import FILE as LOCK
+from .lock_file import Lock, LockedRepository, read_lock
+from .matching import FLASHINFER, flashinfer_requirement, has_release, matching
+from .metadata import Metadata, read_metadata, read_toml
+from .package import Package, names
+from .requirements import Missing, admits, missing_requirements
 from .source import Source
 
 __all__ = [
-    "Distribution",
-    "Environment",
-    "Package",
-    "Source",
-    "import_check",
-    "install",
-    "matching",
-    "probe",
-    "read_metadata",
-]
-
-
-def install(c, packages, environment, *, settings, deps, reinstall, log, reporter):  # type: ignore[no-untyped-def]
-    return _install(
-        packages, environment, installer=settings.installer, deps=deps, reinstall=reinstall, reporter=reporter
-    )
+    "COMPANIONS", "FLASHINFER", "LOCK", "Distribution", "Environment", "Layout", "Lock", "LockedRepository", "Metadata",
+    "Missing", "Package", "Source", "admits", "cost", "differences", "find_layout", "flashinfer_requirement",
+    "has_release", "import_check", "install", "install_locked", "make_lock", "matching", "missing_requirements",
+    "names", "probe", "read_lock", "read_metadata", "read_toml",
+]  # fmt: skip

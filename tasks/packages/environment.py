@@ -1,4 +1,4 @@
-"""An environment that packages are installed into: what it is, what is installed there, and what it imports."""
+"""An environment that packages are installed into: what it is, what is installed in it, and what it imports."""
 
 from __future__ import annotations
 
@@ -7,29 +7,26 @@ import importlib.metadata
 import json
 import os
 import secrets
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from .. import processes
 from ..errors import UsageError
 from . import facts
 
-_ANSWER = 1_000_000  # bytes that an interpreter may say before it is none
-_SAFE_PATH = "import sys; sys.path[:] = filter(None, sys.path)\n"  # what `python -P` does, from before it was there
+_SAFE_PATH = "import sys; sys.path[:] = filter(None, sys.path)\n"  # what `python -P` does, for Pythons before 3.11
 
 
 @dataclass(frozen=True)
 class Distribution:
     """An installed distribution, as its metadata has it (PEP 376 and 566; `editable` and `location` by PEP 610).
 
-    `name` is normalized. `broken` says why what was found cannot be trusted: empty where it can.
+    `name` is normalized. `broken` says why the metadata cannot be trusted; empty if it can.
     """
 
     name: str
@@ -44,8 +41,8 @@ class Distribution:
 class Environment:
     """Facts about an interpreter and where it finds its packages. `markers` are those of PEP 508, without `extra`.
 
-    `externally_managed` is the message of PEP 668, or None. `paths` is the interpreter's sys.path, without the folder
-    it was started in.
+    `externally_managed` is the message of PEP 668, or None. `paths` is the interpreter's sys.path, without the
+    directory it was started in.
     """
 
     python: Path
@@ -71,19 +68,24 @@ class Environment:
 
         if not (found := self._found(name)):
             return None
-        broken = f"{len(found)} versions of it are installed side by side" if len(found) > 1 else ""
-        try:
-            text = next(filter(None, map(found[0].read_text, ("METADATA", "PKG-INFO", ""))), "")
-        except (OSError, ValueError):
-            text = ""
-        headers = email.message_from_string(text.partition("\n\n")[0])  # what follows can be long, and is not needed
-        version, requires = headers.get("Version", ""), tuple(headers.get_all("Requires-Dist", ()))
-        broken = broken if version else "its metadata is missing or damaged"
-        editable, location, note = _direct_url(found[0].read_text("direct_url.json"))
-        return Distribution(canonicalize_name(name), version, editable, location, requires, broken or note)
+        text = _read(found[0], "METADATA", "PKG-INFO", "") or ""
+        headers = email.message_from_string(text.partition("\n\n")[0])  # the description can be long
+        version, requires = str(headers.get("Version", "")), tuple(map(str, headers.get_all("Requires-Dist", ())))
+        editable, location, broken = read_direct_url(_read(found[0], "direct_url.json"))
+        if not version:
+            broken = "its metadata is missing or damaged"
+        elif len(found) > 1:
+            broken = f"{len(found)} versions of it are installed side by side"
+        return Distribution(canonicalize_name(name), version, editable, location, requires, broken)
+
+    @property
+    def installer(self) -> str:
+        """What installed SGLang or FlashInfer (the file INSTALLER, PEP 376): uv, pip or another; empty for neither."""
+        found = [one for name in ("sglang", "flashinfer-python", "flashinfer") for one in self._found(name)]
+        return next((text.strip() for one in found if (text := _read(one, "INSTALLER"))), "")
 
     def copies(self, name: str) -> int:
-        """How many versions of it lie in the same folder: more than one after an installation was broken off."""
+        """How many versions of it are in the same directory: more than one after an interrupted installation."""
         return len(self._found(name))
 
     def _found(self, name: str) -> list[importlib.metadata.Distribution]:
@@ -91,65 +93,81 @@ class Environment:
         return [one for one in found if one.locate_file("") == found[0].locate_file("")]
 
 
-def _direct_url(text: str | None) -> tuple[bool, Path | None, str]:
-    """Whether it is editable, the folder that was installed, and what is wrong with the file."""
+def _read(found: importlib.metadata.Distribution, *names: str) -> str | None:
+    """The first of the files that is not empty; None where none exists, and "" where one cannot be read."""
+    try:
+        texts = [text for text in map(found.read_text, names) if text is not None]
+        return next(filter(None, texts), "" if texts else None)
+    except (OSError, ValueError):  # not UTF-8, for example
+        return ""
+
+
+def read_direct_url(text: str | None) -> tuple[bool, Path | None, str]:
+    """Whether direct_url.json (PEP 610; None for no file) says editable, from which directory, and what is wrong."""
     from packaging.direct_url import DirectUrl, DirectUrlValidationError
 
     if text is None:
         return False, None, ""
     try:
         direct = DirectUrl.from_dict(json.loads(text))
+        url = urlsplit(direct.url)
+        path = unquote(url.path, errors="strict")
+        if "\0" in path:
+            raise ValueError("its URL holds a zero byte")
     except (ValueError, TypeError, AttributeError, RecursionError, DirectUrlValidationError) as error:
         return False, None, f"its direct_url.json is damaged: {str(error)[:200]}"
-    url = urlsplit(direct.url)
-    location = Path(unquote(url.path)) if url.scheme == "file" else None
-    return bool(direct.dir_info and direct.dir_info.editable), location, ""
+    return bool(direct.dir_info and direct.dir_info.editable), Path(path) if url.scheme == "file" else None, ""
 
 
 def probe(python: Path | None = None, timeout: float = 30) -> Environment:
-    """The environment of an interpreter, or of a virtual environment's folder; of the running one, nothing is started.
+    """The environment of an interpreter, or of a virtual environment's directory; by default the running one, for
+    which nothing is started.
 
-    Raises UsageError where `python` is no Python, or does not answer within `timeout` seconds.
+    Raises UsageError if `python` is no Python, or does not answer within `timeout` seconds.
     """
     own = Path(os.path.abspath(sys.executable))  # noqa: PTH100 - not resolved: a venv's python is a symbolic link
     path = Path(os.path.abspath(python)) if python else own  # noqa: PTH100
     if path.is_dir():
         path = path / "bin" / "python"
     known = facts.facts() if path == own else _ask(path, timeout)
-    places: dict[str, Any] = {key: Path(known.pop(key)) for key in ("prefix", "purelib", "platlib")}
-    return Environment(python=path, paths=tuple(map(Path, known.pop("paths"))), **places, **known)
+    try:
+        places: dict[str, Any] = {key: Path(known.pop(key)) for key in ("prefix", "purelib", "platlib")}
+        return Environment(python=path, paths=tuple(map(Path, known.pop("paths"))), **places, **known)
+    except (KeyError, TypeError) as error:
+        raise _no_python(path, f"its answer is not understood: {error}") from None
 
 
 def _ask(python: Path, timeout: float) -> dict[str, Any]:
     token = secrets.token_hex(8)
     code = _SAFE_PATH + Path(facts.__file__).read_text(encoding="utf-8")
-    fix = "--python takes the path of a Python interpreter, such as .venv/bin/python"
     try:
-        process = subprocess.Popen(
-            [python, "-c", code, token], start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        done = processes.run([python, "-c", code, token], timeout=timeout)
     except OSError as error:
-        raise UsageError(f"{python}: {error.strerror or error}", fix) from None
-    with process:
-        assert process.stdout is not None
-        timer = threading.Timer(timeout, lambda: os.killpg(process.pid, signal.SIGKILL))
-        timer.start()
-        said = process.stdout.read(_ANSWER).decode(errors="replace")
-        timer.cancel()
-        process.kill()
-    if f"\n{token}" not in said:
-        why = (said.strip().splitlines() or [f"no answer in {timeout:g} s"])[-1][:200]
-        raise UsageError(f"{python} is not a Python interpreter of version 3.8 or newer: {why}", fix)
-    return dict(json.loads(said.rpartition(f"\n{token}")[2]))
+        raise _no_python(python, error.strerror or str(error)) from None
+    output = done.output.decode(errors="replace")
+    try:
+        known = json.loads(output.rpartition(f"\n{token}")[2] if f"\n{token}" in output else "")
+    except (ValueError, RecursionError):
+        known = None
+    if isinstance(known, dict):
+        return known
+    lines = (done.errors.decode(errors="replace") + output).strip().splitlines()
+    raise _no_python(python, done.ended or (lines or ["no answer"])[-1][:200])
+
+
+def _no_python(python: Path, why: str) -> UsageError:
+    return UsageError(
+        f"{python} is not a Python interpreter of version 3.8 or newer: {why}",
+        "--python takes the path of a Python interpreter, such as .venv/bin/python",
+    )
 
 
 def import_check(environment: Environment, module: str, folder: Path, timeout: float = 300) -> tuple[bool, str]:
-    """Import `module` for real, in a fresh interpreter of the environment, and see that it came from within `folder`.
+    """Import `module` in a fresh interpreter of the environment, and check that it came from within `folder`.
 
-    The interpreter starts in an empty folder and does not look there, so a folder that happens to bear the module's
-    name is not taken for it. Returns whether all is well, and the version and file or what went wrong (the last line
-    of the traceback). `timeout` is in seconds.
+    The interpreter starts in an empty directory and does not search it, so a directory that happens to have the
+    module's name is not taken for it. Returns whether all is well, and the version and file or what went wrong (the
+    last line of the traceback). `timeout` is in seconds.
     """
     token = secrets.token_hex(8)
     code = (
@@ -159,25 +177,22 @@ def import_check(environment: Environment, module: str, folder: Path, timeout: f
     )
     try:
         with tempfile.TemporaryDirectory() as empty:
-            done = subprocess.run(
-                [environment.python, "-c", code, module],
-                check=False, cwd=empty, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout,
-            )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return False, f"did not finish within {timeout:g} s"
+            done = processes.run([environment.python, "-c", code, module], cwd=Path(empty), timeout=timeout)
     except OSError as error:
         return False, f"{environment.python}: {error.strerror or error}"
-    said = done.stdout.decode(errors="replace")
-    if token in said:
-        return _came_from(folder, *json.loads(said.rpartition(token)[2]))
-    lines = done.stderr.decode(errors="replace").split("\n") if done.returncode >= 0 else []
+    output = done.output.decode(errors="replace")
+    if token in output:
+        return _came_from(folder, *json.loads(output.rpartition(token)[2].partition("\n")[0]))
+    if done.ended:
+        return False, f"did not finish within {timeout:g} s"
+    lines = done.errors.decode(errors="replace").split("\n") if done.status >= 0 else []
     words = [line.strip() for line in lines if line.strip()]
-    return False, words[-1] if words else f"the interpreter ended with status {done.returncode}"
+    return False, words[-1] if words else f"the interpreter ended with status {done.status}"
 
 
 def _came_from(folder: Path, file: str | None, version: str) -> tuple[bool, str]:
     if file is None:
-        return False, "imports only as a namespace package: a folder of that name without the package in it"
+        return False, "imports only as a namespace package: a directory of that name without the package in it"
     if not Path(file).resolve().is_relative_to(folder.resolve()):
         return False, f"imported from {file}, which is not in {folder}"
     return True, f"{version} from {file}".strip()

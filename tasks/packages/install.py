@@ -2,205 +2,271 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import shutil
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
 
+from invoke.context import Context
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from ..errors import InstallError, SourcesError
-from ..models import Outcome, Reporter
-from .environment import Environment
-from .installer import Installer, editable, find_installer
+from ..errors import InstallError, NetworkError, SourcesError
+from ..models import Outcome, Reporter, Settings
+from .environment import Environment, read_direct_url
+from .environment_lock import exclusive
+from .installer import WHO, Installer, editable, find_installer
+from .layouts import COMPANIONS
+from .matching import FLASHINFER
 from .package import Package, names
-from .preflight import BESIDE_TORCH, check_environment, check_package
+from .preflight import BESIDE_TORCH, check
 from .requirements import admits, applying
 
-LATER = ("filelock", "jsonschema", "packaging.direct_url", "packaging.markers", "platformdirs", "psutil", "tempfile")
-ALL = "install"  # who speaks where several packages are installed at once
-
-
-def preload() -> None:
-    """Import what the program needs later, before an installation replaces its libraries' files."""
-    for module in LATER:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(module)
+LATER = ("fastjsonschema", "packaging.direct_url", "rich.progress", "rich.table")
+TOOLS = Path(__file__).parent.parent / "requirements.txt"  # what the running program requires
 
 
 def install(
-    packages: Sequence[Package], environment: Environment, *,
-    installer: str = "auto", deps: bool = True, reinstall: bool = False, tools: Sequence[str] = (), reporter: Reporter,
+    c: Context, packages: Sequence[Package], environment: Environment, *,
+    settings: Settings, deps: bool, reinstall: bool, log: Path, reporter: Reporter,
 ) -> list[Outcome]:  # fmt: skip
-    """Install the packages that are not installed as they are now, and say what was done to each, in their order.
+    """Install the packages that are not installed as they are now, and return what was done to each, in their order.
 
-    `installer` is auto, uv or pip. `tools` are the requirements of the running program, which are kept met where the
-    environment is its own. Where one package cannot be installed, its outcome holds the error and the others go on.
-    Raises InstallError where the environment takes no package at all. Where nothing is to be done nothing is started.
+    Of `settings`, `installer` and `indexes` are used. `log` is the file that the installer's full output is appended
+    to. If one package cannot be installed, its outcome holds the error and the others go on; nothing of it has changed
+    then. Raises InstallError or DiskError before anything is started if it is known that the installation must fail.
+    If nothing is to be done, nothing is started or written; with Invoke's --dry neither.
     """
     began = time.monotonic()
+    ours = _ours(packages, environment, settings)
+
+    def find_stale() -> list[Package]:
+        return [package for package in packages if reinstall or not package.is_current(environment, deps, ours)]
+
+    stale = find_stale()
     before = {package.name: environment.distribution(package.name) for package in packages}
-    ours = names(packages)
-    stale = [package for package in packages if reinstall or not package.is_current(environment, deps, ours)]
-    errors: dict[str, SourcesError] = {}
-    if stale:
-        check_environment(environment)
-        for package in stale:
-            try:
-                check_package(package, packages, environment, deps)
-            except SourcesError as error:
-                errors[package.name] = error
-        if ready := [package for package in stale if package.name not in errors]:
-            preload()
-            _Work(find_installer(installer, environment, reporter), packages, deps, tools, errors).do(ready)
+    work = None
+    if stale and not c.config.run.dry:
+        check(packages, stale, environment, deps)
+        with exclusive(environment.prefix, reporter):
+            stale = find_stale()  # another run may have installed them meanwhile
+            if stale:
+                for module in LATER if environment.current else ():
+                    import_module(module)  # before the installation replaces a library that is needed later
+                tool = find_installer(
+                    c, settings.installer, environment, indexes=settings.indexes, log=log, reporter=reporter
+                )
+                work = _Work(tool, packages, deps, ours)
+                work.do(stale)
     outcomes = []
     for package in packages:
-        old, wrong = before[package.name], errors.get(package.name)
-        action = "already installed" if package not in stale else "reinstalled" if old else "installed"
-        outcome = partial(Outcome, package.repository, "" if wrong else action, commit=package.commit, error=wrong)
-        seconds = time.monotonic() - began if package in stale else 0.0
-        outcomes.append(outcome(version=package.version, before_version=old.version if old else "", seconds=seconds))
+        old = before[package.name]
+        outcome = Outcome(package.repository, "already installed", commit=package.commit, version=package.version)
+        if package in stale:
+            action = "would install" if c.config.run.dry else "reinstalled" if old else "installed"
+            outcome = replace(outcome, action=action, before_version=old.version if old else "")
+        if work and package in stale:
+            error = work.errors.get(package.name)
+            seconds = time.monotonic() - began if package is stale[0] else 0.0  # one installation for all
+            outcome = replace(outcome, seconds=seconds, error=error, action="failed" if error else outcome.action)
+        outcomes.append(outcome)
     return outcomes
 
 
-@dataclass(frozen=True)
+def _ours(packages: Sequence[Package], environment: Environment, settings: Settings) -> set[str]:
+    """The distributions that never come from an index: those of the packages, and FlashInfer's if its checkout is or
+    will be installed, though it is not among them."""
+    configured = any(each.name == "flashinfer" and each.install for each in settings.repositories)
+    installed = [found for name in FLASHINFER if (found := environment.distribution(name))]
+    held = configured or any(found.editable for found in installed)
+    return names(packages) | ({*FLASHINFER, *COMPANIONS} if held else set())
+
+
+@dataclass
 class _Work:
-    """One run of an installer over `packages`; what goes wrong for one of them is put into `errors`, by its name."""
+    """One run of an installer over `packages`. `ours` are the distributions that no index provides,
+    `requires` is what trial builds declare, `errors` are
+    what packages failed with, by their names."""
 
     tool: Installer
     packages: Sequence[Package]
     deps: bool
-    tools: Sequence[str]
-    errors: dict[str, SourcesError]
+    ours: set[str]
+    requires: dict[str, Sequence[str | Requirement]] = field(default_factory=dict)
+    errors: dict[str, SourcesError] = field(default_factory=dict)
 
     def do(self, ready: Sequence[Package]) -> None:
-        """Install the `ready` ones, then what all require, and see that neither pushed the other out."""
+        """Install the `ready` ones with what all require.
+
+        Nothing in the environment changes until the packages have been built once, elsewhere, and all requirements
+        have been resolved, downloaded and built; what the packages replace goes after they are installed.
+        """
         environment = self.tool.environment
-        for package in ready:
-            package.remember(environment, None)
-            for extra in {canonicalize_name(extra) for extra in package.extras} - {*package.metadata.extras}:
-                self.tool.reporter.warn(package.repository, f"{package.version} has no extra named {extra}")
-        self._make_room(ready)
-        late = [package for package in ready if package.metadata.needs_torch_to_build]
-        self._build([package for package in ready if package not in late])
+        complete = all(map(environment.distribution, ("torch", *BESIDE_TORCH)))
+        late = [one for one in ready if one.metadata.needs_torch_to_build and not complete]
+        early = [one for one in ready if one not in late]
+        if self.deps:
+            with tempfile.TemporaryDirectory() as directory:
+                self._build(early, Path(directory))
+        if all(package.name in self.errors for package in ready):
+            return
+        self._clean()
         self._require(late)
+        self._build(early)
         self._build(late)
         if late:
             self._require(())
-        self._build([one for one in ready if not one.is_checkout(environment.distribution(one.name))])
+            self._build([one for one in ready if not one.is_checkout(environment.distribution(one.name))])
         for package in ready:
             if package.name not in self.errors:
-                self._align(package)
-        for package in ready:
-            found = environment.distribution(package.name)
-            if package.name not in self.errors and not package.is_checkout(found):
-                there = f"{found.version} from {found.location or 'an index'} {found.broken}" if found else "nothing"
-                self.errors[package.name] = InstallError(
-                    f"{package.repository}: the installer is content, and yet {there.strip()} is installed, "
-                    f"not {package.version} from {package.folder}."
-                )
-            if package.name not in self.errors:
-                package.remember(environment, self.deps)
+                self._finish(package)
 
-    def _make_room(self, ready: Sequence[Package]) -> None:
-        """Remove what would stand in the way: broken-off installations, and a package under its other name."""
-        environment, reporter = self.tool.environment, self.tool.reporter
-        modules = {name: package.module for package in ready for name in (package.name, *package.aliases)}
-        for info in {*environment.purelib.glob("*.dist-info"), *environment.platlib.glob("*.dist-info")}:
-            module = modules.get(canonicalize_name(info.name.partition("-")[0]))
-            if module:
-                (info / "direct_url.json").unlink(missing_ok=True)  # a damaged one would stop uv
-            by = info / "INSTALLER"
-            ours = not by.exists() or by.read_text(errors="replace").strip() in ("", "pip", "uv")
-            whole = all((info / name).is_file() and (info / name).stat().st_size for name in ("METADATA", "RECORD"))
-            if environment.virtual and ours and not whole:  # pip would see nothing there, or refuse to replace it
-                reporter.warn(ALL, f"removed {info.name}: the rest of an installation that was broken off")
-                shutil.rmtree(info)
-                if module:  # would be imported in place of the checkout
-                    shutil.rmtree(info.parent / module, ignore_errors=True)
-        for package in ready:
-            double = [package.name] * (environment.copies(package.name) - 1)
-            for name in [*filter(environment.distribution, package.aliases), *double]:
-                reporter.event(package.repository, f"{name} makes room for {package.name} {package.version}")
-                self.tool.uninstall(package.repository, [name])
+    def _build(self, packages: Sequence[Package], target: Path | None = None) -> None:
+        """Install checkouts editable, in one command; if it fails one by one, to learn which package it is.
 
-    def _build(self, packages: Sequence[Package]) -> None:
-        """Install folders editable, in one command; where that fails one by one, to tell whose fault it is."""
+        With `target`, a directory, they are built and installed there for trial.
+        """
         for isolated in (True, False):
             some = [one for one in packages if one.metadata.needs_torch_to_build != isolated]
             some = [one for one in some if one.name not in self.errors]
+            if not some:
+                continue
             arguments = ["--no-deps", *([] if isolated else ["--no-build-isolation"])]
             arguments += [] if self.tool.uv else ["--use-pep517"]
             variables: dict[str, str] = {}
             for package in some:
+                if not target:
+                    package.remember(self.tool.environment, None)
                 variables |= package.variables
-                arguments += [
-                    *(["--reinstall-package", package.name] if self.tool.uv else []),
-                    *editable(package.folder),
-                ]
+                arguments += [f"--reinstall-package={package.name}"] if self.tool.uv else []
+                arguments += editable(package.folder)
+            doing = f"{'building' if target else 'installing'} {' and '.join(map(str, some))}"
+            who = some[0].repository if len(some) == 1 else WHO
             try:
-                if some:
-                    self.tool.install(some[0].repository if len(some) == 1 else ALL, arguments, variables)
+                self.tool.install(who, doing, arguments, variables, target)
             except SourcesError as error:
                 if len(some) == 1:
                     self.errors[some[0].name] = error
                 else:
                     for package in some:
-                        self._build([package])
+                        self._build([package], target and target / package.name)
+                continue
+            trial = replace(self.tool.environment, paths=(target,)) if target else self.tool.environment
+            self.requires |= {one.name: found.requires for one in some if (found := trial.distribution(one.name))}
 
     def _requirements(self, late: Sequence[Package] = ()) -> list[Requirement]:
-        """What all the packages require; of `late` what they declare, as they are not built yet."""
-        requires: dict[str, Sequence[Requirement | str]] = {one.name: one.declared for one in late}
+        """What all the packages require; of those that are built `late`, what their sources declare."""
+        requires = {one.name: one.declared for one in late} | self.requires
         for package in self.packages:
-            if (found := self.tool.environment.distribution(package.name)) and found.editable:
-                requires[package.name] = found.requires
-        extras: Mapping[str, Sequence[str]] = {package.name: package.extras for package in self.packages}
+            if package.name not in requires and (found := self.tool.environment.distribution(package.name)):
+                requires |= {package.name: found.requires} if found.editable else {}
+        extras = {package.name: package.extras for package in self.packages}
         return list(applying(requires, extras, self.tool.environment.markers))
 
     def _require(self, late: Sequence[Package]) -> None:
-        """Resolve and install all requirements together, less those that name the packages themselves."""
+        """Resolve and install all requirements together, less those that name the packages and their companions.
+
+        They include what the running program requires, if the environment is its own.
+        """
         if not self.deps or all(package.name in self.errors for package in self.packages):
             return
-        ours = names(self.packages)
-        requirements = self._requirements(late)
-        lines = [str(one) for one in requirements if _name(one) not in ours]
-        # A companion with an exact pin on the checkout's version exists, so that it may come along with the others.
-        pins = [one for one in requirements if any(each.operator == "==" for each in one.specifier)]
-        lines += [f"{_name(one)}=={package.version}" for package in self.packages for one in pins
-                  if _name(one) in package.companions and admits(one, package.version)]  # fmt: skip
-        lines += [*(BESIDE_TORCH if late else ()), *(self.tools if self.tool.environment.current else ())]
-        file = self.packages[0].git_dir / "requirements.txt"  # it stays, for the command to be repeated by hand
+        lines = [str(one) for one in self._requirements(late) if _name(one) not in self.ours]
+        lines += BESIDE_TORCH if late else ()
+        lines += _tools() if self.tool.environment.current else ()
+        file = self.tool.log.with_suffix(".requirements.txt")  # it stays, for the command to be repeated by hand
         file.write_text("\n".join(dict.fromkeys(lines)) + "\n", encoding="utf-8")
         try:
             if lines:
-                self.tool.install(ALL, ["-r", str(file)])
+                self.tool.install(WHO, "installing requirements", ["-r", str(file)])
         except SourcesError as error:
             self.errors.update({one.name: error for one in self.packages if one.name not in self.errors})
 
-    def _align(self, package: Package) -> None:
-        """Give the companions the package's version, or remove them: with another, its import raises."""
-        environment, who, reporter = self.tool.environment, package.repository, self.tool.reporter
-        required = {_name(one) for one in self._requirements() if self.deps and admits(one, package.version)}
-        for name in package.companions:
-            found = environment.distribution(name)
-            if package.fits(found.version) if found else name not in required:
+    def _clean(self) -> None:
+        """Remove what an interrupted installation left, which would stop the installers or be imported instead."""
+        environment, reporter = self.tool.environment, self.tool.reporter
+        modules = {name: package.module for package in self.packages for name in (package.name, *package.aliases)}
+        for info in {*environment.purelib.glob("*.dist-info"), *environment.platlib.glob("*.dist-info")}:
+            module = modules.get(canonicalize_name(info.name.partition("-")[0]))
+            if not info.is_dir():
+                if module:
+                    info.unlink()
                 continue
-            version = Version(package.version).public
-            try:
-                self.tool.install(who, ["--no-deps", f"{name}=={version}"])
-                reporter.event(who, f"{name} {f'{found.version} replaced by ' if found else ''}{version}")
-            except SourcesError:
-                if found:
-                    self.tool.uninstall(who, [name])
-                gone = f"{name} {found.version} removed, as it" if found else f"{name} not installed, as it"
-                reporter.warn(
-                    who, f"{gone} must have the version of {package.name}, {version}, and that is not to be had"
-                )
+            direct, by = info / "direct_url.json", info / "INSTALLER"
+            if module and direct.exists() and read_direct_url(_text(direct))[2]:
+                direct.unlink()  # uv would stop
+            whole = all((info / name).is_file() and (info / name).stat().st_size for name in ("METADATA", "RECORD"))
+            if environment.virtual and _text(by).strip() in ("", "pip", "uv") and not whole:  # pip would stop
+                reporter.warn(WHO, f"removed {info.name}, which an interrupted installation left incomplete")
+                shutil.rmtree(info)
+                if module:
+                    shutil.rmtree(info.parent / module, ignore_errors=True)
+        for package in self.packages:
+            for _ in range(environment.copies(package.name) - 1):
+                self.tool.uninstall(package.repository, package.name)
+
+    def _finish(self, package: Package) -> None:
+        """Remove what the package replaces, align its companions, and check and record that it is installed."""
+        environment, who = self.tool.environment, package.repository
+        for extra in {canonicalize_name(extra) for extra in package.extras} - {*package.metadata.extras}:
+            self.tool.reporter.warn(who, f"{package.version} has no extra named {extra}")
+        try:
+            for alias in filter(environment.distribution, package.aliases):
+                self.tool.uninstall(who, alias)
+                self.tool.reporter.event(who, f"{alias} removed, which {package} replaces")
+            for name in package.companions:
+                self._align(package, name)
+        except SourcesError as error:
+            self.errors[package.name] = error
+            return
+        found = environment.distribution(package.name)
+        if package.is_checkout(found):
+            package.remember(environment, self.deps)
+            return
+        there = f"{found.version} from {found.location or 'an index'} {found.broken}" if found else "nothing"
+        self.errors[package.name] = InstallError(
+            f"{who}: the installer reported success, but {there.strip()} is installed, "
+            f"not {package.version} from {package.folder}.",
+            command="invoke install --reinstall",
+        )
+
+    def _align(self, package: Package, name: str) -> None:
+        """Give a companion the package's version or, with another, remove it: the package's import would raise."""
+        environment, who = self.tool.environment, package.repository
+        found, version = environment.distribution(name), Version(package.version).public
+        required = self.deps and any(_name(one) == name and admits(one, version) for one in self._requirements())
+        if package.fits(found.version) if found else not required:
+            return
+        try:
+            self.tool.install(who, f"installing {name}", ["--no-deps", f"{name}=={version}"])
+            self.tool.reporter.event(who, f"{name} {f'{found.version} replaced by ' if found else ''}{version}")
+        except SourcesError as error:
+            if found:
+                self.tool.uninstall(who, name)
+            gone = f"{name} {found.version} removed" if found else f"{name} not installed"
+            why = "the package index could not be reached" if isinstance(error, NetworkError) else "it was not found"
+            self.tool.reporter.warn(
+                who,
+                f"{gone}: {version}, the version of {package.name}, is needed, and {why}. FlashInfer works without it, "
+                "but compiles or downloads kernels at first use. sources.indexes can name more package indexes, such "
+                "as https://flashinfer.ai/whl.",
+            )
+
+
+def _tools() -> list[str]:
+    lines = (line.split("#")[0].strip() for line in TOOLS.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line]
+
+
+def _text(file: Path) -> str:
+    """The text of a file; empty where it is missing or no text."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def _name(requirement: Requirement) -> str:

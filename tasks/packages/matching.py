@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from ..errors import UsageError
-from ..git.revisions import nearest, newest
+from ..git.revisions import nearest, newest, release
 from ..names import redact
 from .metadata import Metadata
 from .requirements import applying
@@ -33,25 +33,44 @@ def flashinfer_requirement(metadata: Metadata, extras: Sequence[str]) -> Require
     return None
 
 
-def matching(metadata: Metadata, extras: Sequence[str], tags: Iterable[str], endpoint: str) -> str:
+def matching(
+    metadata: Metadata, extras: Sequence[str], tags: Iterable[str], url: str, *,
+    version: str = "", committed: float = 0, dates: Callable[[Sequence[str]], Mapping[str, float]] = lambda tags: {},
+) -> str:  # fmt: skip
     """The FlashInfer tag that the package requires: that of an exact pin, else the newest release that satisfies it.
 
-    Raises UsageError, naming the requirement, where there is none or no tag satisfies it.
+    With no upper bound that is the newest of those that are not younger than the package's own commit, since a later
+    release need not fit: `committed` is the commit's time, and `dates` returns the times of tags, called only then
+    (seconds since 1970; tags whose time is not known do not count where others' are). `version` is the package's, for
+    messages, and `url` FlashInfer's. Raises UsageError if nothing is required or no tag satisfies it.
     """
     known = list(tags)
-    where = f"{metadata.distribution} {metadata.version or ''}".strip()
-    fix = "Name the release: --flashinfer-branch=latest, or a tag."
+    where = f"{metadata.distribution} {version or metadata.version or ''}".strip()
+    latest = "invoke setup --flashinfer-branch=latest"
     requirement = flashinfer_requirement(metadata, extras)
     if requirement is None:
-        raise UsageError(f"{where} requires no FlashInfer, so nothing matches it.", fix)
+        raise UsageError(f"{where} requires no FlashInfer, so nothing matches it.", command=latest)
     shown = redact(str(requirement))
     if requirement.url:
-        raise UsageError(f"{where} requires `{shown}`, an address instead of a version.", fix)
-    # A pin such as ==0.1.6+cu124 names a build of a release; its source is the release's tag.
-    public = ",".join(str(each).partition("+")[0] for each in requirement.specifier)
-    tag = newest(known, SpecifierSet(public))
-    if tag is None:
-        near = ", ".join(nearest(public.lstrip("=<>~! "), known))
-        fix = f"Nearest tags: {near}." if near else fix
-        raise UsageError(f"{where} requires `{shown}`; {redact(endpoint)} has no tag of such a version.", fix)
-    return tag
+        raise UsageError(f"{where} requires `{shown}`, an address instead of a version.", command=latest)
+    specifier = _public(requirement.specifier)
+    fitting = [tag for tag in known if (found := release(tag)) and specifier.contains(found, prereleases=True)]
+    if not fitting:
+        near = nearest(str(specifier).lstrip("=<>~! "), known)
+        hint = f"The nearest tags are {', '.join(near)}." if near else ""
+        command = f"invoke setup --flashinfer-branch={near[0]}" if near else latest
+        raise UsageError(f"{where} requires `{shown}`; {redact(url)} has no tag of such a version.", hint, command)
+    if all(each.operator in (">", ">=", "!=") for each in specifier) and (times := dates(fitting)):
+        dated = sorted((tag for tag in fitting if tag in times), key=lambda tag: times[tag])
+        fitting = [tag for tag in dated if times[tag] <= committed] or dated[:1] or fitting
+    return newest(fitting, specifier) or fitting[-1]
+
+
+def has_release(requirement: Requirement, tags: Iterable[str]) -> bool:
+    """Whether `matching` finds a release for this requirement among the tags."""
+    return not requirement.url and newest(tags, _public(requirement.specifier)) is not None
+
+
+def _public(specifier: SpecifierSet) -> SpecifierSet:
+    """Without local versions: a pin such as ==0.1.6+cu124 names a build of a release, whose tag has the source."""
+    return SpecifierSet(",".join(str(each).partition("+")[0] for each in specifier))

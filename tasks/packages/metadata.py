@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import takewhile
-from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from packaging.markers import Marker
@@ -41,6 +39,7 @@ class Metadata:
     build_requires: tuple[str, ...]
     needs_rust: bool
     needs_torch_to_build: bool
+    needs_cuda_to_build: bool
 
     @property
     def from_tags(self) -> bool:
@@ -90,6 +89,7 @@ def read_metadata(files: Mapping[str, bytes], folder: str) -> Metadata:
         build_requires=tuple(map(str, build)),
         needs_rust=bool(built_with & RUST),
         needs_torch_to_build=imports_torch and "torch" not in built_with,
+        needs_cuda_to_build=imports_torch and "CUDAExtension(" in script,
     )
 
 
@@ -141,27 +141,3 @@ def _version(candidates: Iterable[str]) -> str | None:
         with suppress(ValueError):
             return str(Version(text))
     return None
-
-
-def sparse_folders(pyproject: Mapping[str, Any], submodule: str) -> tuple[str, ...] | None:
-    """The folders of the submodule at path `submodule` that the package ships, relative to it; None is all of it.
-
-    They come from `[tool.setuptools.package-dir]` (package -> folder) and `[tool.setuptools.package-data]` (package ->
-    patterns): what stands before a pattern's first wildcard. All of it, too, where one has an odd name.
-    """
-    root = PurePosixPath(submodule)
-    found: set[PurePosixPath] = set()
-    try:
-        places, data = (pyproject["tool"]["setuptools"][key] for key in ("package-dir", "package-data"))
-        for path in (PurePosixPath(places[name], each) for name in data if name in places for each in data[name]):
-            parts = list(takewhile(lambda part: not set(part) & set("*?["), path.parts[:-1]))
-            folder = PurePosixPath(*parts)
-            if root in folder.parents:
-                found.add(folder.relative_to(root))
-            elif folder in (root, *root.parents) and (len(parts) < len(path.parts) - 1 or path.name == "**"):
-                return None
-    except (KeyError, TypeError):  # no declaration, or not such as setuptools takes
-        return None
-    if not all(re.fullmatch(r"\w[\w.+ -]*", part) for folder in found for part in folder.parts):
-        return None
-    return tuple(sorted(str(folder) for folder in found if not found.intersection(folder.parents))) or None

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from ..errors import SourcesError
 from .environment import Distribution, Environment
 from .matching import FLASHINFER
 from .metadata import Metadata
@@ -30,8 +31,7 @@ HOOKS = ("BUILD_NVEP", "BUILD_NIXL_EP", "BUILD_NCCL_EP", "FLASHINFER_BUILD_NO_PI
 class Package:
     """What gets installed: `folder` holds its pyproject.toml or setup.py, `version` is the checkout's (empty: unknown).
 
-    In `git_dir` is remembered what of it was installed where. `companions` must have the package's version. `held` are
-    distributions that will come from a checkout that is not there yet, and not from an index.
+    In `git_dir` is recorded what of it was installed where. `companions` must have the package's version.
     """
 
     repository: str
@@ -43,7 +43,6 @@ class Package:
     git_dir: Path
     extras: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
-    held: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, source: Source) -> Package:
@@ -60,6 +59,9 @@ class Package:
             extras=repository.extras,
             companions=layout.companions,
         )
+
+    def __str__(self) -> str:
+        return f"{self.repository} {self.version}".strip()
 
     @property
     def name(self) -> str:
@@ -100,23 +102,30 @@ class Package:
         """Whether what was found installed is this checkout: editable (PEP 610), from its folder, in its version."""
         if not found or found.broken or not found.editable or not found.location:
             return False
-        return found.location.resolve() == self.folder.resolve() and self.fits(found.version)
+        return os.path.realpath(found.location) == os.path.realpath(self.folder) and self.fits(found.version)
 
     def is_current(self, environment: Environment, deps: bool, ours: Iterable[str]) -> bool:
         """Whether it is installed as it is now; with `deps` also what it requires, but for the names in `ours`."""
         found = environment.distribution(self.name)
         if not found or not self.is_checkout(found) or any(map(environment.distribution, self.aliases)):
             return False
-        stamp = _stamps(self).get(str(environment.prefix))
-        if not isinstance(stamp, dict) or stamp.get("state") != _state(self) or deps > bool(stamp.get("deps")):
+        stamp = self._stamp(environment)
+        if stamp.get("state") != _state(self) or deps > bool(stamp.get("deps")):
             return False
         if any(other and not self.fits(other.version) for other in map(environment.distribution, self.companions)):
             return False
-        missing = missing_requirements(environment, found, self.extras) if deps else ()
-        return all(_name(one.requirement) in ours for one in missing)
+        try:
+            missing = missing_requirements(environment, found, self.extras) if deps else ()
+        except SourcesError:  # damaged metadata
+            return False
+        return all(canonicalize_name(one.requirement.name) in ours for one in missing)
+
+    def without_deps(self, environment: Environment) -> bool:
+        """Whether it was installed without its requirements on purpose (`--no-deps`)."""
+        return self._stamp(environment).get("deps") is False
 
     def remember(self, environment: Environment, deps: bool | None) -> None:
-        """Keep that it is installed as it is now, with its requirements or without; or, with None, that it is not."""
+        """Record that it is installed as it is now, with its requirements or without; or, with None, that it is not."""
         stamps = _stamps(self)
         stamps.pop(str(environment.prefix), None)
         if deps is not None:
@@ -125,10 +134,14 @@ class Package:
         fresh.write_text(json.dumps(stamps, indent=1), encoding="utf-8")
         fresh.replace(self.git_dir / STAMP)
 
+    def _stamp(self, environment: Environment) -> dict[str, Any]:
+        stamp = _stamps(self).get(str(environment.prefix))
+        return stamp if isinstance(stamp, dict) else {}
+
 
 def names(packages: Sequence[Package]) -> set[str]:
     """The distributions that come with these packages and from nowhere else."""
-    return {n for one in packages for n in (one.name, *one.aliases, *one.companions, *one.held)}
+    return {n for one in packages for n in (one.name, *one.aliases, *one.companions)}
 
 
 def _stamps(package: Package) -> dict[str, Any]:
@@ -145,7 +158,3 @@ def _state(package: Package) -> str:
         file = package.folder / name
         digest.update(hashlib.sha256(file.read_bytes() if file.is_file() else b"").digest())
     return digest.hexdigest()
-
-
-def _name(requirement: Requirement | str) -> str:
-    return canonicalize_name(Requirement(str(requirement)).name)

@@ -1,57 +1,165 @@
-"""What is checked before an installation begins, so that nobody waits for what cannot succeed."""
+"""What can be known before an installation begins: everything that would make it fail, all of it at once."""
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
+from rich.filesize import decimal
 
-from ..errors import InstallError
+from .. import processes
+from ..errors import DiskError, InstallError, SourcesError
 from .environment import Environment
+from .layouts import cost
+from .metadata import read_toml
 from .package import Package
 from .requirements import applying
 
 BESIDE_TORCH = ("setuptools", "wheel")  # what else a build without isolation takes from the environment
+RUST_SWITCH = "SGLANG_BUILD_RUST_EXTS"  # "none" makes SGLang's build leave its Rust extensions out
+OLDEST_CARGO = {("edition", "2024"): "1.85", ("resolver", "3"): "1.84"}  # the first that reads such a Cargo.toml
 
 
-def check_environment(environment: Environment) -> None:
-    """Raise InstallError where the environment takes no package at all (PEP 668 and read-only ones)."""
-    fix = "Make an environment with `python3 -m venv .venv` and run Invoke in it, or name it: --python .venv/bin/python"
+def check(packages: Sequence[Package], ready: Sequence[Package], environment: Environment, deps: bool) -> None:
+    """Raise one error that names everything in the way of installing the `ready` ones of `packages`, and all advice.
+
+    It is a DiskError if only space is missing, else an InstallError. Nothing is downloaded and nothing is changed.
+    """
+    found = [*_environment(environment), *_space(ready, environment, deps)]
+    for package in ready:
+        found += [*_python(package, environment), *_rust(package), *_torch(package, packages, environment, deps)]
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        what = "\n".join(["Nothing was installed, for these reasons:", *(f"- {error.what}" for error in found)])
+        commands = dict.fromkeys(error.command for error in found if error.command)
+        raise InstallError(what, "\n".join(error.hint for error in found if error.hint), " && ".join(commands))
+
+
+def _environment(environment: Environment) -> Iterator[SourcesError]:
+    hint = "Create an environment with `python3 -m venv .venv` and name it: --python .venv/bin/python"
     if environment.externally_managed is not None:
-        raise InstallError(f"{environment.prefix} is for the operating system to manage, not for pip (PEP 668).", fix)
+        yield InstallError(f"{environment.prefix} is managed by the operating system (PEP 668).", hint)
     if not environment.writable:
-        raise InstallError(f"{environment.prefix} may not be written to.", fix)
+        yield InstallError(f"{environment.prefix} cannot be written.", hint)
 
 
-def check_package(package: Package, packages: Sequence[Package], environment: Environment, deps: bool) -> None:
-    """Raise InstallError where the package cannot be built in this environment."""
-    who, needed = f"{package.repository} {package.version}".strip(), package.metadata.requires_python
+def _space(ready: Sequence[Package], environment: Environment, deps: bool) -> Iterator[SourcesError]:
+    new = [package for package in ready if not environment.distribution(package.name)]
+    if not deps or environment.distribution("torch"):
+        return
+    needed, free = sum(cost(package.repository).install for package in new), shutil.disk_usage(environment.prefix).free
+    if free < needed:
+        yield DiskError(
+            f"{environment.prefix} needs {decimal(needed)} for the packages and has {decimal(free)} free.",
+            "Free some space (`uv cache clean` and `pip cache purge` empty a cache) or use another environment.",
+        )
+
+
+def _python(package: Package, environment: Environment) -> Iterator[SourcesError]:
+    needed = package.metadata.requires_python
     if not SpecifierSet(needed).contains(environment.version, prereleases=True):
-        raise InstallError(
-            f"{who} requires Python {needed}; {environment.python} is {environment.version}.",
+        yield InstallError(
+            f"{package} requires Python {needed}; {environment.python} is {environment.version}.",
             "Name the interpreter of another environment with --python PATH.",
         )
-    if package.metadata.needs_rust and not shutil.which("cargo"):
-        raise InstallError(
-            f"{who} needs Rust to be built, and there is no `cargo` on the PATH.",
-            "Install Rust, with rustup or your system's packages, so that `cargo --version` answers.",
-        )
+
+
+def _rust(package: Package) -> Iterator[SourcesError]:
+    if not package.metadata.needs_rust or os.environ.get(RUST_SWITCH, "").strip().lower() == "none":
+        return
+    manifests = [*_manifests(package.folder)]
+    needed = max((version for each in manifests for version in _cargo_versions(each)), default=Version("0"))
+    command = f"{RUST_SWITCH}=none invoke install" if package.repository == "sglang" else ""
+    otherwise = ", or leave the Rust extensions out with the command below" if command else ""
+    hint = f"Install Rust with rustup (your system's package may be too old){otherwise}."
+    newer = f" {needed} or newer" if needed > Version("0") else ""
+    cargo = _cargo_version(package.folder)
+    if cargo is None:
+        yield InstallError(f"{package} needs Rust{newer}, and no `cargo` was found on the PATH.", hint, command)
+    elif cargo < needed:
+        yield InstallError(f"{package} needs Rust{newer}; `cargo` is {cargo}.", hint, command)
+    names = {name for each in manifests for name in _dependencies(each)}
+    brings = {"protoc-bin-vendored", "protobuf-src", "protox"}
+    if names & {"prost-build", "tonic-build", "tonic-prost-build"} and not names & brings:
+        protoc = os.environ.get("PROTOC", "protoc")
+        if not shutil.which(protoc):
+            what = f"{package} needs the compiler of Protocol Buffers, and no `{protoc}` was found."
+            yield InstallError(what, f"Install your system's package protobuf-compiler{otherwise}.", command)
+
+
+def _manifests(folder: Path) -> Iterator[dict[str, Any]]:
+    """The Cargo.toml files of a package: beside its pyproject.toml, or in the workspaces `rust` and `proto`."""
+    for pattern in ("Cargo.toml", "rust/Cargo.toml", "rust/*/Cargo.toml", "../rust/Cargo.toml", "../rust/*/Cargo.toml",
+                    "../proto/Cargo.toml"):  # fmt: skip
+        for file in folder.glob(pattern):
+            try:
+                yield read_toml(file.read_bytes(), str(file))
+            except (SourcesError, OSError):
+                continue
+
+
+def _cargo_versions(manifest: dict[str, Any]) -> Iterator[Version]:
+    """The versions that a manifest asks for, each at least (The Cargo Book, "The Manifest Format")."""
+    workspace = manifest.get("workspace", {})
+    for table in (manifest.get("package", {}), workspace, workspace.get("package", {})):
+        for key, value in table.items():
+            if key == "rust-version" and isinstance(value, str) and re.fullmatch(r"[\d.]+", value):
+                yield Version(value.strip("."))
+            elif isinstance(value, str) and (key, value) in OLDEST_CARGO:
+                yield Version(OLDEST_CARGO[key, value])
+
+
+def _dependencies(manifest: dict[str, Any]) -> Iterator[str]:
+    for table in (manifest, manifest.get("workspace", {})):
+        for key in ("dependencies", "build-dependencies"):
+            yield from table.get(key, {})
+
+
+def _cargo_version(folder: Path) -> Version | None:
+    try:
+        done = processes.run(["cargo", "--version"], cwd=folder, timeout=30)
+    except OSError:
+        return None
+    found = re.match(rb"cargo (\d+\.\d+(?:\.\d+)?)", done.output)
+    return Version(found[1].decode()) if found else None
+
+
+def _torch(
+    package: Package, packages: Sequence[Package], environment: Environment, deps: bool
+) -> Iterator[SourcesError]:
     if package.metadata.needs_torch_to_build:
         requires = {each.name: each.declared for each in packages}
         asked = {each.name: each.extras for each in packages}
-        coming = {canonicalize_name(one.name) for one in applying(requires, asked, environment.markers)} | {
-            *BESIDE_TORCH
-        }
+        coming = {canonicalize_name(one.name) for one in applying(requires, asked, environment.markers)}
         lacking = [
             name
             for name in ("torch", *BESIDE_TORCH)
-            if not environment.distribution(name) and not (deps and name in coming)
+            if not environment.distribution(name) and not (deps and name in {*coming, *BESIDE_TORCH})
         ]
         if lacking:
-            raise InstallError(
-                f"{who} is built with what the environment has, and {environment.prefix} has no {', '.join(lacking)}.",
-                shlex.join([str(environment.python), "-m", "pip", "install", *lacking]),
+            yield InstallError(
+                f"{package} is built with what {environment.prefix} has, and that has no {', '.join(lacking)}.",
+                command=shlex.join([str(environment.python), "-m", "pip", "install", *lacking]),
+            )
+    if package.metadata.needs_cuda_to_build:
+        home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
+        if not (shutil.which("nvcc") or shutil.which(f"{home}/bin/nvcc")):
+            yield InstallError(
+                f"{package} compiles its kernels when it is built, and the CUDA toolkit (nvcc) was not found.",
+                "Install the CUDA toolkit and set CUDA_HOME, or choose FlashInfer v0.2.0 or newer.",
+            )
+        if not os.environ.get("TORCH_CUDA_ARCH_LIST") and not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg"))):
+            yield InstallError(
+                f"{package} compiles its kernels for the GPU of this machine, and there is none.",
+                "Name the architectures to compile for, 9.0 for an H100, for example.",
+                "TORCH_CUDA_ARCH_LIST=9.0 invoke install",
             )

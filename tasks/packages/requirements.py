@@ -37,8 +37,9 @@ def applying(
                 requirement = Requirement(str(text))
                 marker, requirement.marker = requirement.marker, None
                 always, now = (not marker or marker.evaluate({**markers, "extra": each}) for each in ("", extra))
-            except ValueError as error:  # no requirement, or a comparison that has no meaning
-                raise SourcesError(f"{name}: {redact(str(text))!a} cannot be evaluated (PEP 508): {error}") from None
+            except (ValueError, RecursionError) as error:  # no requirement, or a comparison that has no meaning
+                shown, why = redact(str(text)[:200]), str(error)[:200]
+                raise SourcesError(f"{name}: {shown!a} cannot be evaluated (PEP 508): {why}") from None
             if not now or (extra and always):  # the latter was yielded without the extra
                 continue
             if (other := canonicalize_name(requirement.name)) in requires:

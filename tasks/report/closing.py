@@ -10,27 +10,35 @@ from ..models import EnvironmentState, Result
 from .text import duration
 
 NEXT = {"clone": "invoke install", "update": "invoke install", "install": "invoke verify"}
+CHECKED = ("verify", "setup")
 
 
 def closing(result: Result, environ: Mapping[str, str]) -> str:
     """Return the line for `result`; `environ` says whether its environment is active."""
     seconds = f"{duration(sum(result.seconds.values()))}{_each(result.seconds)}"
     after = f" after {seconds}" if result.seconds else ""
-    if any(row.action.startswith("would") for rows in result.steps.values() for row in rows) and result.ok:
+    if result.ok and result.dry and not result.verification:
         return f"Nothing was changed (--dry). Next: invoke {result.task}"
     if result.exit_status == Interrupted.status:
         return f"Interrupted{after}. Next: invoke {result.task}"
     if not result.ok:
-        subject = "Not ready" if result.task in ("setup", "verify") else f"{result.task} incomplete"
+        subject = "Not ready" if result.task in CHECKED else f"{result.task} incomplete"
         return f"{subject}{after}. Next: {_remedy(result)}"
-    if result.task in ("setup", "verify"):
-        return f"Ready in {seconds}. {_use(result.environment, environ)}"
+    if result.task in CHECKED:
+        return f"Ready{_warnings(result)} in {seconds}. {_use(result.environment, environ)}"
     following = NEXT.get(result.task)
     return f"{result.task} finished in {seconds}.{f' Next: {following}' if following else ''}"
 
 
 def _each(seconds: Mapping[str, float]) -> str:
     return f" ({', '.join(f'{step} {duration(each)}' for step, each in seconds.items())})" if len(seconds) > 1 else ""
+
+
+def _warnings(result: Result) -> str:
+    checks = result.verification.checks if result.verification else ()
+    warned = [row.warnings for rows in result.steps.values() for row in rows]
+    count = sum(map(len, warned)) + len(result.warnings) + sum(check.status == "warn" for check in checks)
+    return f" with {count} warning{'s' * (count > 1)}" if count else ""
 
 
 def _remedy(result: Result) -> str:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 WIDE = 10_000  # columns of what is no terminal: nothing is folded there
+SHARES = {
+    True: 0.7,
+    False: 0.1,
+}  # of what is left of a bar: what a transfer fills, and what a stage without bytes fills
 QUIET = 8.0  # seconds between two lines about one repository where nothing is drawn: with git's reports below ten
 
 
@@ -61,7 +65,7 @@ class _Work:
         if before != doing or done < share or moved < bytes_:  # git counts anew for each thing that it does
             self.received += bytes_
             share = 0.0
-        self.left *= (0.3 if moved else 0.9) ** (done - share)
+        self.left *= (1 - SHARES[moved > 0]) ** (done - share)
         self.current[who] = (doing, done, moved, rate)
 
     def figures(self) -> list[str]:
@@ -117,7 +121,7 @@ class Live:
             self._progress = _bars(self._console)
             self._progress.start()
         if work.task is None:
-            work.task = self._progress.add_task(repository, total=1.0, parts=[])
+            work.task = self._progress.add_task(repository, total=1.0, parts=parts)
         self._progress.update(work.task, visible=True, completed=1 - work.left, parts=parts)
 
 

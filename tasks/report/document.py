@@ -35,20 +35,14 @@ def document(result: Result) -> dict[str, Any]:
 
 
 def _step(task: str, outcome: Outcome) -> dict[str, Any]:
+    known = ("ref", "ref_source", "resolved", "commit", "version")
+    before = {"ref": outcome.before_ref, "commit": outcome.before, "version": outcome.before_version}
     return {
         "task": task,
         "repository": outcome.repository,
         "action": outcome.action,
-        "ref": outcome.ref or None,
-        "ref_source": outcome.ref_source or None,
-        "resolved": outcome.resolved or None,
-        "commit": outcome.commit or None,
-        "version": outcome.version or None,
-        "before": {
-            "ref": outcome.before_ref or None,
-            "commit": outcome.before or None,
-            "version": outcome.before_version or None,
-        },
+        **{name: getattr(outcome, name) or None for name in known},
+        "before": {name: value or None for name, value in before.items()},
         "bytes": outcome.moved,
         "seconds": round(outcome.seconds, 3),
         "warnings": outcome.warnings,

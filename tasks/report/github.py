@@ -17,7 +17,7 @@ def annotation(level: str, title: str, message: str) -> str:
 
 def markdown(result: Result, columns: Mapping[str, Sequence[str]], closing: str) -> str:
     """Return a run as Markdown: how it ended, the table of outcomes, the warnings and the checks."""
-    lines = [f"### {result.task}: {_cell(closing)}", ""]
+    lines = [f"### invoke {result.task}", "", _cell(closing), ""]
     if columns:
         lines += _table(columns, (map(_cell, row) for row in zip(*columns.values(), strict=True)))
     warnings = [*result.warnings, *(text for rows in result.steps.values() for row in rows for text in row.warnings)]

@@ -10,8 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
 from rich.text import Text
 
@@ -20,7 +21,7 @@ from .closing import closing
 from .console import Live, Output
 from .document import document
 from .github import annotation, markdown
-from .tables import BAD, cells, check_lines, counted, draw, grouped, repositories
+from .tables import BAD, cells, check_lines, counted, draw, grouped
 from .text import advice, clean, one_line
 
 WIDEST = 32  # columns of a check's name
@@ -97,6 +98,14 @@ class Report:
         if not self._hidden and text.strip():
             self._line(who, text, "dim", "dim")
 
+    def terminal(self) -> IO[str] | None:
+        """Return the terminal that an installer may draw on, with no live lines on it; None elsewhere."""
+        with self._lock:
+            if self._hidden or not self._console.is_terminal:
+                return None
+            self._live.end()
+            return self._console.file
+
     # A run
 
     @contextmanager
@@ -122,6 +131,7 @@ class Report:
 
     def finish(self, result: Result) -> None:
         """Print how a run ended: checks, table, warnings, errors and one closing line; or the object of `--json`."""
+        result = _renamed(result, self._rename)
         end = self._rename(closing(result, self._environ))
         columns = cells(result, "→" if self._console.unicode else "->")
         with self._lock:
@@ -131,7 +141,7 @@ class Report:
                 self._checks(result.verification.checks)
             if columns and not self._hidden and not self._json:
                 self._print(("", ""))
-                self._console.print(draw(self._console, columns, self._failed(result)))
+                self._console.print(draw(self._console, columns))
             self._outcome(result)
             if self._json:
                 self._results.out(json.dumps(document(result), indent=2), highlight=False)
@@ -144,9 +154,8 @@ class Report:
 
     def _checks(self, checks: Sequence[Check]) -> None:
         groups = grouped(check for check in checks if not self._hidden or check.status in BAD)
-        width = min(
-            WIDEST, max((len(each.name) for group in groups.values() for each in group if each.detail), default=0)
-        )
+        names = [each.name for group in groups.values() for each in group if each.detail]
+        width = min(WIDEST, max(map(len, names), default=0))
         for group, members in groups.items():
             self._print((f"\n{group}", "bold"))
             for check in members:
@@ -167,9 +176,8 @@ class Report:
         for step, row in rows:
             if error := row.error:
                 what = error.what.removeprefix(f"{row.repository}: ").removeprefix(f"{step}: ")
-                shared.setdefault((step if len(result.steps) > 1 else "", what, error.hint, error.command), []).append(
-                    row.repository
-                )
+                key = (step if len(result.steps) > 1 else "", what, error.hint, error.command)
+                shared.setdefault(key, []).append(row.repository)
         for (step, what, hint, command), names in shared.items():
             self._error(": ".join(filter(None, (", ".join(names), step))), what, hint, command)
         if result.error:
@@ -202,11 +210,6 @@ class Report:
         message = "\n".join(filter(None, (clean(line).strip() for line in lines)))
         self._print((annotation(level, one_line(title), message), ""), error=True)
 
-    @staticmethod
-    def _failed(result: Result) -> list[bool]:
-        failed = {row.repository for rows in result.steps.values() for row in rows if row.error}
-        return [name in failed for name in repositories(result)]
-
     def _line(self, who: str, message: str, emphasis: str, style: str = "", *, error: bool = False) -> None:
         """Print what happened to `who`, with the time where that is no terminal, below the heading of its step."""
         who = one_line(who)
@@ -222,3 +225,14 @@ class Report:
         """Print texts with their styles on one line; the terminal wraps what is to be copied."""
         with self._lock:
             (self._errors if error else self._console).print(Text.assemble(*parts), soft_wrap=not wrap)
+
+
+def _renamed(result: Result, rename: Callable[[str], str]) -> Result:
+    """The result with the commands in its advice as they are called here."""
+    for error in (result.error, *(row.error for rows in result.steps.values() for row in rows)):
+        if error:
+            error.hint, error.command = rename(error.hint), rename(error.command)
+    if not (found := result.verification):
+        return result
+    checks = [replace(each, hint=rename(each.hint), command=rename(each.command)) for each in found.checks]
+    return replace(result, verification=replace(found, checks=tuple(checks)))

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..models import Check, Outcome, Result
+from ..models import Check, Result
 from .console import Output
 from .text import advice, duration, one_line, size
 
@@ -25,47 +25,14 @@ NUMBERS = ("moved", "time")
 SHARED = "install"  # the step whose time all repositories share
 
 
-def repositories(result: Result) -> list[str]:
-    """Return the names of the repositories that the steps worked on."""
-    return list(dict.fromkeys(row.repository for rows in result.steps.values() for row in rows))
-
-
 def cells(result: Result, arrow: str) -> dict[str, list[str]]:
     """Return the columns of the table of outcomes: one row for each repository, one line for each step."""
-    columns: dict[str, list[str]] = {}
-    for name in repositories(result):
-        rows = {
-            step: next((row for row in rows if row.repository == name), None) for step, rows in result.steps.items()
-        }
-        done = [row for row in rows.values() if row]
-        refs = (_first(row.before_ref for row in done), ref_of(done))
-        versions = (_first(row.before_version for row in done), _last(row.version for row in done))
-        row = {
-            "repository": one_line(name),
-            "REF": f" {arrow} ".join(dict.fromkeys(one_line(ref, limit=LONGEST) for ref in refs if ref)),
-            SOURCE: _last(row.ref_source for row in done),
-            "commit": one_line(_last(row.commit for row in done))[:SHORT],
-            "version": f" {arrow} ".join(dict.fromkeys(one_line(each, limit=LONGEST) for each in versions if each)),
-            DONE: "\n".join(_steps(rows, result)),
-            "moved": size(sum(row.moved for row in done)),
-            "time": "\n".join(duration(row.seconds) if row and row.seconds and step != SHARED else ""
-                              for step, row in rows.items() if row or _failed(rows)).rstrip(),
-        }  # fmt: skip
-        for title, cell in row.items():
-            columns.setdefault(title, []).append(cell)
-    return {title: column for title, column in columns.items() if any(column)}
+    names = dict.fromkeys(row.repository for rows in result.steps.values() for row in rows)
+    rows = [_cells(name, result, f" {arrow} ") for name in names]
+    return {title: [row[title] for row in rows] for title in rows[0] if any(row[title] for row in rows)} if rows else {}
 
 
-def ref_of(outcomes: Iterable[Outcome]) -> str:
-    """Return the REF in use, and what it leads to: `matching (v0.6.7.post3)`."""
-    with_ref = [outcome for outcome in outcomes if outcome.ref]
-    if not with_ref:
-        return ""
-    ref, resolved = with_ref[-1].ref, _last(outcome.resolved for outcome in with_ref)
-    return f"{ref} ({resolved})" if resolved and resolved != ref else ref
-
-
-def draw(console: Console, columns: Mapping[str, Sequence[str]], failed: Sequence[bool]) -> Table:
+def draw(console: Console, columns: Mapping[str, Sequence[str]]) -> Table:
     """Return the table of `columns` for a console. Where it is narrow, the source of a REF goes below the REF, REFs and
     versions take two lines, some columns are left out, and last of all the words on what happened are folded."""
     kept = {title: list(cells) for title, cells in columns.items()}
@@ -83,10 +50,11 @@ def draw(console: Console, columns: Mapping[str, Sequence[str]], failed: Sequenc
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for title in kept:
         table.add_column(title, no_wrap=title != DONE, overflow="fold", justify="right" if title in NUMBERS else "left")
-    for bad, *row in zip(failed, *kept.values(), strict=True):
-        table.add_row(
-            *(Text(cell, "red" if bad and title == DONE else "") for title, cell in zip(kept, row, strict=True))
-        )
+    for row in zip(*kept.values(), strict=True):
+        texts = [Text(cell) for cell in row]
+        for text in texts:
+            text.highlight_regex(r"(^|: )(failed|skipped .*)", "red")
+        table.add_row(*texts)
     return table
 
 
@@ -132,21 +100,39 @@ def _joined(checks: Sequence[Check]) -> list[Check]:
     ]
 
 
-def _steps(rows: Mapping[str, Outcome | None], result: Result) -> list[str]:
-    """One line for each step: what it did to the repository, or that an earlier failure kept it from it."""
-    failed = _failed(rows)
-    lines = {step: one_line(row.action) or "failed" if row else f"skipped ({failed} failed)"
-             for step, row in rows.items() if row or failed}  # fmt: skip
-    name = next((row.repository for row in rows.values() if row), "")
-    if result.verification and (
-        mine := [each for each in result.verification.checks if each.name.startswith(f"{name}: ")]
-    ):
+def _cells(name: str, result: Result, arrow: str) -> dict[str, str]:
+    """The cells of one repository; after a failed step the others were not made for it."""
+    rows = {step: next((row for row in rows if row.repository == name), None) for step, rows in result.steps.items()}
+    done = [row for row in rows.values() if row]
+    failed = next((step for step, row in rows.items() if row and row.error), "")
+    lines = {
+        step: (one_line(row.action) or "failed") if row else f"skipped ({failed} failed)"
+        for step, row in rows.items()
+        if row or failed
+    }
+    times = [
+        duration(row.seconds) if row and row.seconds and step != SHARED else ""
+        for step, row in rows.items()
+        if step in lines
+    ]
+    checks = result.verification.checks if result.verification else ()
+    if mine := [check for check in checks if check.name.startswith(f"{name}: ")]:
         lines["verify"] = counted(mine)
-    return [f"{step}: {line}" if len(lines) > 1 else line for step, line in lines.items()]
-
-
-def _failed(rows: Mapping[str, Outcome | None]) -> str:
-    return next((step for step, row in rows.items() if row and row.error), "")
+    resolved = _last(row.resolved for row in done)
+    refs = _first(row.before_ref for row in done), _last(row.ref for row in done)
+    if resolved and resolved != refs[1]:
+        refs = refs[0], f"{refs[1]} ({resolved})"
+    versions = _first(row.before_version for row in done), _last(row.version for row in done)
+    return {
+        "repository": one_line(name),
+        "REF": arrow.join(dict.fromkeys(one_line(ref, limit=LONGEST) for ref in refs if ref)),
+        SOURCE: _last(row.ref_source for row in done),
+        "commit": one_line(_last(row.commit for row in done))[:SHORT],
+        "version": arrow.join(dict.fromkeys(one_line(each, limit=LONGEST) for each in versions if each)),
+        DONE: "\n".join(f"{step}: {line}" if len(lines) > 1 else line for step, line in lines.items()),
+        "moved": size(sum(row.moved for row in done)),
+        "time": "\n".join(times).rstrip(),
+    }
 
 
 def _first(texts: Iterable[str]) -> str:

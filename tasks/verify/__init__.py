@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .checks import verify
+    from .kernels import run_kernels
 
-__all__ = ["verify"]
+__all__ = ["run_kernels", "verify"]
 
 
 def __getattr__(name: str) -> Any:
     """Imported when it is asked for (PEP 562): the tasks import this package before anything is run."""
-    if name == "verify":
-        from .checks import verify
-
-        return verify
+    if name in __all__:
+        return getattr(import_module(f".{'checks' if name == 'verify' else 'kernels'}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

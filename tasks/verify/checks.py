@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,16 +10,19 @@ from ..errors import SourcesError
 from ..models import Check, Settings, Verification
 from ..packages import Environment, Package, import_check
 from .checkouts import FoundCheckout, check_checkout, skipped
-from .packages import INSTALLED, check_package, package_state
+from .cuda import check_cuda
+from .packages import INSTALLED, check_import, check_package, package_state
 from .trace import read_trace
 
 
-def verify(settings: Settings, environment: Environment, *, strict: bool) -> Verification:
-    """Check the repositories, what is installed of them in `environment`, and the trace data.
+def verify(settings: Settings, environment: Environment, *, kernels: bool = False) -> Verification:
+    """Check the repositories, what is installed of them in `environment`, CUDA and the trace data.
 
-    Nothing that is found raises; a check that could not be made is a skip. With `strict` a warning is not `ok`.
+    Nothing that is found raises; a check that could not be made is a skip. What would stop FlashInfer from compiling
+    `kernels` is a failure with that, a warning without.
     """
-    with ThreadPoolExecutor(2 * len(settings.repositories) + 1) as pool:
+    with ThreadPoolExecutor(2 * len(settings.repositories) + 2) as pool:
+        cuda = pool.submit(check_cuda, environment, os.environ, needed=kernels)
         trace = pool.submit(read_trace, settings.trace) if settings.trace else None
         found = list(pool.map(check_checkout, settings.repositories))
         packages = {each.repository.name: package for each in found if (package := _package(each))}
@@ -28,7 +32,10 @@ def verify(settings: Settings, environment: Environment, *, strict: bool) -> Ver
             if environment.distribution(package.name)
         }
         beside = list(packages.values())
-        installed = {name: list(check_package(package, beside, environment)) for name, package in packages.items()}
+        tags = next((each.source.tags for each in found if each.source and each.repository.name == "flashinfer"), {})
+        installed = {
+            name: list(check_package(package, beside, environment, tags)) for name, package in packages.items()
+        }
         checks: list[Check] = []
         for each in found:
             name = each.repository.name
@@ -38,14 +45,12 @@ def verify(settings: Settings, environment: Environment, *, strict: bool) -> Ver
                 checks += skipped(name, (*INSTALLED, "imports"), why)
             elif name in imports:
                 ok, detail = imports[name].result()
-                command = "" if ok else _fix(installed[name])
-                checks.append(Check(f"{name}: imports", "pass" if ok else "fail", detail, command=command))
+                checks.append(check_import(packages[name], environment, ok, detail, _fix(installed[name])))
             elif each.repository.install:
                 checks.append(Check(f"{name}: imports", "skip", "not installed"))
-        checks += trace.result().checks if trace else []
-    bad = {"fail", "warn"} if strict else {"fail"}
+        checks += [*cuda.result(), *(trace.result().checks if trace else ())]
     return Verification(
-        ok=not any(check.status in bad for check in checks),
+        ok=all(check.status != "fail" for check in checks),
         repositories={each.repository.name: each.state for each in found},
         packages={name: package_state(package, environment) for name, package in packages.items()},
         trace=trace.result() if trace else None,

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 from packaging.utils import canonicalize_name
 
+from ..errors import SourcesError
 from ..models import Check, PackageState
-from ..packages.environment import Distribution, Environment
-from ..packages.package import Package, names
-from ..packages.requirements import Missing, missing_requirements
+from ..names import redact
+from ..packages import (
+    FLASHINFER,
+    Environment,
+    Missing,
+    Package,
+    admits,
+    flashinfer_requirement,
+    has_release,
+    missing_requirements,
+    names,
+)
 
 SHOWN = 3  # examples in a message
 MATCH = "invoke setup --flashinfer-branch=matching"
@@ -27,59 +40,87 @@ def package_state(package: Package, environment: Environment) -> PackageState:
     return PackageState(found.version, found.editable, found.location) if found else PackageState(None, False, None)
 
 
-def check_package(package: Package, packages: Sequence[Package], environment: Environment) -> Iterator[Check]:
-    """Whether the package is installed from its checkout, in its version, beside the others of `packages`."""
-    name, fix = package.repository, "invoke install"
+def check_package(
+    package: Package, packages: Sequence[Package], environment: Environment, tags: Collection[str]
+) -> Iterator[Check]:
+    """Whether the package is installed from its checkout, in its version, beside the others of `packages`.
+
+    `tags` are those of FlashInfer's checkout, among which a pin on FlashInfer may have a release.
+    """
+    name, command = package.repository, "invoke install"
     found = environment.distribution(package.name)
     if not found:
-        yield Check(
-            f"{name}: installed", "fail", f"{package.name} is not installed in {environment.prefix}", command=fix
-        )
+        missing = f"{package.name} is not installed in {environment.prefix}"
+        yield Check(f"{name}: installed", "fail", missing, command=command)
         yield from skipped(name, INSTALLED[1:], "it is not installed")
         return
-    here = found.editable and found.location and found.location.resolve() == package.folder.resolve()
     source = f"editable from {found.location}" if found.editable else "not editable, a release from an index"
-    yield Check(
-        f"{name}: installed",
-        "pass" if here and not found.broken else "fail",
-        found.broken or (source if here else f"{source}; the checkout is {package.folder}"),
-        command="" if here and not found.broken else fix,
-    )
-    same = package.fits(found.version)
-    yield Check(
-        f"{name}: version",
-        "pass" if same else "fail",
-        found.version if same else f"{found.version} is installed, the checkout is {package.version}",
-        command="" if same else "invoke install --reinstall",
-    )
-    yield from _requirements(package, found, packages, environment)
+    if package.is_checkout(replace(found, version=package.version)):
+        yield Check(f"{name}: installed", "pass", source)
+    else:
+        detail = found.broken or f"{source}; the checkout is {package.folder}"
+        yield Check(f"{name}: installed", "fail", detail, command=command)
+    if package.fits(found.version):
+        yield Check(f"{name}: version", "pass", found.version)
+    else:
+        detail = f"{found.version} is installed, the checkout is {package.version}"
+        yield Check(f"{name}: version", "fail", detail, command="invoke install --reinstall")
+    try:
+        unmet = missing_requirements(environment, found, package.extras)
+        yield from _unmet(f"{name}: requirements", [one for one in unmet if _name(one) not in names(packages)], command)
+        yield from _pins(package, [one for one in unmet if _name(one) in names(packages)], environment, tags)
+    except SourcesError as error:
+        yield Check(f"{name}: requirements", "fail", error.what, error.hint, "invoke install --reinstall")
     for companion in package.companions:
         other = environment.distribution(companion)
         if other and not package.fits(other.version):
-            yield Check(
-                f"{name}: {companion}", "fail", f"{other.version} beside {package.name} {package.version}", command=fix
-            )
+            yield Check(f"{name}: {companion}", "fail", f"{other.version} beside {package}", command=command)
         elif other:
             yield Check(f"{name}: {companion}", "pass", other.version)
 
 
-def _requirements(
-    package: Package, found: Distribution, packages: Sequence[Package], environment: Environment
+def check_import(package: Package, environment: Environment, ok: bool, detail: str, command: str) -> Check:
+    """The check of an import, from what `import_check` returned; `command` is what fixes a failure.
+
+    A module that is missing because the requirements were left out on purpose (`--no-deps`) is a warning.
+    """
+    name = f"{package.repository}: imports"
+    if ok:
+        return Check(name, "pass", detail)
+    module = re.match(r"ModuleNotFoundError: No module named '([^'.]+)", detail)
+    found = environment.distribution(package.name)
+    if module and found and module[1] != package.module and package.without_deps(environment):
+        with suppress(SourcesError):
+            unmet = [_name(one) for one in missing_requirements(environment, found, package.extras)]
+            if unmet:
+                absent = canonicalize_name(module[1])
+                what = absent if absent in unmet else f"the module {module[1]}"
+                detail = f"needs {what}, which was left out with the other requirements (--no-deps)"
+                return Check(name, "warn", detail, command="invoke install")
+    return Check(name, "fail", detail, command=command)
+
+
+def _pins(
+    package: Package, unmet: list[Missing], environment: Environment, tags: Collection[str]
 ) -> Iterator[Check]:
-    ours = names(packages)
-    unmet = missing_requirements(environment, found, package.extras)
-    for name, fix, some in (
-        ("requirements", "invoke install", [one for one in unmet if _name(one) not in ours]),
-        ("pins", MATCH, [one for one in unmet if _name(one) in ours]),
-    ):
-        told = [f"{one.requirement} (installed: {one.installed or 'none'})" for one in some]
-        more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
-        if told:
-            yield Check(
-                f"{package.repository}: {name}", "warn", f"not met: {', '.join(told[:SHOWN])}{more}", command=fix
-            )
-        else:
-            yield Check(f"{package.repository}: {name}", "pass", "all met")
+    """Whether the FlashInfer that `matching` would take is installed, and its companions."""
+    required = flashinfer_requirement(package.metadata, package.extras)
+    if required and not any(_name(one) in FLASHINFER for one in unmet):
+        versions = [found.version for name in FLASHINFER if (found := environment.distribution(name))]
+        if not any(admits(required, version) for version in versions):
+            unmet = [Missing(required, next(iter(versions), "")), *unmet]
+    available = required is None or has_release(required, tags)
+    hint = "" if available else "No tag of FlashInfer's checkout is a release that meets this."
+    yield from _unmet(f"{package.repository}: pins", unmet, MATCH if available else "", hint)
+
+
+def _unmet(name: str, unmet: Sequence[Missing], command: str, hint: str = "") -> Iterator[Check]:
+    shown = [f"{redact(str(one.requirement))} (installed: {one.installed or 'none'})" for one in unmet]
+    more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
+    if shown:
+        yield Check(name, "warn", f"not met: {', '.join(shown[:SHOWN])}{more}", hint, command)
+    else:
+        yield Check(name, "pass", "all met")
 
 
 def _name(missing: Missing) -> str:

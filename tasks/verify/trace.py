@@ -1,103 +1,211 @@
-"""Looks at a folder of trace data, offline and without running anything of it."""
+"""Checks a directory of trace data against the FlashInfer Trace format, offline and without running any of it.
+
+Two JSON Schemas (draft 7) say what a definition and a workload look like; the functions below check what they cannot.
+"""
 
 from __future__ import annotations
 
+import ast
+import builtins
+import json
+import os
 import re
+import shlex
+import warnings
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..models import Check, Trace
-from .trace_file import Broken, shown
-from .trace_format import definition_of, workloads_of
+from ..models import Check, Status, Trace
 
-_FOLDERS = {"definitions": "definitions", "reference tests": "tests/references", "workloads": "workloads"}
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"  # the beginning of a file that Git LFS has not downloaded
+MAX_POINTER = 1024  # bytes, by the specification of Git LFS
+UNREADABLE = (OSError, ValueError, SyntaxError, RecursionError, MemoryError)  # what reading and parsing files raises
+FUNCTIONAL = re.compile(r"^[^#\n]*\bnn(\.| import )functional\b", re.MULTILINE)
+Json = dict[str, Any]
 
 
 def read_trace(path: Path) -> Trace:
-    """Check the trace data in the folder `path`, against the FlashInfer Trace format and JSON Schema (draft 7).
+    """Check the trace data in `path`: one check of each kind, and one for each file with an error.
 
-    Every broken file is a failed check of its own; nothing that the data may hold raises. `definitions` of the result
-    counts the sound ones, `reference_tests` the test files.
+    Only `definitions/`, `workloads/`, `blob/` and `tests/references/` are checked. Nothing in the data raises.
     """
-    sound: dict[str, dict[str, Any]] = {}
-    names: dict[str, Path] = {}
-    broken: list[Check] = []
-    for file in _files(path, "definitions", ".json"):
-        try:
-            if file.stem in names:
-                raise Broken(f"name: taken by {shown(names[file.stem].relative_to(path))}")
-            names[file.stem] = file
-            sound[file.stem] = definition_of(path, file)
-        except (Broken, OSError) as error:
-            broken.append(_failed(path, file, error))
-    op_types = dict(sorted(Counter(definition["op_type"] for definition in sound.values()).items()))
-    counts = ", ".join(f"{shown(op_type)} {count}" for op_type, count in op_types.items())
-    checks = [_summary(path, "definitions", len(sound), broken, counts), *broken]
+    pointers, count = _lfs_pointers(path)
+    definitions: dict[str, Json] = {}
+    errors: list[Check] = []
+    files = [file for file in sorted(path.glob("definitions/**/*.json")) if file not in pointers]
+    for file in files:
+        with _reported(path, file, errors):
+            if file.stem in definitions:
+                raise ValueError(f"name: {file.stem} is already the name of another definition")
+            definitions[file.stem] = _definition(file)
+    op_types = dict(sorted(Counter(each["op_type"] for each in definitions.values()).items()))
+    checks = _checks("definitions", len(definitions), ", ".join(f"{name} {n}" for name, n in op_types.items()), errors)
+    if not definitions and not errors and not pointers:
+        hint = "set sources.trace to the directory of the trace data, or to nothing where there is none"
+        checks = [Check("trace: definitions", "fail", f"no definitions in {path / 'definitions'}", hint)]
+    if functional := [name for name, each in definitions.items() if FUNCTIONAL.search(each["reference"])]:
+        detail = f"torch.nn.functional in {', '.join(functional)}"
+        checks.append(Check("trace: references", "warn", detail, "write out the steps of a reference"))
 
-    tests = [file for file in _entries(path / "tests" / "references") if re.fullmatch(r"test_.+\.py", file.name)]
-    stems = {file.stem for file in tests if file.is_file() and file.stat().st_size}
-    broken = [
-        Check(
-            f"trace: tests/references/{shown(f'test_{name}.py')}",
-            "fail",
-            f"missing or empty, the reference test of {shown(file.relative_to(path))}",
-            f"write it: {shown(path / 'tests' / 'references' / f'test_{name}.py')}",
-        )
-        for name, file in names.items()
-        if f"test_{name}" not in stems
-    ]
-    checks += [_summary(path, "reference tests", len(tests), broken, "every definition has one"), *broken]
-
-    lines, broken = 0, []
-    for file in _files(path, "workloads", ".jsonl"):
-        try:
-            lines += workloads_of(path, file, names, sound)
-        except (Broken, OSError) as error:
-            broken.append(_failed(path, file, error))
-    if lines or broken:
-        checks += [_summary(path, "workloads", lines, broken, "every variable axis is bound"), *broken]
+    tests = {file.stem for file in path.glob("tests/references/test_*.py") if file.is_file() and file.stat().st_size}
+    untested = sorted({file.stem for file in files if f"test_{file.stem}" not in tests})
+    if untested:
+        detail, hint = f"{len(tests)}; none for {', '.join(untested)}", f"add tests/references/test_{untested[0]}.py"
+        checks.append(Check("trace: reference tests", "warn", detail, hint))
     else:
-        checks.append(Check("trace: workloads", "skip", "there are none"))
-    return Trace(path, op_types, len(sound), len(tests), tuple(checks))
+        checks += _checks("reference tests", len(tests), "every definition has one", [])
+
+    workloads, blobs, errors = 0, set[Path](), []
+    for file in sorted(path.glob("workloads/**/*.jsonl")):
+        if file not in pointers:
+            with _reported(path, file, errors):
+                workloads += _workloads(path, file, definitions.get(file.stem), pointers, blobs)
+    checks += _checks("workloads", workloads, f"all axes and inputs are bound, {len(blobs)} blobs", errors)
+    if pointers:
+        detail = f"{len(pointers)} of {count} files are Git LFS pointers; what they stand for was not checked"
+        pull = shlex.join(["git", "-C", str(path), "lfs", "pull"])
+        checks.append(Check("trace: Git LFS", "skip", detail, "download the files", pull))
+    return Trace(path, op_types, len(definitions), len(tests), tuple(checks))
 
 
-def _summary(path: Path, what: str, good: int, broken: list[Check], detail: str) -> Check:
-    folder = path / _FOLDERS[what]
-    if broken:
-        return Check(f"trace: {what}", "fail", f"{good} found, {len(broken)} broken or missing", "see each below")
-    if not good:
-        state = "empty" if folder.is_dir() else "missing"
-        fix = f"put the {what} there, or name the folder of the trace data in the setting sources.trace"
-        return Check(f"trace: {what}", "fail", f"{shown(folder)} is {state}", fix)
-    return Check(f"trace: {what}", "pass", f"{good} ({detail})")
+def _checks(kind: str, valid: int, detail: str, errors: list[Check]) -> list[Check]:
+    """The check of a `kind` of data, and those of its files with errors."""
+    if errors:
+        return [Check(f"trace: {kind}", "fail", f"{valid} valid, {len(errors)} files with errors"), *errors]
+    status: Status = "pass" if valid else "skip"
+    return [Check(f"trace: {kind}", status, f"{valid} ({detail})" if valid else "none found")]
 
 
-def _failed(path: Path, file: Path, error: OSError | Broken) -> Check:
-    detail = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-    return Check(f"trace: {shown(file.relative_to(path))}", "fail", detail, f"mend or remove {shown(file)}")
-
-
-def _entries(folder: Path) -> list[Path]:
+@contextmanager
+def _reported(path: Path, file: Path, errors: list[Check]) -> Iterator[None]:
+    """Turn what is wrong with `file` into a failed check among `errors`, in printable characters."""
     try:
-        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    except OSError:
-        return []
+        yield
+    except UNREADABLE as error:
+        what = str(error.strerror if isinstance(error, OSError) else error) or type(error).__name__
+        name, detail = (text if text.isprintable() else ascii(text) for text in (str(file.relative_to(path)), what))
+        errors.append(Check(f"trace: {name}", "fail", detail, "fix or remove the file"))
 
 
-def _files(path: Path, kind: str, suffix: str) -> Iterator[Path]:
-    """The files in and one below `path`/`kind` that end in `suffix`, and folders that cannot be read.
+def _lfs_pointers(path: Path) -> tuple[set[Path], int]:
+    """The files of the data that are Git LFS pointers, and the number of all files."""
+    kinds = ("definitions", "workloads", "blob", "solutions", "traces")
+    files = [Path(parent, name) for kind in kinds for parent, _, names in os.walk(path / kind) for name in names]
+    pointers = set()
+    for file in files:
+        with suppress(OSError):  # reported where the file is checked
+            if file.is_file() and file.stat().st_size < MAX_POINTER and file.read_bytes().startswith(LFS_POINTER):
+                pointers.add(file)
+    return pointers, len(files)
 
-    No deeper, so links in circles do no harm.
-    """
-    for entry in _entries(path / kind):
-        if entry.suffix == suffix:
-            yield entry
-            continue
-        try:
-            yield from (file for file in sorted(entry.iterdir()) if file.suffix == suffix)
-        except NotADirectoryError:
-            continue
-        except OSError:
-            yield entry
+
+@cache
+def _schema(name: str) -> Any:
+    import fastjsonschema
+
+    schema = Path(__file__).parent / "schemas" / f"{name}.schema.json"
+    return fastjsonschema.compile(json.loads(schema.read_text("utf-8")))
+
+
+def _valid(schema: str, data: bytes) -> Any:
+    """The value of a JSON text that `schemas/SCHEMA.schema.json` allows, or ValueError with the field and the rule."""
+    from fastjsonschema import JsonSchemaValueException
+
+    try:
+        value = json.loads(data)
+        _schema(schema)(value)
+    except JsonSchemaValueException as error:
+        rule = error.message.removeprefix(error.name or "")
+        if error.rule == "required":
+            rule = f" lacks {', '.join(key for key in error.rule_definition if key not in error.value)}"
+        raise ValueError((".".join(map(str, error.path[1:])) or "the object") + rule) from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not valid JSON, {error}") from None
+    return value
+
+
+def _definition(file: Path) -> Json:
+    value: Json = _valid("definition", file.read_bytes())
+    for field, expected in (("name", file.stem), ("op_type", file.parent.name)):
+        if value[field] != expected:
+            raise ValueError(f"{field}: {value[field]} differs from {expected}, as the path has it")
+    if both := value["inputs"].keys() & value["outputs"].keys():
+        raise ValueError(f"outputs: {min(both)} is also an input")
+    for kind in ("inputs", "outputs"):
+        for name, tensor in value[kind].items():
+            if unknown := [axis for axis in tensor["shape"] or () if axis not in value["axes"]]:
+                raise ValueError(f"{kind}.{name}.shape: unknown axis {unknown[0]}")
+    known = {*value["axes"], *value["inputs"], *dir(builtins)}
+    for number, constraint in enumerate(value.get("constraints") or ()):
+        nodes = ast.walk(_parsed(f"constraints.{number}", constraint.strip(), "eval"))
+        if unknown := sorted({node.id for node in nodes if isinstance(node, ast.Name)} - known):
+            raise ValueError(f"constraints.{number}: unknown name {unknown[0]}")
+    body = _parsed("reference", value["reference"], "exec").body
+    runs = [node.args for node in body if isinstance(node, ast.FunctionDef) and node.name == "run"]
+    if not runs:
+        raise ValueError("reference: no global function run")
+    if [each.arg for each in (*runs[-1].posonlyargs, *runs[-1].args)] != list(value["inputs"]) or runs[-1].vararg:
+        raise ValueError(f"reference: the parameters of run are not the inputs ({', '.join(value['inputs'])})")
+    return value
+
+
+def _parsed(field: str, source: str, mode: str) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an odd escape, for example
+            return ast.parse(source, field, mode)
+    except UNREADABLE as error:
+        raise ValueError(f"{field}: {error or 'nested too deep'}") from None
+
+
+def _workloads(path: Path, file: Path, definition: Json | None, pointers: set[Path], blobs: set[Path]) -> int:
+    """The number of workloads in `file`, one JSON object on a line; adds the blobs that were checked to `blobs`."""
+    if definition is None or definition["op_type"] != file.parent.name:
+        raise ValueError(f"definitions/{file.parent.name}/{file.stem}.json is missing or has errors")
+    seen = set[str]()
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+        if line.strip():
+            try:
+                value = _valid("workload", line)
+                _workload(path, value, definition, pointers, blobs)
+                if value["workload"]["uuid"] in seen:
+                    raise ValueError("workload.uuid: used by an earlier line")
+                seen.add(value["workload"]["uuid"])
+            except UNREADABLE as error:
+                raise ValueError(f"line {number}: {error}") from None
+    return len(seen)
+
+
+def _workload(path: Path, value: Json, definition: Json, pointers: set[Path], blobs: set[Path]) -> None:
+    axes, inputs = value["workload"]["axes"], value["workload"]["inputs"]
+    if value["definition"] != definition["name"]:
+        raise ValueError(f"definition: {value['definition']} differs from {definition['name']}, as the path has it")
+    variable = {name for name, axis in definition["axes"].items() if axis["type"] == "var"}
+    for kind, given, expected in (("axes", axes, variable), ("inputs", inputs, definition["inputs"].keys())):
+        if given.keys() != expected:
+            raise ValueError(f"workload.{kind}: must be {', '.join(sorted(expected))}, got {', '.join(sorted(given))}")
+    sizes = axes | {name: axis["value"] for name, axis in definition["axes"].items() if axis["type"] == "const"}
+    for name, source in inputs.items():
+        tensor = definition["inputs"][name]
+        if (source["type"] == "scalar") != (tensor["shape"] is None):
+            raise ValueError(f"workload.inputs.{name}: {source['type']}, but the shape is {tensor['shape']}")
+        if source["type"] == "safetensors" and (blob := path / source["path"]) not in pointers:
+            shape, found = [sizes[axis] for axis in tensor["shape"]], _shape(blob, source["tensor_key"])
+            if found != shape:
+                raise ValueError(f"workload.inputs.{name}: expected {shape}, got {found} in {source['path']}")
+            blobs.add(blob)
+
+
+def _shape(blob: Path, key: str) -> Any:
+    """The shape of a tensor in a safetensors file: 8 bytes of length, a JSON header, then data, which is not read."""
+    if not blob.is_file():
+        raise ValueError(f"{blob} is missing")
+    with blob.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length)) if length < blob.stat().st_size else None
+    tensor = header.get(key) if isinstance(header, dict) else None
+    return tensor.get("shape") if isinstance(tensor, dict) else None

@@ -1,11 +1,10 @@
-"""What `clone` leaves on disk: the REF asked for, whole, as an ordinary git checkout."""
+"""What `clone` leaves on disk: the requested REF, complete, as an ordinary git checkout."""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from tests.sources import Sources, fingerprint, url
 from tests.upstream.host import GitHost
 from tests.upstream.store import Gitlink, Upstream, git
 
-pytest_plugins = ("tests.sources",)
 FETCH = r"upload-pack\? fetch"
 SUBMODULES = {
     "v0.1.6": ("nvbench", "googletest", "mscclpp", "cutlass", "composable_kernels", "spdlog"),
@@ -38,7 +36,7 @@ def tracked(upstream: Upstream, revision: str) -> dict[str, str]:
 
 
 def sound(sources: Sources, repository: str) -> None:
-    """Nothing is changed or missing, neither here nor in the submodules, as an ordinary git sees it."""
+    """Nothing is changed or missing, in the checkout and its submodules, as plain git sees it."""
     assert sources.git(repository, "status", "--porcelain", "--untracked-files=all") == ""
     assert not re.search(r"^[-+U]", sources.git(repository, "submodule", "status", "--recursive"), re.M)
     sources.git(repository, "fsck", "--connectivity-only")
@@ -71,7 +69,7 @@ def test_a_branch_a_tag_and_a_commit_id_are_checked_out(
 
 
 @pytest.mark.parametrize("ref", SUBMODULES)
-def test_each_layout_has_its_submodules_at_exact_commits_with_the_folders_that_it_declares(
+def test_each_layout_has_its_submodules_at_exact_commits_with_the_directories_that_it_declares(
     ref: str, flashinfer: Sources, upstream: Upstream
 ) -> None:
     flashinfer("clone", flashinfer=ref)
@@ -104,7 +102,7 @@ def test_a_full_clone_has_all_history_and_all_files(flashinfer: Sources, upstrea
     sound(flashinfer, "flashinfer")
 
 
-def test_a_user_goes_on_with_plain_git(sglang: Sources, upstream: Upstream) -> None:
+def test_plain_git_works_afterwards(sglang: Sources, upstream: Upstream) -> None:
     sglang("clone")
     new = upstream.add_commit("sglang", "main", {"new.txt": "new\n"})
     sglang.git("sglang", "fetch")
@@ -115,7 +113,7 @@ def test_a_user_goes_on_with_plain_git(sglang: Sources, upstream: Upstream) -> N
     sound(sglang, "sglang")
 
 
-def test_a_user_goes_on_with_plain_git_in_submodules(flashinfer: Sources) -> None:
+def test_plain_git_works_in_submodules_afterwards(flashinfer: Sources) -> None:
     flashinfer("clone")
     before = fingerprint(flashinfer.path / "flashinfer", r"\.git/")
     flashinfer.git("flashinfer", "submodule", "update", "--init", "--recursive")
@@ -126,7 +124,7 @@ def test_a_user_goes_on_with_plain_git_in_submodules(flashinfer: Sources) -> Non
 
 
 @pytest.mark.parametrize("ref", ["v0.6.8", "nothing-like-it", "deadbeefdeadbeef"])
-def test_a_ref_that_the_remote_lacks_ends_before_anything_is_transferred(
+def test_an_unknown_ref_ends_the_run_before_anything_is_downloaded(
     ref: str, flashinfer: Sources, host: GitHost
 ) -> None:
     result = flashinfer("clone", check=2, flashinfer=ref)
@@ -139,24 +137,41 @@ def test_a_ref_that_the_remote_lacks_ends_before_anything_is_transferred(
         assert "v0.6.7.post3" in result.err
 
 
-def test_a_commit_that_the_remote_lacks_is_a_wrong_ref_and_leaves_nothing(flashinfer: Sources) -> None:
+def test_an_unknown_commit_is_a_wrong_ref_and_leaves_nothing(flashinfer: Sources) -> None:
     result = flashinfer("clone", check=2, flashinfer="0123456789" * 4)
     assert "0123456789" in result.err
     assert {path.name for path in flashinfer.path.iterdir()} <= {".lock"}
 
 
-def test_an_existing_checkout_is_left_alone_byte_for_byte_and_its_state_is_said(
+def test_an_existing_checkout_stays_as_it_is_and_its_state_is_shown(
     sources: Sources, host: GitHost
 ) -> None:
     sources("clone", sglang="v0.5.3", flashinfer="v0.3.0")
     (sources.path / "sglang/README.md").write_text("mine\n")
     before = fingerprint(sources.path)
     host.reset()
-    result = sources("clone", sglang="main", flashinfer="main")
+    result = sources("clone")
     assert fingerprint(sources.path) == before
     assert host.requests == []
-    assert re.search(rf"sglang +v0.5.3 +{sources.head('sglang')[:10]} +0.5.3 +present", result.out)
-    assert re.search(rf"flashinfer +v0.3.0 +{sources.head('flashinfer')[:10]} +0.3.0 +present", result.out)
+    assert re.search(rf"sglang +v0.5.3 +{sources.head('sglang')[:10]} +0.5.3 +already cloned", result.out)
+    assert re.search(rf"flashinfer +v0.3.0 +{sources.head('flashinfer')[:10]} +0.3.0 +already cloned", result.out)
+
+
+@pytest.mark.parametrize(
+    ("ref", "status"), [("v0.5.3", 0), ("{v0.5.3}", 0), ("main", 2), ("latest", 2), ("nothing-like-it", 2)]
+)
+def test_a_clone_with_a_ref_fails_where_the_checkout_is_not_at_it(
+    ref: str, status: int, sglang: Sources, upstream: Upstream
+) -> None:
+    sglang("clone", sglang="v0.5.3")
+    before = fingerprint(sglang.path)
+    ref = upstream.commit("sglang", "v0.5.3") if ref == "{v0.5.3}" else ref
+    result = sglang("clone", check=status, sglang=ref)
+    assert fingerprint(sglang.path) == before
+    assert ref in result.err or not status
+    if ref in ("main", "latest"):
+        assert f"not at {ref}" in result.err
+        assert sglang.fix(result) == f"invoke update --sglang-branch={ref}"
 
 
 def test_only_what_is_missing_is_cloned(sources: Sources, host: GitHost) -> None:
@@ -182,29 +197,7 @@ def test_matching_is_the_release_that_sglang_requires(sources: Sources, upstream
     assert "v0.6.7.post3" in result.out
 
 
-def test_matching_waits_for_the_metadata_of_sglang_and_not_for_its_files(sources: Sources, host: GitHost) -> None:
-    """SGLang's files stall until FlashInfer has been checked out."""
-    stalled = host.fault("stall", r"sglang.git/git-upload-pack\? fetch", nth=3, times=2)
-    done = threading.Event()
-
-    def release() -> None:
-        while not done.wait(0.05):
-            if (sources.path / "flashinfer/version.txt").exists():
-                stalled.release.set()
-                return
-
-    watcher = threading.Thread(target=release)
-    watcher.start()
-    try:
-        sources("clone", sglang="v0.5.10.post1", flashinfer="matching")
-    finally:
-        done.set()
-        stalled.release.set()
-        watcher.join()
-    assert stalled.fired.is_set(), list(map(str, host.requests))
-
-
-def test_words_work_in_the_configuration(sources: Sources, upstream: Upstream) -> None:
+def test_latest_and_matching_can_be_configured(sources: Sources, upstream: Upstream) -> None:
     sources.repositories["sglang"]["branch"] = "latest"
     sources.repositories["flashinfer"]["branch"] = "matching"
     sources("clone")
@@ -212,7 +205,7 @@ def test_words_work_in_the_configuration(sources: Sources, upstream: Upstream) -
     assert sources.head("flashinfer") == upstream.commit("flashinfer", "v0.6.7.post3")
 
 
-def test_what_sglang_is_configured_to_be_counts_for_matching_when_it_is_there_already(
+def test_matching_reads_the_sglang_that_is_checked_out(
     sources: Sources, upstream: Upstream
 ) -> None:
     sources("clone", sglang="v0.5.3", flashinfer="v0.1.6")
@@ -238,7 +231,7 @@ def test_further_repositories_are_cloned_with_the_rest(project: Project, upstrea
     assert project.git("sglang", "rev-parse", "HEAD") == upstream.commit("sglang")
 
 
-def test_a_submodule_without_an_entry_is_told_and_left_out(flashinfer: Sources, upstream: Upstream) -> None:
+def test_a_submodule_without_an_entry_in_gitmodules_is_reported_and_left_out(flashinfer: Sources, upstream: Upstream) -> None:
     commit = upstream.commit("spdlog")
     upstream.add_commit("flashinfer", "main", {"3rdparty/lost": Gitlink(commit)})
     result = flashinfer("clone")
@@ -246,7 +239,7 @@ def test_a_submodule_without_an_entry_is_told_and_left_out(flashinfer: Sources, 
     assert flashinfer.git("flashinfer", "status", "--porcelain") == ""
 
 
-def test_submodules_of_submodules_come_too(sglang: Sources, upstream: Upstream) -> None:
+def test_submodules_of_submodules_are_checked_out(sglang: Sources, upstream: Upstream) -> None:
     inner = upstream.add_commit("some/inner", "main", {"inner.txt": "inner\n"})
     middle = upstream.add_commit("some/middle", "main", {
         ".gitmodules": '[submodule "inner"]\n\tpath = deep/inner\n\turl = ../inner.git\n', "deep/inner": Gitlink(inner)
@@ -260,7 +253,7 @@ def test_submodules_of_submodules_come_too(sglang: Sources, upstream: Upstream) 
     sound(sglang, "sglang")
 
 
-def test_a_second_worktree_takes_what_the_first_has_brought(sources: Sources, host: GitHost, tmp_path: Path) -> None:
+def test_a_second_project_takes_its_objects_from_the_cache(sources: Sources, host: GitHost, tmp_path: Path) -> None:
     sources("clone")
     moved = host.bytes_sent
     host.reset()
@@ -272,7 +265,7 @@ def test_a_second_worktree_takes_what_the_first_has_brought(sources: Sources, ho
     assert host.bytes_sent < moved
 
 
-def test_a_host_that_serves_neither_filters_nor_ids_is_enough(
+def test_a_host_without_filters_and_object_ids_is_enough(
     sources: Sources, host: GitHost, upstream: Upstream
 ) -> None:
     host.filters = host.anysha = False
@@ -283,7 +276,7 @@ def test_a_host_that_serves_neither_filters_nor_ids_is_enough(
     sound(sources, "sglang")
 
 
-def test_a_change_of_the_same_size_right_after_the_clone_is_seen(flashinfer: Sources) -> None:
+def test_git_sees_an_edit_of_the_same_size_right_after_the_clone(flashinfer: Sources) -> None:
     flashinfer("clone")
     root = flashinfer.path / "flashinfer"
     for file in (root / "version.txt", next((root / "3rdparty/spdlog/include").rglob("*.h"))):

@@ -1,4 +1,4 @@
-"""Too little space: told before a transfer; where it runs out anyway, what was there before is there still."""
+"""Too little space: reported before a download; where it runs out later, nothing that existed is lost."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.checkout.space import in_words
-from tasks.packages.layouts import COSTS
+from tasks.checkout.space import cost, in_words
 from tests.sources import Sources, work
 from tests.upstream.host import GitHost
 from tests.upstream.store import Upstream
 
-pytest_plugins = ("tests.sources",)
 FETCH = r"upload-pack\? fetch"
 BLOCK = 4096
 
@@ -60,30 +58,30 @@ def on_disk(sources: Sources, disk: Disk) -> Sources:
     return sources
 
 
-def told(text: str) -> bool:
+def explained(text: str) -> bool:
     """Whether a message says what is needed, what is free, and what to do."""
-    return bool(re.search(r"(\d+ MB) are needed in .*, [\d.]+ (MB|kB|bytes) are free there\.\n +Make room", text))
+    return bool(re.search(r"(\d+ MB) are needed in .*, [\d.]+ (MB|kB|bytes) are free\.\n +Free some space", text))
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_too_little_space_is_told_before_anything_is_transferred(
+def test_too_little_space_is_reported_before_anything_is_downloaded(
     full: bool, on_disk: Sources, disk: Disk, host: GitHost
 ) -> None:
     disk.resize(50_000_000)
     result = on_disk("clone", check=4, full=full)
-    for name, cost in COSTS.items():
-        needed = in_words(cost.full_disk if full else cost.slim_disk)
-        assert re.search(rf"{name}: .*{needed} are needed in {on_disk.path}, 50 MB are free there", result.err)
+    for name in ("sglang", "flashinfer"):
+        needed = in_words(cost(name).full_disk if full else cost(name).slim_disk)
+        assert re.search(rf"{name}: .*{needed} are needed in {on_disk.path}, 50 MB are free\\.", result.err)
     assert host.count(FETCH) == 0
     assert {path.name for path in on_disk.path.iterdir()} <= {".lock"}
 
 
-def test_the_cache_is_named_where_it_could_make_room(on_disk: Sources, disk: Disk) -> None:
+def test_the_cache_is_named_where_deleting_it_would_free_space(on_disk: Sources, disk: Disk) -> None:
     on_disk("clone")
     on_disk.path = disk.path / "second"
     disk.leave(1000)
     result = on_disk("clone", check=4)
-    assert re.search(r"Make room \(the cache /.* holds [\d.]+ [kM]B", result.err)
+    assert re.search(r"Free some space \(the cache /.* holds [\d.]+ [kM]B", result.err)
 
 
 @pytest.mark.parametrize("blocks", [0, 2, 6, 14, 40])
@@ -92,7 +90,7 @@ def test_a_disk_that_fills_up_during_a_clone_leaves_no_partial_checkout(
 ) -> None:
     host.fault("hook", rf"flashinfer.*{FETCH}", call=lambda: disk.leave(blocks))
     result = on_disk("clone", check=4)
-    assert told(result.err), result.err
+    assert explained(result.err), result.err
     assert not [path.name for path in on_disk.path.iterdir() if "partial" in path.name]
     for name in ("sglang", "flashinfer"):
         if (on_disk.path / name).exists():
@@ -102,7 +100,7 @@ def test_a_disk_that_fills_up_during_a_clone_leaves_no_partial_checkout(
 
 
 @pytest.mark.parametrize(("repository", "blocks"), [("flashinfer", 0), ("flashinfer", 4), ("nixl", 0), ("nixl", 16)])
-def test_a_disk_that_fills_up_during_the_transfer_of_an_update_leaves_the_checkout_untouched(
+def test_a_disk_that_fills_up_while_an_update_downloads_leaves_the_checkout_as_it_was(
     repository: str, blocks: int, on_disk: Sources, disk: Disk, host: GitHost, upstream: Upstream
 ) -> None:
     del on_disk.repositories["sglang"]
@@ -110,7 +108,7 @@ def test_a_disk_that_fills_up_during_the_transfer_of_an_update_leaves_the_checko
     before = work(on_disk.path)
     host.fault("hook", rf"{repository}.*{FETCH}", call=lambda: disk.leave(blocks))
     result = on_disk("update", check=4, flashinfer="main")
-    assert told(result.err), result.err
+    assert explained(result.err), result.err
     new = r"\.git/modules/3rdparty/(cccl|nixl)"  # repositories of submodules that nothing refers to yet
     assert {path: file for path, file in work(on_disk.path).items() if not re.search(new, path)} == before
     disk.resize(2_000_000_000)
@@ -128,7 +126,7 @@ def before_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
 
     def install(command: str) -> None:
         real = shutil.which("git", path=others)
-        script = f'#!/bin/sh\ncase " $* " in *" checkout "*) {command};; esac\nexec {real} "$@"\n'
+        script = f'#!/bin/sh\ncase " $* " in *" checkout "* | *" switch "*) {command};; esac\nexec {real} "$@"\n'
         (folder / "git").write_text(script)
         (folder / "git").chmod(0o755)
 
@@ -137,7 +135,7 @@ def before_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 8, 20])
-def test_a_move_that_a_full_disk_cuts_off_loses_nothing_and_is_finished_later(
+def test_an_update_that_a_full_disk_interrupts_loses_nothing_and_is_finished_later(
     blocks: int, on_disk: Sources, disk: Disk, before_checkout: Callable[[str], None], upstream: Upstream
 ) -> None:
     del on_disk.repositories["sglang"]
@@ -147,7 +145,7 @@ def test_a_move_that_a_full_disk_cuts_off_loses_nothing_and_is_finished_later(
     resize = f"mount -o remount,size=$(({used}+{blocks * 4}))k {disk.path}"
     before_checkout(f"for try in $(seq 20); do {resize} && break; done")
     result = on_disk("update", check=4, flashinfer="main")
-    assert told(result.err), result.err
+    assert explained(result.err), result.err
     before_checkout("true")
     assert (on_disk.path / "flashinfer/notes.txt").read_text() == "mine\n"
     disk.resize(2_000_000_000)

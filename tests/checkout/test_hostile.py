@@ -1,4 +1,4 @@
-"""REFs, URLs and repositories that mean ill: nothing is executed, nothing written elsewhere, nothing secret shown."""
+"""Hostile REFs, URLs and repositories: nothing is executed, written elsewhere, or shown that is secret."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from tests.sources import Sources, fingerprint, url
 from tests.upstream.host import GitHost
 from tests.upstream.store import File, Gitlink, Symlink, Upstream, git
 
-pytest_plugins = ("tests.sources",)
 CANARY = "canary"
 REFS = [
     "--upload-pack=touch canary", "-u touch canary", "--help", "-", "--", "-c", "--exec=touch canary",
@@ -42,19 +41,19 @@ URLS = [
 
 
 def unharmed(folder: Path) -> None:
-    """No command of theirs has run."""
+    """No injected command has run."""
     assert not [file for file in folder.rglob("*") if CANARY in file.name]
     assert not Path(CANARY).exists()
 
 
 def clean(text: str) -> None:
-    """The message is one that may go to a terminal, and no traceback."""
+    """The message is safe to print on a terminal, and is no traceback."""
     assert "Traceback" not in text
     assert all(letter.isprintable() or letter == "\n" for letter in text)
 
 
 def test_a_ref_is_data(sglang: Sources, host: GitHost, tmp_path: Path) -> None:
-    """Design, 7: it never becomes an option or a command."""
+    """ARCHITECTURE.md, guarantee 7: it never becomes an option or a command."""
     for ref in REFS:
         result = sglang("clone", check=2, sglang=ref)
         clean(result.out + result.err)
@@ -73,7 +72,7 @@ def test_a_ref_on_the_command_line_is_data(project: Project, host: GitHost) -> N
 
 
 def test_a_url_is_data(sglang: Sources, tmp_path: Path) -> None:
-    """Design, 7: neither an option, nor a command, nor a transport that runs one."""
+    """ARCHITECTURE.md, guarantee 7: neither an option, nor a command, nor a transport that runs one."""
     for address in URLS:
         sglang.repositories["sglang"]["url"] = address
         result = sglang("clone", check=2)
@@ -83,7 +82,7 @@ def test_a_url_is_data(sglang: Sources, tmp_path: Path) -> None:
     unharmed(tmp_path)
 
 
-def test_names_that_differ_in_case_alone_are_two(sglang: Sources, upstream: Upstream) -> None:
+def test_branches_whose_names_differ_only_in_case_are_different(sglang: Sources, upstream: Upstream) -> None:
     lower = upstream.add_commit("sglang", "feature", parent="main")
     upper = upstream.add_commit("sglang", "Feature", parent="main")
     sglang("clone", sglang="feature")
@@ -151,7 +150,7 @@ def test_names_inside_each_other_are_refused(sglang: Sources, upstream: Upstream
 
 
 @pytest.mark.parametrize("link", ["deps", "Deps"])
-def test_no_submodule_goes_through_a_link(link: str, sglang: Sources, upstream: Upstream, tmp_path: Path) -> None:
+def test_no_submodule_is_written_through_a_symbolic_link(link: str, sglang: Sources, upstream: Upstream, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     submodule: dict[str, File] = {
@@ -164,7 +163,7 @@ def test_no_submodule_goes_through_a_link(link: str, sglang: Sources, upstream: 
     assert not (sglang.path / "sglang").exists()
 
 
-def test_a_link_that_becomes_the_folder_of_a_submodule_leads_nowhere(
+def test_a_symbolic_link_that_becomes_a_submodules_directory_is_not_followed(
     sglang: Sources, upstream: Upstream, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
@@ -179,7 +178,7 @@ def test_a_link_that_becomes_the_folder_of_a_submodule_leads_nowhere(
     assert (sglang.path / "sglang/deps/x/README.md").exists()
 
 
-def test_a_link_of_the_users_where_a_submodule_comes_leads_nowhere(
+def test_a_symbolic_link_of_the_users_where_a_submodule_comes_is_not_followed(
     sglang: Sources, upstream: Upstream, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
@@ -190,7 +189,7 @@ def test_a_link_of_the_users_where_a_submodule_comes_leads_nowhere(
     upstream.add_commit("sglang", "main", {".gitmodules": module("x", "deps/x", GOOD), "deps/x": link})
     sglang("update", check=5)
     assert list(outside.iterdir()) == []
-    sglang.mend()
+    sglang.resolve()
     assert (sglang.path / "sglang/deps/x/README.md").exists()
     assert list(outside.iterdir()) == []
 
@@ -202,7 +201,7 @@ def write_object(upstream: Upstream, name: str, kind: str, data: bytes) -> str:
 
 
 def raw_tree(upstream: Upstream, name: str, files: dict[str, File]) -> str:
-    """A tree object as no git would write one: names may be anything, and there more than once."""
+    """A tree object as git itself would never write it: any names, also twice."""
     entries: list[tuple[str, str, str]] = []
     folders: dict[str, dict[str, File]] = {}
     for path, file in files.items():
@@ -280,7 +279,7 @@ def test_no_hook_runs_whatever_a_user_has_configured(sglang: Sources, upstream: 
     unharmed(tmp_path)
 
 
-def test_metadata_behind_links_is_not_read(sources: Sources, upstream: Upstream, tmp_path: Path) -> None:
+def test_metadata_behind_symbolic_links_is_not_read(sources: Sources, upstream: Upstream, tmp_path: Path) -> None:
     (tmp_path / "secret.toml").write_text(
         '[project]\nname = "sglang"\nversion = "6.6.6"\ndependencies = ["flashinfer_python==0.6.7"]\n'
     )
@@ -322,7 +321,7 @@ def test_metadata_that_is_broken_stops_matching_with_a_clear_error(
 
 
 def test_no_password_is_ever_shown(sglang: Sources, host: GitHost, upstream: Upstream) -> None:
-    """Design, 7: in no message, whatever goes wrong."""
+    """ARCHITECTURE.md, guarantee 7: in no message, whatever goes wrong."""
     address = host.url.replace("http://", "http://somebody:hunter2@") + "/sgl-project/sglang.git"
     sglang.repositories["sglang"]["url"] = address
     host.credentials = "somebody:hunter2"
@@ -357,7 +356,7 @@ def test_no_password_is_shown_in_the_log_either(project: Project, host: GitHost)
     assert "somebody" not in "".join(line for line in result.out.splitlines())
 
 
-def test_a_fix_for_a_url_with_a_password_works(sglang: Sources, host: GitHost) -> None:
+def test_the_command_for_a_url_with_a_password_works(sglang: Sources, host: GitHost) -> None:
     address = host.url.replace("http://", "http://somebody:hunter2@") + "/sgl-project/sglang.git"
     sglang("clone")
     sglang.repositories["sglang"]["url"] = address
@@ -368,7 +367,7 @@ def test_a_fix_for_a_url_with_a_password_works(sglang: Sources, host: GitHost) -
 
 
 def test_no_prompt_and_no_hang(project: Project, host: GitHost) -> None:
-    """Design, 6: with a terminal at hand and a host that wants a password, it ends by itself."""
+    """ARCHITECTURE.md, guarantee 6: on a terminal, with a host that demands a password, the run ends by itself."""
     host.credentials = "somebody:hunter2"
     python = project.environment.python
     pid, terminal = pty.fork()
@@ -390,7 +389,7 @@ def test_no_prompt_and_no_hang(project: Project, host: GitHost) -> None:
 
 
 @pytest.mark.parametrize("configured", ["environment", "configuration"])
-def test_ssh_asks_for_nothing_whatever_ssh_a_user_has(configured: str, project: Project, tmp_path: Path) -> None:
+def test_ssh_never_prompts_whatever_ssh_command_is_configured(configured: str, project: Project, tmp_path: Path) -> None:
     ssh = tmp_path / "mine/ssh"
     ssh.parent.mkdir()
     ssh.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nexit 255\n')

@@ -201,7 +201,7 @@ def test_what_is_done_after_an_interruption_is_kept(act: Act, place: str, thing:
     assert thing.has()
     result = thing.sources("update", check=None)
     assert thing.has(), "lost by the update"
-    thing.sources.mend(result=result)
+    thing.sources.resolve(result=result)
     assert thing.has(), "lost by a command that was suggested"
     assert thing.sources.head("thing") == new
     assert thing.sources.head("thing/deps/lib") == thing.upstream.commit("some/lib")
@@ -222,7 +222,7 @@ def test_an_interrupted_update_is_finished(at: str, place: str, thing: Thing) ->
 def test_a_file_that_is_a_beginning_of_what_comes_is_kept(text: str, thing: Thing) -> None:
     new = thing.interrupt()
     thing.write("thing", "new.txt", text)
-    thing.sources.mend()
+    thing.sources.resolve()
     assert thing.sources.head("thing") == new
     assert not text or thing.has(text)
 
@@ -234,7 +234,7 @@ def test_a_mode_that_was_changed_after_an_interruption_is_kept(thing: Thing) -> 
     thing.sources("update", check=5)
     assert os.access(thing.top / "b.txt", os.X_OK)
     assert os.access(thing.top / "a.txt", os.X_OK)
-    thing.sources.mend()
+    thing.sources.resolve()
     assert thing.sources.head("thing") == new
 
 
@@ -252,7 +252,7 @@ def test_an_edit_while_a_resumed_update_downloads_is_kept(thing: Thing, host: Gi
     result = thing.sources("update", check=None)
     assert done
     assert thing.has() and thing.has("precious too\n")
-    thing.sources.mend(result=result)
+    thing.sources.resolve(result=result)
     assert thing.has() and thing.has("precious too\n")
     assert thing.sources.head("thing") == new
 
@@ -276,6 +276,6 @@ def test_a_dangling_link_of_the_users_after_an_interruption(thing: Thing) -> Non
     new = thing.interrupt()
     (thing.top / "new.txt").unlink(missing_ok=True)
     (thing.top / "new.txt").symlink_to("nowhere")
-    thing.sources.mend()
+    thing.sources.resolve()
     assert thing.sources.head("thing") == new
     assert thing.has("nowhere")

@@ -1,4 +1,4 @@
-"""Stopped at any moment, by a signal or a left-over lock, the next run completes with no manual step."""
+"""After an interruption at any moment, the next run finishes the job without manual steps."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks.git.fetch import present
+from tasks.git import LocalRepository, present_commits
+from tasks.models import Network
+from tasks.report import Report
 from tests.conftest import Project
 from tests.reliability.kills import SCENARIOS, World, kill_once
 from tests.sources import Sources, work
 from tests.upstream.host import GitHost
 from tests.upstream.store import Upstream
 
-pytest_plugins = ("tests.sources",)
 FETCH = r"upload-pack\? fetch"
 FIRST, KILLS = int(os.environ.get("FIRST_KILL", "0")), int(os.environ.get("KILLS", "12"))  # see tests/reliability
 
@@ -65,12 +66,12 @@ def test_ctrl_c_ends_promptly_with_all_children_and_leaves_no_partial_checkout(
     project.invoke("clone")
 
 
-def test_ctrl_c_ends_the_wait_for_the_next_try(project: Project, host: GitHost) -> None:
+def test_ctrl_c_ends_the_wait_for_the_next_attempt(project: Project, host: GitHost) -> None:
     host.fault("status", "GET", status=503, times=99)
     process = project.start("clone")
     assert process.stderr
     for line in process.stderr:
-        if "Try 3 of 5" in line:
+        if "Attempt 3 of 5" in line:
             break
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=20)
@@ -92,7 +93,7 @@ def test_ctrl_c_during_an_update_leaves_the_checkout_as_it_was(project: Project,
     assert {path: file for path, file in after.items() if not re.search(new, path)} == before
 
 
-def test_orphans_of_a_killed_parent_do_not_disturb_the_next_run(
+def test_the_next_run_waits_for_git_processes_of_a_killed_one(
     project: Project, host: GitHost, upstream: Upstream
 ) -> None:
     stalled = [host.fault("stall", rf"{name}.*{FETCH}", after=300) for name in ("sglang", "cutlass")]
@@ -112,60 +113,60 @@ def test_orphans_of_a_killed_parent_do_not_disturb_the_next_run(
         project.git(name, "fsck", "--connectivity-only")
 
 
-LOCKS = ("index.lock", "HEAD.lock", "config.lock", "shallow.lock", "packed-refs.lock", "refs/heads/main.lock")
+STALE = ("index.lock", "HEAD.lock", "config.lock", "shallow.lock", "packed-refs.lock", "refs/heads/main.lock",
+         "objects/pack/tmp_pack_left")  # fmt: skip
 
 
 @pytest.mark.parametrize("where", [".git", ".git/modules/3rdparty/cutlass"])
-def test_locks_that_a_dead_git_left_are_no_obstacle(where: str, flashinfer: Sources, upstream: Upstream) -> None:
+def test_stale_locks_of_a_killed_run_are_removed(where: str, flashinfer: Sources, upstream: Upstream) -> None:
     flashinfer("clone", flashinfer="v0.6.7.post3")
     git_dir = flashinfer.path / "flashinfer" / where
-    for lock in LOCKS:
-        (git_dir / lock).parent.mkdir(parents=True, exist_ok=True)
-        (git_dir / lock).touch()
-    packs = ("objects/pack/tmp_pack_left", f"objects/pack/pack-{'0' * 40}.pack")  # half a pack, one without its index
-    for pack in packs:
-        (git_dir / pack).write_text("PACK")
+    killed = {"pid": 1, "command": "invoke update", "began": time.time()}
+    (flashinfer.path / ".lock-holder").write_text(json.dumps(killed))
+    for stale in STALE:
+        (git_dir / stale).parent.mkdir(parents=True, exist_ok=True)
+        (git_dir / stale).write_text("PACK")
     flashinfer("update", flashinfer="main")
     assert flashinfer.head("flashinfer") == upstream.commit("flashinfer")
-    assert not [left for left in (*LOCKS, *packs) if (git_dir / left).exists()]
+    assert not [stale for stale in STALE if (git_dir / stale).exists()]
+    assert not (flashinfer.path / ".lock-holder").exists()
 
 
-def test_a_pack_whose_index_is_about_to_come_hides_no_other(sglang: Sources) -> None:
+def test_a_pack_without_an_index_hides_no_other(sglang: Sources) -> None:
     sglang("clone")
     git_dir = sglang.path / "sglang/.git"
     (git_dir / f"objects/pack/pack-{'0' * 40}.pack").write_text("PACK")
     head = sglang.head("sglang")
-    assert present(git_dir, [head, "0" * 40]) == {head}
+    local = LocalRepository(git_dir.parent, git_dir, "sglang", "", Network(1, 1, Report()))
+    assert set(present_commits(local, [head, "0" * 40])) == {head}
 
 
-def test_a_lock_that_a_living_git_holds_is_left_to_it(sglang: Sources) -> None:
+def test_a_lock_of_another_git_process_is_respected(sglang: Sources, upstream: Upstream) -> None:
     sglang("clone", sglang="v0.5.3")
     lock = sglang.path / "sglang/.git/index.lock"
     lock.touch()
-    command = ["git", "cat-file", "--batch"]
-    with subprocess.Popen(command, cwd=sglang.path / "sglang", stdin=subprocess.PIPE) as living:
-        result = sglang("update", check=5, sglang="main")
-        assert f"process {living.pid}" in result.err
-        assert lock.exists()
-        assert living.stdin
-        living.stdin.close()
+    result = sglang("update", check=5, sglang="main")
+    assert f"git is locked by {lock}" in result.err
+    assert lock.exists()
+    assert sglang.head("sglang") == upstream.commit("sglang", "v0.5.3")
+    lock.unlink()
     sglang("update", sglang="main")
 
 
-def cut_off(sources: Sources, repository: str, moving: str) -> None:
+def interrupted(sources: Sources, repository: str, moving: str) -> None:
     """Let the record say that a move to the commit was cut off."""
     file = sources.path / repository / ".git/sources.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "moving": moving}))
 
 
-def test_an_update_that_was_cut_off_is_finished_though_the_remote_has_moved_on(
+def test_an_interrupted_update_is_finished_though_the_remote_has_moved_on(
     sglang: Sources, upstream: Upstream
 ) -> None:
     sglang("clone")
     first = upstream.add_commit("sglang", "main", {"first.txt": "first\n", "README.md": "first\n"})
     sglang.git("sglang", "fetch", "-q", "origin", "main")
     sglang.git("sglang", "archive", f"--output={os.devnull}", first)  # a move begins when all files have come
-    cut_off(sglang, "sglang", first)
+    interrupted(sglang, "sglang", first)
     for name in ("first.txt", "README.md"):  # written, when the move was cut off
         (sglang.path / "sglang" / name).write_text("first\n")
     second = upstream.force_push("sglang", "main", {"second.txt": "second\n"})
@@ -175,11 +176,11 @@ def test_an_update_that_was_cut_off_is_finished_though_the_remote_has_moved_on(
     assert not (sglang.path / "sglang/first.txt").exists()
 
 
-def test_a_file_that_was_edited_after_a_cut_off_is_left_alone(sglang: Sources, upstream: Upstream) -> None:
+def test_a_file_that_was_edited_after_an_interruption_is_kept(sglang: Sources, upstream: Upstream) -> None:
     sglang("clone")
     first = upstream.add_commit("sglang", "main", {"README.md": "first\n"})
     sglang.git("sglang", "fetch", "-q", "origin", "main")
-    cut_off(sglang, "sglang", first)
+    interrupted(sglang, "sglang", first)
     (sglang.path / "sglang/README.md").write_text("mine\n")
     result = sglang("update", check=5)
     assert (sglang.path / "sglang/README.md").read_text() == "mine\n"
@@ -188,7 +189,7 @@ def test_a_file_that_was_edited_after_a_cut_off_is_left_alone(sglang: Sources, u
     assert (sglang.path / "sglang/README.md.mine").read_text() == "mine\n"
 
 
-def test_history_ends_cleanly_where_git_was_killed_before_it_said_so(sglang: Sources, upstream: Upstream) -> None:
+def test_the_end_of_a_shallow_history_is_marked_though_git_was_killed_before_it_did(sglang: Sources, upstream: Upstream) -> None:
     sglang("clone", sglang="v0.5.3")
     sglang("update", sglang="main")
     new = upstream.commit("sglang")
@@ -211,7 +212,7 @@ def test_history_ends_cleanly_where_git_was_killed_before_it_said_so(sglang: Sou
     ],
     ids=["without remote", "without HEAD", "without config"],
 )
-def test_a_submodules_repository_that_was_being_made_is_made(
+def test_a_half_made_repository_of_a_submodule_is_completed(
     broken: Callable[[Path], object], flashinfer: Sources, upstream: Upstream
 ) -> None:
     flashinfer("clone", flashinfer="v0.6.7.post3")
@@ -225,7 +226,7 @@ def test_a_submodules_repository_that_was_being_made_is_made(
     assert flashinfer.git("flashinfer", "status", "--porcelain") == ""
 
 
-def test_nothing_is_left_running(project: Project) -> None:
+def test_no_process_is_left_running(project: Project) -> None:
     process = project.start("clone")
     process.communicate(timeout=120)
     assert not [each for each in psutil.process_iter(["name"]) if _in_group(each, process.pid)]

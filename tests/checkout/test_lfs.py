@@ -15,6 +15,7 @@ from tasks.checkout.lfs import LfsFiles, bring_lfs, check_lfs, read_lfs
 from tasks.errors import NetworkError, SourcesError
 from tasks.git.command import execute, run
 from tasks.models import Network, Repository
+from tests.conftest import Project
 from tests.upstream import lfs
 from tests.upstream.host import GitHost
 from tests.upstream.store import Upstream
@@ -49,6 +50,8 @@ class Heard:
     def command(self, *_: object) -> None: ...
 
     def output(self, *_: object) -> None: ...
+
+    def terminal(self) -> None: ...
 
 
 def network(heard: Heard | None = None) -> Network:
@@ -93,8 +96,7 @@ def clone(host: GitHost, path: Path, *, lfs: bool = False) -> Repository:
     """Clone as the program does."""
     url = f"{host.url}/{NAME}.git"
     path.parent.mkdir(exist_ok=True)
-    status, _ = execute(path.parent, ("clone", "-q", url, str(path)), {}, "", print)
-    assert status == 0
+    assert execute(path.parent, ("clone", "-q", url, str(path)), {}).status == 0
     return Repository("blobs", url, "main", path, install=False, lfs=lfs)
 
 
@@ -117,7 +119,11 @@ def test_a_checkout_has_pointers_though_git_lfs_is_missing_and_configured(
     assert changed_once_touched(repository.path) == ""
     with pytest.raises(SourcesError, match="needs git-lfs") as raised:
         bring_lfs(repository, network())
-    assert raised.value.command.endswith("install git-lfs")
+    assert "Debian" in raised.value.hint and raised.value.command == ""
+    (configured / "bin/apt-get").symlink_to("/bin/false")
+    with pytest.raises(SourcesError) as raised:
+        bring_lfs(repository, network())
+    assert raised.value.command == "sudo apt-get install git-lfs"
 
 
 @needs_lfs
@@ -126,6 +132,18 @@ def test_a_checkout_has_pointers_though_git_lfs_is_configured(blobs: GitHost, co
     assert read_lfs(repository.path) == LfsFiles(3, 3, SIZE, SIZE)
     assert not blobs.count("lfs")
     assert changed_once_touched(repository.path) == git(repository.path, "status", "--porcelain") == ""
+
+
+@needs_lfs
+def test_the_whole_workshop_is_two_lines_and_its_blobs_are_pointers(project: Project, host: GitHost) -> None:
+    (project.path / "invoke.yaml").write_text("sources: {repositories: {sgl-cookbook: {}, flashinfer-trace: {}}}\n")
+    for key, value in FILTER.items():
+        subprocess.run(["git", "config", "--global", f"filter.lfs.{key}", value], env=project.environ, check=True)
+    project.invoke("clone")
+    assert (project.tmp / "sgl-cookbook/README.md").is_file()
+    assert read_lfs(project.tmp / "flashinfer-trace").pointers == 1
+    assert not host.count("/lfs")
+    assert project.git("flashinfer-trace", "status", "--porcelain") == ""
 
 
 @needs_lfs
@@ -141,7 +159,7 @@ def test_the_users_own_pull_brings_the_files_and_the_checkout_stays_unchanged(bl
 def test_files_are_brought_where_asked_for_and_only_once(blobs: GitHost, home: Path) -> None:
     repository, heard = clone(blobs, home / "tmp/blobs", lfs=True), Heard()
     assert bring_lfs(repository, network(heard)) == SIZE
-    assert heard.events == ["blobs: downloading 3 files with Git LFS (0.0 MB)"]
+    assert heard.events == ["blobs: downloading 3 files with Git LFS (6.0 kB)"]
     assert {name: (repository.path / name).read_bytes() for name in BLOBS} == BLOBS
     assert changed_once_touched(repository.path) == git(repository.path, "status", "--porcelain") == ""
     assert heard.done == sorted(heard.done) and heard.done[-1] == 1
@@ -167,8 +185,9 @@ def test_only_what_is_missing_is_downloaded(blobs: GitHost, home: Path) -> None:
 def test_a_file_that_the_server_does_not_have_is_an_error_that_says_so(blobs: GitHost, home: Path) -> None:
     repository = clone(blobs, home / "tmp/blobs", lfs=True)
     shutil.rmtree(Upstream(blobs.root).path(NAME) / "lfs")
-    with pytest.raises(NetworkError, match=r"blobs: git-lfs could not download .*not exist on the server"):
+    with pytest.raises(NetworkError, match=r"^blobs: \S+/blobs\.git: .*not exist on the server") as raised:
         bring_lfs(repository, network())
+    assert raised.value.what.isprintable() and "%" not in raised.value.what
     assert read_lfs(repository.path).pointers == 3
 
 
@@ -176,7 +195,7 @@ def test_a_file_that_the_server_does_not_have_is_an_error_that_says_so(blobs: Gi
 def test_a_server_that_falls_silent_is_given_up(blobs: GitHost, home: Path) -> None:
     repository = clone(blobs, home / "tmp/blobs", lfs=True)
     blobs.fault("stall", "lfs/objects", times=99)
-    with pytest.raises(NetworkError, match="blobs: git-lfs could not download"):
+    with pytest.raises(NetworkError, match=r"blobs: .*no data for 1 s"):
         bring_lfs(repository, Network(attempts=1, stall=1, reporter=Heard()))
 
 
@@ -184,13 +203,13 @@ def test_verify_counts_pointers_and_files_and_names_the_command(blobs: GitHost, 
     repository = clone(blobs, home / "tmp/blobs")
     check = check_lfs(repository)
     assert check and (check.name, check.status) == ("blobs: Git LFS", "pass")
-    assert check.detail == "0 of 3 files, 3 pointers to 0.0 MB (0.0 MB to download)"
+    assert check.detail == "files: 0, pointers: 3 (to 6.0 kB, of which 6.0 kB are not downloaded)"
     asked = check_lfs(replace(repository, lfs=True))
     assert asked and asked.status == "fail"
     if shutil.which("git-lfs"):
         subprocess.run(check.command, shell=True, check=True)
         done = check_lfs(replace(repository, lfs=True))
-        assert done and (done.status, done.detail, done.command) == ("pass", "3 of 3 files", "")
+        assert done and (done.status, done.detail, done.command) == ("pass", "files: 3, pointers: 0", "")
 
 
 def test_a_repository_without_lfs_has_no_such_check(blobs: GitHost, home: Path) -> None:

@@ -1,4 +1,4 @@
-"""Nothing of the user's is lost: whatever a move could lose stays as it is, byte for byte, until the user decides."""
+"""Local work is never lost: what an update could lose stays as it is, byte for byte, until the user decides."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from tests.sources import Sources, commits, fingerprint, url, work
 from tests.upstream.host import GitHost
 from tests.upstream.store import Gitlink, Upstream
 
-pytest_plugins = ("tests.sources",)
 PRECIOUS = "precious"
 LEFT_OUT = r"^\.lock|\.git/(objects/|config$|shallow$|info$)"
 Act = Callable[["Thing", str], None]
@@ -209,34 +208,34 @@ def _diverge(thing: Thing, place: str) -> None:
     thing.git(place, "commit", "-q", "-a", "-m", "Ours")
 
 
-def merge_under_way(thing: Thing, place: str) -> None:
+def merge_in_progress(thing: Thing, place: str) -> None:
     _diverge(thing, place)
     thing.git(place, "merge", "side", check=False)
 
 
-def rebase_under_way(thing: Thing, place: str) -> None:
+def rebase_in_progress(thing: Thing, place: str) -> None:
     _diverge(thing, place)
     thing.git(place, "rebase", "side", check=False)
 
 
-def cherry_pick_under_way(thing: Thing, place: str) -> None:
+def cherry_pick_in_progress(thing: Thing, place: str) -> None:
     _diverge(thing, place)
     thing.git(place, "cherry-pick", "side", check=False)
 
 
-def revert_under_way(thing: Thing, place: str) -> None:
+def revert_in_progress(thing: Thing, place: str) -> None:
     _diverge(thing, place)
     thing.git(place, "revert", "--no-edit", "side", check=False)
 
 
-def mail_under_way(thing: Thing, place: str) -> None:
+def am_in_progress(thing: Thing, place: str) -> None:
     _diverge(thing, place)
     patch = thing.git(place, "format-patch", "-1", "--stdout", "side")
     thing.write(place, "../mail.patch", patch + "\n")
     thing.git(place, "am", str(thing.sources.path / place / "../mail.patch"), check=False)
 
 
-def bisect_under_way(thing: Thing, place: str) -> None:
+def bisect_in_progress(thing: Thing, place: str) -> None:
     thing.git(place, "bisect", "start")
 
 
@@ -255,14 +254,14 @@ UNSAFE = [
     made_executable,
     replaced_by_a_link, assumed_unchanged, skipped_in_the_worktree, assumed_unchanged_and_deleted_by_the_target,
     untracked_in_the_way, ignored_in_the_way, untracked_folder_in_the_way, untracked_file_where_a_folder_comes,
-    link_where_a_folder_comes, committed_on_the_branch, committed_on_a_detached_head, merge_under_way, rebase_under_way,
-    cherry_pick_under_way, revert_under_way, mail_under_way, bisect_under_way, stash_that_did_not_apply,
+    link_where_a_folder_comes, committed_on_the_branch, committed_on_a_detached_head, merge_in_progress, rebase_in_progress,
+    cherry_pick_in_progress, revert_in_progress, am_in_progress, bisect_in_progress, stash_that_did_not_apply,
 ]  # fmt: skip
 UNSAFE_IN_A_SUBMODULE = [
     modified, staged_new, deleted, skipped_in_the_worktree, untracked_in_the_way, link_where_a_folder_comes,
-    committed_on_the_branch, committed_on_a_detached_head, merge_under_way, mail_under_way, stash_that_did_not_apply,
+    committed_on_the_branch, committed_on_a_detached_head, merge_in_progress, am_in_progress, stash_that_did_not_apply,
 ]  # fmt: skip
-WITHOUT_CONTENT = (deleted, renamed, made_executable, replaced_by_a_link, bisect_under_way)
+WITHOUT_CONTENT = (deleted, renamed, made_executable, replaced_by_a_link, bisect_in_progress)
 
 
 @pytest.mark.parametrize(
@@ -271,16 +270,16 @@ WITHOUT_CONTENT = (deleted, renamed, made_executable, replaced_by_a_link, bisect
     ids=lambda given: getattr(given, "__name__", given),
 )
 def test_nothing_is_lost(act: Act, place: str, thing: Thing) -> None:
-    """Design, 1: left byte for byte with exit status 5, and the command that is named resolves it."""
+    """ARCHITECTURE.md, guarantee 1: kept byte for byte with exit status 5, and the named command resolves it."""
     act(thing, place)
     top = thing.sources.path / "thing"
-    kept = ("--branches",) if act is rebase_under_way else ()  # to give up a rebase gives up what it has made
+    kept = ("--branches",) if act is rebase_in_progress else ()  # to give up a rebase gives up what it has made
     before, known = work(thing.sources.path), {where: thing.own(where, *kept) for where in ("thing", place)}
     new = thing.move_on()
     result = thing.sources("update", check=5)
     assert work(thing.sources.path) == before
     assert str(top) in result.err
-    thing.sources.mend(result=result)
+    thing.sources.resolve(result=result)
     assert thing.sources.head("thing") == new
     assert thing.git("thing", "status", "--porcelain", "--untracked-files=no") == ""
     assert act in WITHOUT_CONTENT or thing.has()
@@ -337,7 +336,7 @@ def worktree_elsewhere(thing: Thing, place: str) -> None:
     [stashed, untracked, installed_artefacts, another_branch, tagged, touched, worktree_elsewhere],
     ids=lambda act: act.__name__,
 )
-def test_what_is_in_nobodys_way_survives(act: Act, place: str, thing: Thing) -> None:
+def test_work_that_is_not_in_the_way_survives(act: Act, place: str, thing: Thing) -> None:
     act(thing, place)
     known = thing.own(place)
     new = thing.move_on()
@@ -348,7 +347,7 @@ def test_what_is_in_nobodys_way_survives(act: Act, place: str, thing: Thing) -> 
     assert thing.git("thing", "status", "--porcelain", "--untracked-files=no") == ""
 
 
-def test_a_branch_of_the_users_is_left_where_it_is(thing: Thing) -> None:
+def test_a_branch_of_the_users_does_not_move(thing: Thing) -> None:
     thing.git("thing", "checkout", "-q", "-b", "mine")
     mine = thing.commit("thing")
     new = thing.move_on()
@@ -365,7 +364,7 @@ def test_commits_on_a_branch_stay_there_when_a_tag_is_checked_out(thing: Thing) 
     assert thing.git("thing", "rev-parse", "main") == mine
 
 
-def test_commits_that_the_remote_had_before_it_was_pushed_with_force_are_no_loss(thing: Thing) -> None:
+def test_commits_that_a_force_push_replaced_are_no_obstacle(thing: Thing) -> None:
     thing.move_on()
     thing.sources("update")
     new = thing.upstream.force_push("some/thing", "main", {"forced.txt": "forced\n"})
@@ -373,7 +372,7 @@ def test_commits_that_the_remote_had_before_it_was_pushed_with_force_are_no_loss
     assert thing.sources.head("thing") == new
 
 
-def test_commits_that_have_been_pushed_are_no_loss(thing: Thing) -> None:
+def test_commits_that_were_pushed_are_no_obstacle(thing: Thing) -> None:
     thing.commit("thing")
     thing.git("thing", "push", "-q", str(thing.upstream.path("some/thing")), "HEAD:refs/heads/mine")
     new = thing.move_on()
@@ -388,12 +387,12 @@ def test_another_commit_in_a_submodule_is_kept(thing: Thing) -> None:
     new = thing.move_on()
     result = thing.sources("update", check=5)
     assert work(thing.sources.path) == before
-    thing.sources.mend(result=result)
+    thing.sources.resolve(result=result)
     assert thing.sources.head("thing") == new
 
 
 @pytest.mark.parametrize("staged", [False, True])
-def test_a_commit_in_a_submodule_that_the_repository_shall_have(staged: bool, thing: Thing) -> None:
+def test_a_commit_in_a_submodule_that_is_meant_for_the_repository_is_kept(staged: bool, thing: Thing) -> None:
     mine = thing.commit("thing/deps/lib")
     if staged:
         thing.git("thing", "add", "deps/lib")
@@ -401,13 +400,13 @@ def test_a_commit_in_a_submodule_that_the_repository_shall_have(staged: bool, th
     new = thing.move_on()
     result = thing.sources("update", check=5)
     assert work(thing.sources.path) == before
-    thing.sources.mend(result=result)
+    thing.sources.resolve(result=result)
     assert thing.sources.head("thing") == new
     assert mine in commits(thing.sources.path / "thing/deps/lib")
 
 
 @pytest.mark.parametrize("detached", [False, True], ids=["on the branch", "on a detached HEAD"])
-def test_a_commit_that_is_made_while_objects_come_keeps_its_ref(detached: bool, thing: Thing, host: GitHost) -> None:
+def test_a_commit_that_is_made_during_a_download_keeps_its_ref(detached: bool, thing: Thing, host: GitHost) -> None:
     if detached:
         thing.sources.repositories["thing"]["branch"] = "v1.0"
         thing.sources("update")
@@ -417,18 +416,18 @@ def test_a_commit_that_is_made_while_objects_come_keeps_its_ref(detached: bool, 
     host.fault("hook", r"thing\.git.*upload-pack\? fetch", call=lambda: made.append(thing.commit("thing")))
     result = thing.sources("update", check=5)
     assert made[0] in commits(thing.sources.path / "thing")
-    thing.sources.mend(result=result)
+    thing.sources.resolve(result=result)
     assert thing.sources.head("thing") == new
     assert made[0] in commits(thing.sources.path / "thing")
 
 
 @pytest.mark.parametrize("name", ["a.txt", "new.txt"])
-def test_a_file_that_is_changed_while_objects_come_is_kept(name: str, thing: Thing, host: GitHost) -> None:
+def test_a_file_that_is_changed_during_a_download_is_kept(name: str, thing: Thing, host: GitHost) -> None:
     new = thing.move_on()
     host.fault("hook", r"lib\.git.*upload-pack\? fetch", call=lambda: thing.write("thing", name))
     result = thing.sources("update", check=5)
     assert (thing.sources.path / "thing" / name).read_text() == f"{PRECIOUS}\n"
-    thing.sources.mend(result=result)
+    thing.sources.resolve(result=result)
     assert thing.sources.head("thing") == new
     assert thing.has()
 
@@ -442,7 +441,7 @@ def test_a_commit_in_a_submodule_that_is_none_any_more(thing: Thing) -> None:
     modules = thing.upstream.read("some/thing", ".gitmodules", "v1.0")
     link = Gitlink(thing.upstream.add_commit("some/lib", "main", {"late.txt": "late\n"}))
     thing.upstream.add_commit("some/thing", "main", {".gitmodules": modules, "deps/lib": link})
-    thing.sources.mend()
+    thing.sources.resolve()
     assert thing.sources.head("thing/deps/lib") == link.commit
     assert mine in commits(thing.sources.path / "thing/deps/lib")
 
@@ -456,20 +455,20 @@ def test_files_where_a_submodule_comes_are_kept(thing: Thing) -> None:
     new = thing.upstream.add_commit("some/thing", "main", {".gitmodules": modules, "deps/more": link})
     result = thing.sources("update", check=5)
     assert work(thing.sources.path) == before
-    thing.sources.mend(result=result)
+    thing.sources.resolve(result=result)
     assert thing.sources.head("thing") == new
     assert thing.sources.head("thing/deps/more") == link.commit
     assert thing.has()
 
 
 @pytest.mark.parametrize("ignored", [False, True])
-def test_files_in_a_submodule_that_makes_room_are_kept(ignored: bool, thing: Thing) -> None:
+def test_files_in_a_submodule_that_a_file_replaces_are_kept(ignored: bool, thing: Thing) -> None:
     thing.write("thing", "deps/lib/mine.log" if ignored else "deps/lib/mine.txt")
     before = work(thing.sources.path)
     new = thing.upstream.add_commit("some/thing", "main", {".gitmodules": None, "deps/lib": "a file\n"})
     result = thing.sources("update", check=5)
     assert work(thing.sources.path) == before
-    thing.sources.mend(result=result)
+    thing.sources.resolve(result=result)
     assert thing.sources.head("thing") == new
     assert thing.has()
 
@@ -533,7 +532,7 @@ def a_repository_without_commits(path: Path, _: Thing) -> None:
     ],
     ids=lambda what: what.__name__,
 )  # fmt: skip
-def test_what_lies_in_the_place_of_a_checkout_is_left_as_it_is(
+def test_whatever_is_in_place_of_a_checkout_stays_as_it_is(
     what: Callable[[Path, Thing], None], thing: Thing, upstream: Upstream
 ) -> None:
     top = thing.sources.path / "thing"
@@ -543,24 +542,24 @@ def test_what_lies_in_the_place_of_a_checkout_is_left_as_it_is(
     result = thing.sources("update", check=5)
     assert fingerprint(thing.sources.path, LEFT_OUT) == before
     assert str(top) in result.err
-    thing.sources.mend("clone") if what is not a_repository_without_commits else None
-    thing.sources.mend("update")
+    thing.sources.resolve("clone") if what is not a_repository_without_commits else None
+    thing.sources.resolve("update")
     assert thing.sources.head("thing") == upstream.commit("some/thing")
     assert thing.has() == known
 
 
-def test_the_other_repository_goes_on(sources: Sources, upstream: Upstream) -> None:
+def test_the_other_repository_is_updated(sources: Sources, upstream: Upstream) -> None:
     sources("clone")
     (sources.path / "sglang/README.md").write_text(PRECIOUS)
     upstream.add_commit("sglang", "main")
     new = upstream.add_commit("flashinfer", "main")
     result = sources("update", check=5)
     assert sources.head("flashinfer") == new
-    assert "left alone" in result.out
+    assert "skipped (local changes)" in result.out
     assert (sources.path / "sglang/README.md").read_text() == PRECIOUS
 
 
-def test_a_changed_file_is_in_nobodys_way_while_nothing_moves(thing: Thing) -> None:
+def test_a_changed_file_is_no_obstacle_while_the_checkout_is_up_to_date(thing: Thing) -> None:
     modified(thing, "thing")
     before = fingerprint(thing.sources.path)
     assert "up to date" in thing.sources("update").out

@@ -38,7 +38,7 @@ def test_a_commit_between_the_last_look_and_the_end_keeps_a_ref(
     if not done.exists():
         pytest.skip("this command does not run here")
     assert thing.has()
-    thing.sources.mend(result=result)
+    thing.sources.resolve(result=result)
     mine = [commit for commit in thing_commits(thing, place)
             if thing.git(place, "log", "-1", "--format=%s", commit) == "Mine"]  # fmt: skip
     assert mine
@@ -62,7 +62,7 @@ def test_a_change_after_the_last_look_is_kept(script: str, place: str, thing: Th
     result = thing.sources("update", check=None)
     assert done.exists()
     assert thing.has()
-    thing.sources.mend(result=result)
+    thing.sources.resolve(result=result)
     assert thing.has()
     assert thing.sources.head("thing") == new
 
@@ -91,7 +91,7 @@ def test_a_linked_worktree_keeps_the_branch_that_it_has_checked_out(thing: Thing
     result = thing.sources("update", check=5)
     assert thing.git("other", "rev-parse", "HEAD") == head
     assert thing.git("other", "status", "--porcelain") == ""
-    thing.sources.mend(result=result)
+    thing.sources.resolve(result=result)
     assert thing.sources.head("thing") == new
     assert thing.git("other", "rev-parse", "HEAD") == head
 
@@ -107,7 +107,7 @@ def test_a_commit_that_was_fetched_from_another_place_is_the_users(thing: Thing)
     subprocess.run(["rm", "-r", fork], check=True)
     new = thing.move_on()
     result = thing.sources("update", check=5)
-    thing.sources.mend(result=result)
+    thing.sources.resolve(result=result)
     assert thing.sources.head("thing") == new
     assert mine in commits(thing.top)
 
@@ -117,6 +117,6 @@ def test_a_change_while_submodules_are_downloaded_is_kept(thing: Thing, host: Gi
     host.fault("hook", r"lib\.git.*upload-pack\? fetch", call=lambda: thing.write("thing/deps/lib", "a.txt"))
     result = thing.sources("update", check=5)
     assert thing.has()
-    thing.sources.mend(result=result)
+    thing.sources.resolve(result=result)
     assert thing.has()
     assert thing.sources.head("thing") == new

@@ -1,4 +1,4 @@
-"""Odd surroundings: another git, another user's files, no right to write, odd paths and locales, no terminal."""
+"""Unusual environments: an old git, files of another user, read-only directories, odd paths and locales."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from tests.sources import Sources, fingerprint, url
 from tests.upstream.host import GitHost
 from tests.upstream.store import Gitlink, Upstream
 
-pytest_plugins = ("tests.sources",)
 SGLANG = ("--sglang-branch=v0.4.0", "--flashinfer-branch=v0.6.7")
 
 
@@ -25,14 +24,14 @@ def one_line(result_err: str) -> str:
     return " ".join(result_err.split())
 
 
-def test_git_that_is_missing_is_named(project: Project, tmp_path: Path) -> None:
+def test_a_missing_git_is_reported(project: Project, tmp_path: Path) -> None:
     result = project.invoke("clone", env={"PATH": str(tmp_path / "home")}, check=1)
     assert "git was not found" in one_line(result.err)
     assert "2.34" in result.err
 
 
 @pytest.mark.parametrize("version", ["git version 2.20.1", "git version 1.8.3.1", "git version 2.33.0.windows.1"])
-def test_git_that_is_too_old_is_told_with_both_versions(version: str, project: Project, tmp_path: Path) -> None:
+def test_a_git_that_is_too_old_is_reported_with_both_versions(version: str, project: Project, tmp_path: Path) -> None:
     shim = tmp_path / "shim/git"
     shim.parent.mkdir()
     shim.write_text(f"#!/bin/sh\necho '{version}'\n")
@@ -43,7 +42,7 @@ def test_git_that_is_too_old_is_told_with_both_versions(version: str, project: P
     assert not (project.tmp / "sglang").exists()
 
 
-def test_a_checkout_of_another_user_is_left_alone_until_it_is_trusted(sglang: Sources, upstream: Upstream) -> None:
+def test_a_checkout_of_another_user_is_not_touched_until_it_is_trusted(sglang: Sources, upstream: Upstream) -> None:
     if os.getuid() != 0:
         pytest.skip("only root gives files away")
     sglang("clone")
@@ -55,7 +54,7 @@ def test_a_checkout_of_another_user_is_left_alone_until_it_is_trusted(sglang: So
     result = sglang("update", check=5)
     assert "belongs to another user" in one_line(result.err)
     assert fingerprint(sglang.path) == before
-    sglang.mend()
+    sglang.resolve()
     assert sglang.head("sglang") == upstream.commit("sglang")
 
 
@@ -76,7 +75,7 @@ def read_only(tmp_path: Path) -> Iterator[Callable[[Path], None]]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def test_a_project_folder_that_cannot_be_written_is_named(project: Project, read_only: Callable[[Path], None]) -> None:
+def test_a_read_only_project_directory_is_reported(project: Project, read_only: Callable[[Path], None]) -> None:
     project.environment.run("pass")
     read_only(project.path)
     for task in ("clone", "update"):
@@ -85,7 +84,7 @@ def test_a_project_folder_that_cannot_be_written_is_named(project: Project, read
         assert "INVOKE_SOURCES_DIRECTORY" in result.err
 
 
-def test_a_checkout_that_cannot_be_written_is_a_matter_of_the_disk(
+def test_a_read_only_checkout_is_a_disk_error(
     sglang: Sources, upstream: Upstream, read_only: Callable[[Path], None]
 ) -> None:
     sglang("clone")
@@ -95,7 +94,7 @@ def test_a_checkout_that_cannot_be_written_is_a_matter_of_the_disk(
     assert "sglang" in one_line(result.err)
 
 
-def test_spaces_quotes_and_letters_in_paths(make_project: Callable[..., Project], upstream: Upstream) -> None:
+def test_paths_with_spaces_quotes_and_umlauts(make_project: Callable[..., Project], upstream: Upstream) -> None:
     project = make_project('it\'s a "größe" $HOME')
     upstream.add_commit("flashinfer", "main", {"docs/größe '\"$x.txt": "x\n"})
     project.invoke("clone", "--sglang-branch=v0.4.0")
@@ -109,7 +108,7 @@ def test_spaces_quotes_and_letters_in_paths(make_project: Callable[..., Project]
     project.invoke("update", "--flashinfer-branch=v0.2.0")
 
 
-def test_a_locale_of_c(make_project: Callable[..., Project], upstream: Upstream) -> None:
+def test_the_c_locale(make_project: Callable[..., Project], upstream: Upstream) -> None:
     link = Gitlink(upstream.commit("spdlog"))
     modules = (
         upstream.read("flashinfer", ".gitmodules") + f'[submodule "ä"]\n\tpath = 3rdparty/ä\n\turl = {url("spdlog")}\n'
@@ -127,7 +126,7 @@ def test_a_locale_of_c(make_project: Callable[..., Project], upstream: Upstream)
     project.invoke("update", "--sglang-branch=v0.4.0", env=locale)
 
 
-def test_a_mask_of_077_and_a_home_without_identity(sglang: Sources, upstream: Upstream) -> None:
+def test_a_umask_of_077_and_no_git_identity(sglang: Sources, upstream: Upstream) -> None:
     before = os.umask(0o077)
     try:
         sglang("clone")
@@ -139,7 +138,7 @@ def test_a_mask_of_077_and_a_home_without_identity(sglang: Sources, upstream: Up
     sound(sglang, "sglang")
 
 
-def test_the_folder_may_be_a_link_to_a_big_disk(flashinfer: Sources, upstream: Upstream, tmp_path: Path) -> None:
+def test_the_sources_directory_may_be_a_symbolic_link(flashinfer: Sources, upstream: Upstream, tmp_path: Path) -> None:
     (tmp_path / "big").mkdir()
     flashinfer.path.symlink_to(tmp_path / "big")
     flashinfer("clone", flashinfer="v0.2.0")
@@ -149,7 +148,7 @@ def test_the_folder_may_be_a_link_to_a_big_disk(flashinfer: Sources, upstream: U
     sound(flashinfer, "flashinfer/3rdparty/cutlass")
 
 
-def test_a_subfolder_and_a_hook_are_places_to_start_from(project: Project, tmp_path: Path) -> None:
+def test_invoke_runs_from_a_subdirectory_and_from_a_git_hook(project: Project, tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", project.path], check=True)
     (project.path / "sub/folder").mkdir(parents=True)
     hook = {name: str(project.path / ".git") for name in ("GIT_DIR", "GIT_COMMON_DIR")}
@@ -165,7 +164,7 @@ def test_a_subfolder_and_a_hook_are_places_to_start_from(project: Project, tmp_p
     assert project.git("sglang", "describe", "--tags") == "v0.5.3"
 
 
-def test_what_a_user_has_configured_for_git_changes_nothing(flashinfer: Sources, upstream: Upstream) -> None:
+def test_the_users_git_configuration_changes_nothing(flashinfer: Sources, upstream: Upstream) -> None:
     settings = {
         "fetch.prune": "true", "fetch.pruneTags": "true", "fetch.recurseSubmodules": "true",
         "submodule.recurse": "true",
@@ -189,7 +188,7 @@ def test_what_a_user_has_configured_for_git_changes_nothing(flashinfer: Sources,
     flashinfer("update", check=5, flashinfer="v0.2.0")
 
 
-def test_no_cache_and_a_cache_that_cannot_be_used(flashinfer: Sources, tmp_path: Path) -> None:
+def test_without_a_cache_and_with_one_that_cannot_be_used(flashinfer: Sources, tmp_path: Path) -> None:
     flashinfer.settings["cache"] = ""
     flashinfer("clone", flashinfer="v0.6.7")
     assert not (tmp_path / "home/.cache").exists()
@@ -201,16 +200,16 @@ def test_no_cache_and_a_cache_that_cannot_be_used(flashinfer: Sources, tmp_path:
     assert (tmp_path / "file").read_text() == "a file\n"
 
 
-def test_a_cache_full_of_rubbish_is_as_good_as_none(sglang: Sources, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_ignored(sglang: Sources, tmp_path: Path) -> None:
     sglang("clone", sglang="v0.5.3")
     shutil.rmtree(sglang.path)
     for file in (tmp_path / "home/.cache").rglob("known.json"):
-        file.write_text('{"shallow": [1, 2], "tips": "x", "full": 3}')
+        file.write_text('{"shallow": [1, 2], "tips": "x", "complete": 3}')
     sglang("clone")
     sound(sglang, "sglang")
 
 
-def test_a_folder_elsewhere_and_no_terminal(project: Project, tmp_path: Path) -> None:
+def test_another_sources_directory_and_no_terminal(project: Project, tmp_path: Path) -> None:
     result = project.invoke(
         "clone", *SGLANG, env={"INVOKE_SOURCES_DIRECTORY": str(tmp_path / "data/src"), "TERM": "dumb"}
     )
@@ -219,8 +218,7 @@ def test_a_folder_elsewhere_and_no_terminal(project: Project, tmp_path: Path) ->
     assert "\x1b" not in result.out + result.err
 
 
-def test_another_python(tmp_path: Path, tools: Path, project: Project) -> None:
-    """Python 3.10 is the oldest that is promised."""
+def test_the_oldest_supported_python(tmp_path: Path, tools: Path, project: Project) -> None:
     python = shutil.which("python3.10")
     if not python or subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode:
         pytest.skip("there is no Python 3.10 here")

@@ -1,4 +1,4 @@
-"""What `update` does to a checkout that nobody changed: it moves to the REF as the remote has it now."""
+"""`update` moves an unchanged checkout to what its REF is on the remote now."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from tests.checkout.test_clone import FETCH, sound, tracked
 from tests.sources import Sources, fingerprint, url
 from tests.upstream.host import GitHost
 from tests.upstream.store import File, Gitlink, Upstream, git
-
-pytest_plugins = ("tests.sources",)
 
 
 @pytest.mark.parametrize(
@@ -43,17 +41,18 @@ def test_a_checkout_moves_between_branches_tags_and_commits(
     sound(sglang, "sglang")
 
 
-def test_a_branch_moves_on_and_old_and_new_release_are_told(sources: Sources, upstream: Upstream) -> None:
+def test_a_branch_is_followed_and_old_and_new_release_are_shown(sources: Sources, upstream: Upstream) -> None:
     sources("clone", flashinfer="v0.6.7.post3")
     upstream.add_commit("sglang", "main", {"new.txt": "new\n"})
-    result = sources("update")
+    result = sources("update", flashinfer="main")
     assert (sources.path / "sglang/new.txt").exists()
     assert "0.6.7.post3 → 0.6.18" in result.out
+    assert "updated: v0.6.7.post3 → main (" in result.out
     assert sources.git("sglang", "rev-parse", "--abbrev-ref", "main@{upstream}") == "origin/main"
     assert sources.git("sglang", "rev-parse", "origin/main") == sources.head("sglang")
 
 
-def test_each_layout_becomes_each_other(flashinfer: Sources, upstream: Upstream) -> None:
+def test_a_checkout_moves_between_all_layouts(flashinfer: Sources, upstream: Upstream) -> None:
     flashinfer("clone", flashinfer="v0.1.6")
     for ref in ("main", "v0.1.6", "v0.3.0", "v0.2.0", "v0.6.7.post3"):
         flashinfer("update", flashinfer=ref)
@@ -65,8 +64,8 @@ def test_each_layout_becomes_each_other(flashinfer: Sources, upstream: Upstream)
     assert not (flashinfer.path / "flashinfer/python").exists()
 
 
-def test_saying_it_twice_changes_nothing(sources: Sources, host: GitHost) -> None:
-    """Design, 3: no file is touched, and each remote is asked one question."""
+def test_a_second_run_changes_nothing(sources: Sources, host: GitHost) -> None:
+    """ARCHITECTURE.md, guarantee 3: no file is touched, and each remote is asked one question."""
     sources("clone", flashinfer="matching", sglang="latest")
     sources("update", flashinfer="matching", sglang="latest")
     before = fingerprint(sources.path)
@@ -75,15 +74,33 @@ def test_saying_it_twice_changes_nothing(sources: Sources, host: GitHost) -> Non
     assert fingerprint(sources.path) == before
     assert host.count("ls-refs") == 2
     assert host.count(FETCH) == 0
-    assert result.out.count("is up to date") == 2
+    assert result.out.count("up to date: ") == 2
 
 
-def test_commits_in_between_are_counted_where_the_history_is_here(sglang: Sources, upstream: Upstream) -> None:
+def test_a_full_checkout_stays_full(sglang: Sources, upstream: Upstream) -> None:
     sglang("clone", full=True)
     for number in range(3):
         upstream.add_commit("sglang", "main", {"new.txt": f"{number}\n"})
-    assert "3 commits" in sglang("update").out
+    sglang("update")
+    assert sglang.git("sglang", "rev-list", "--count", "HEAD~3..HEAD") == "3"
     assert not (sglang.path / "sglang/.git/shallow").exists()
+
+
+def test_a_ref_that_was_given_as_an_option_is_kept_until_the_configuration_changes(
+    sglang: Sources, upstream: Upstream
+) -> None:
+    sglang("clone", sglang="v0.4.0")
+    assert "up to date: v0.4.0" in sglang("update").out
+    sglang("update", sglang="v0.5.3")
+    upstream.add_commit("sglang", "main")
+    sglang("update")
+    assert sglang.head("sglang") == upstream.commit("sglang", "v0.5.3")
+    sglang.repositories["sglang"]["branch"] = "release/v0.5.10"
+    sglang("update")
+    assert sglang.head("sglang") == upstream.commit("sglang", "release/v0.5.10")
+    sglang.repositories["sglang"]["branch"] = "main"
+    sglang("update")
+    assert sglang.head("sglang") == upstream.commit("sglang")
 
 
 def test_a_branch_that_was_pushed_with_force_is_followed(sglang: Sources, upstream: Upstream) -> None:
@@ -106,7 +123,7 @@ def test_a_tag_that_was_moved_is_followed_and_its_old_commit_keeps_a_ref(
     assert sglang.git("sglang", "for-each-ref", "--contains", old, "refs/previous")
 
 
-def test_new_tags_alone_are_brought(sglang: Sources, upstream: Upstream, host: GitHost) -> None:
+def test_new_tags_alone_are_fetched(sglang: Sources, upstream: Upstream, host: GitHost) -> None:
     sglang("clone")
     upstream.move_tag("sglang", "v0.6.0", upstream.add_commit("sglang", "next", parent="main"))
     host.reset()
@@ -117,7 +134,7 @@ def test_new_tags_alone_are_brought(sglang: Sources, upstream: Upstream, host: G
     assert "0.5.10.post1 → 0.6.0" in result.out, "SGLang's version follows its highest tag"
 
 
-def test_a_branch_that_the_remote_has_no_more_is_named_and_nothing_moves(sglang: Sources, upstream: Upstream) -> None:
+def test_a_branch_that_was_deleted_upstream_is_named_and_nothing_changes(sglang: Sources, upstream: Upstream) -> None:
     sglang("clone", sglang="release/v0.5.10")
     before = fingerprint(sglang.path)
     upstream.delete_ref("sglang", "refs/heads/release/v0.5.10")
@@ -126,21 +143,21 @@ def test_a_branch_that_the_remote_has_no_more_is_named_and_nothing_moves(sglang:
     assert fingerprint(sglang.path) == before
 
 
-def test_a_branch_takes_the_place_of_one_whose_name_is_now_a_folder(sglang: Sources, upstream: Upstream) -> None:
+def test_a_branch_replaces_one_whose_name_is_now_a_directory(sglang: Sources, upstream: Upstream) -> None:
     upstream.set_ref("sglang", "refs/heads/next", "main")
     sglang("clone", sglang="next")
     upstream.delete_ref("sglang", "refs/heads/next")
     new = upstream.add_commit("sglang", "next/one", parent="main")
-    sglang.mend(sglang="next/one")
+    sglang.resolve(sglang="next/one")
     assert sglang.head("sglang") == new
 
 
-def test_a_missing_checkout_is_said_to_be_missing(sources: Sources) -> None:
+def test_a_missing_checkout_is_reported(sources: Sources) -> None:
     sources("clone")
     shutil.rmtree(sources.path / "sglang")
     result = sources("update", check=1)
     assert re.search(r"sglang: .*not cloned.*\n +invoke clone", result.err)
-    assert "flashinfer: is up to date" in result.out
+    assert "flashinfer: up to date: main (" in result.out
 
 
 @pytest.mark.parametrize("how", [(), ("--depth=1",), ("--filter=blob:none",), ("--recurse-submodules",)])
@@ -165,7 +182,7 @@ def test_submodules_move_with_their_commits_and_urls(flashinfer: Sources, upstre
     modules = upstream.read("flashinfer", ".gitmodules", "main").replace(url("cutlass"), url("fork/cutlass"))
     files: dict[str, File | None] = {".gitmodules": modules, "3rdparty/cutlass": Gitlink(elsewhere)}
     upstream.add_commit("flashinfer", "main", files)
-    flashinfer("update")
+    flashinfer("update", flashinfer="main")
     assert flashinfer.head("flashinfer/3rdparty/cutlass") == elsewhere
     assert (flashinfer.path / "flashinfer/3rdparty/cutlass/include/fork.h").exists()
     assert flashinfer.git("flashinfer/3rdparty/cutlass", "config", "remote.origin.url") == url("fork/cutlass")
@@ -183,7 +200,7 @@ def test_a_submodule_that_changes_its_name_stays_where_it_is(flashinfer: Sources
     sound(flashinfer, "flashinfer")
 
 
-def test_folders_declared_anew_are_checked_out_and_nothing_else_is_brought(
+def test_directories_that_are_declared_later_are_checked_out_and_nothing_else_is_fetched(
     flashinfer: Sources, upstream: Upstream, host: GitHost
 ) -> None:
     flashinfer("clone")
@@ -199,7 +216,7 @@ def test_folders_declared_anew_are_checked_out_and_nothing_else_is_brought(
 
 
 @pytest.mark.parametrize("there", ["folder", "file"])
-def test_a_submodule_takes_the_place_of_files_and_files_that_of_a_submodule(
+def test_a_submodule_replaces_files_and_files_replace_a_submodule(
     there: str, sglang: Sources, upstream: Upstream
 ) -> None:
     vendored = {"deps/spdlog/include/part0.h": "// here\n"} if there == "folder" else {"deps/spdlog": "a file\n"}
@@ -235,7 +252,7 @@ def test_matching_follows_the_sglang_that_is_updated_in_the_same_run(sources: So
     assert "0.4.0rc3 → 0.6.7.post3" in result.out
 
 
-def test_what_was_deleted_behind_its_back_comes_back(flashinfer: Sources, tmp_path: Path) -> None:
+def test_a_deleted_cache_and_deleted_submodule_files_are_restored(flashinfer: Sources, tmp_path: Path) -> None:
     """The shared cache may be deleted at any time, and a submodule's folder once it is no submodule any more."""
     flashinfer("clone", flashinfer="v0.2.0")
     flashinfer("update", flashinfer="main")

@@ -1,4 +1,4 @@
-"""Network trouble: what can pass is tried again and told, what cannot is not, and nothing half done stays behind."""
+"""Network errors: transient ones are retried and reported, others are not, and nothing partial is left."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tenacity
 
+from tasks import processes
 from tasks.errors import NetworkError, SourcesError
-from tasks.git.messages import PassingError, explain
+from tasks.git.messages import TransientError, explain
 from tests.sources import Sources, url, work
 from tests.upstream.faults import Action
 from tests.upstream.host import GitHost
 from tests.upstream.store import Upstream
 
-pytest_plugins = ("tests.sources",)
 FETCH = r"upload-pack\? fetch"
 
 
 @pytest.fixture(autouse=True)
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds between tries, which are not spent."""
+    """The seconds between attempts, which are not spent."""
     spent: list[float] = []
-    monkeypatch.setattr(tenacity, "sleep_using_event", lambda event: spent.append)
+    monkeypatch.setattr(processes, "wait", spent.append)
     return spent
 
 
@@ -63,25 +62,25 @@ def nothing_but_the_lock(folder: Path) -> bool:
         ("reset", FETCH, 40, 0, "reset"),
         ("truncate", "ls-refs", 100, 0, "closed"),
         ("truncate", FETCH, 500, 0, "early EOF|closed"),
-        ("stall", "ls-refs", 100, 0, "too slow"),
-        ("stall", FETCH, 500, 0, "too slow"),
+        ("stall", "ls-refs", 100, 0, "no data for 1 s"),
+        ("stall", FETCH, 500, 0, "no data for 1 s"),
         ("status", "GET", 0, 429, "429"),
         ("status", "ls-refs", 0, 500, "500"),
         ("status", "GET", 0, 502, "502"),
         ("status", FETCH, 0, 503, "503"),
     ],
 )
-def test_what_can_pass_is_tried_again_saying_endpoint_reason_try_and_wait(
+def test_a_transient_error_is_retried_and_reported_with_endpoint_reason_attempt_and_wait(
     action: Action, on: str, after: int, status: int, reason: str,
     direct: Sources, host: GitHost, upstream: Upstream, waits: list[float],
 ) -> None:  # fmt: skip
     fault = host.fault(action, on, after=after, status=status)
     result = direct("clone")
     assert fault.fired.is_set()
-    (told,) = [line for line in result.err.splitlines() if "ry 2" in line]
+    (told,) = [line for line in result.err.splitlines() if "Attempt 2" in line]
     assert f"sglang: {host.url}/sgl-project/sglang.git: " in told
     assert re.search(reason, told)
-    assert re.search(rf"Try 2 of 2 in {waits[0]:.1f} s", told)
+    assert re.search(rf"Attempt 2 of 2 in {waits[0]:.1f} s", told)
     assert direct.head("sglang") == upstream.commit("sglang")
     direct.git("sglang", "fsck", "--connectivity-only")
 
@@ -89,7 +88,7 @@ def test_what_can_pass_is_tried_again_saying_endpoint_reason_try_and_wait(
 def test_a_refused_connection_ends_with_exit_status_3_and_a_later_run_succeeds(direct: Sources, host: GitHost) -> None:
     with host.refusing():
         result = direct("clone", check=3)
-    assert re.search(r"Try 2 of 2", result.err)
+    assert re.search(r"Attempt 2 of 2", result.err)
     assert f"sglang: {host.url}/sgl-project/sglang.git: " in result.err.splitlines()[-2]
     assert "Failed to connect" in result.err.splitlines()[-2]
     assert nothing_but_the_lock(direct.path)
@@ -98,7 +97,7 @@ def test_a_refused_connection_ends_with_exit_status_3_and_a_later_run_succeeds(d
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
 @pytest.mark.parametrize("on", ["GET", FETCH])
-def test_what_another_try_does_not_change_is_not_tried_again(
+def test_a_permanent_error_is_not_retried(
     status: int, on: str, direct: Sources, host: GitHost, waits: list[float]
 ) -> None:
     host.fault("status", on, status=status, times=9)
@@ -108,7 +107,7 @@ def test_what_another_try_does_not_change_is_not_tried_again(
     assert nothing_but_the_lock(direct.path)
 
 
-def test_an_unknown_host_is_asked_for_at_most_once_more(direct: Sources, waits: list[float]) -> None:
+def test_an_unknown_host_is_retried_at_most_once(direct: Sources, waits: list[float]) -> None:
     direct.repositories["sglang"]["url"] = "http://host.invalid/sgl-project/sglang.git"
     direct.settings["attempts"] = "5"
     result = direct("clone", check=3)
@@ -116,27 +115,27 @@ def test_an_unknown_host_is_asked_for_at_most_once_more(direct: Sources, waits: 
     assert "host.invalid" in result.err.splitlines()[-2]
 
 
-def test_no_password_is_asked_for(direct: Sources, host: GitHost) -> None:
+def test_git_never_prompts_for_a_password(direct: Sources, host: GitHost) -> None:
     host.credentials = "somebody:secret"
     assert "never asked for" in direct("clone", check=3).err
     assert host.count("GET") == 1
 
 
-def test_a_connection_that_nobody_answers_is_given_up(direct: Sources, black_hole: str) -> None:
+def test_a_connection_without_an_answer_is_given_up(direct: Sources, black_hole: str) -> None:
     direct.repositories["sglang"]["url"] = black_hole
     result = direct("clone", check=3)
-    assert "Try 2 of 2" in result.err
-    assert "no answer for 1 s" in result.err.splitlines()[-2]
+    assert "Attempt 2 of 2" in result.err
+    assert "no data for 1 s" in result.err.splitlines()[-2]
 
 
-def test_as_many_tries_are_made_as_are_configured_with_growing_and_varied_waits(
+def test_the_configured_number_of_attempts_is_made_with_growing_and_varied_waits(
     direct: Sources, host: GitHost, waits: list[float]
 ) -> None:
     direct.settings["attempts"] = "7"
     host.fault("status", "GET", status=503, times=99)
     result = direct("clone", check=3)
     assert host.count("GET") == 7
-    assert [f"Try {n} of 7" in result.err for n in (1, 2, 7, 8)] == [False, True, True, False]
+    assert [f"Attempt {n} of 7" in result.err for n in (1, 2, 7, 8)] == [False, True, True, False]
     assert all(least <= wait <= least + 1 for least, wait in zip([1, 2, 4, 8, 16, 30], waits, strict=True))
     assert len({round(wait % 1, 6) for wait in waits}) > 1, "the waits of many machines do not coincide"
 
@@ -151,8 +150,8 @@ def test_as_many_tries_are_made_as_are_configured_with_growing_and_varied_waits(
     ],
 )
 def test_the_wait_that_a_remote_asks_for_is_kept_where_git_shows_it(told: str, wait: float) -> None:
-    error = explain(told, "sglang", "http://x/")
-    assert isinstance(error, PassingError)
+    error = explain(told, "sglang", "http://x/", Path("/"), network=True)
+    assert isinstance(error, TransientError)
     assert error.wait == wait
 
 
@@ -167,8 +166,8 @@ def test_the_wait_that_a_remote_asks_for_is_kept_where_git_shows_it(told: str, w
         "fetch-pack: unexpected disconnect while reading sideband packet\nfatal: early EOF\nfatal: index-pack failed",
     ],
 )
-def test_other_words_for_trouble_that_can_pass(told: str) -> None:
-    assert isinstance(explain(told, "sglang", "https://x/"), PassingError)
+def test_messages_of_transient_errors(told: str) -> None:
+    assert isinstance(explain(told, "sglang", "https://x/", Path("/"), network=True), TransientError)
 
 
 @pytest.mark.parametrize(
@@ -181,9 +180,9 @@ def test_other_words_for_trouble_that_can_pass(told: str) -> None:
         "fatal: couldn't find remote ref nothing-like-it",
     ],
 )
-def test_other_words_for_trouble_that_stays(told: str) -> None:
-    error: SourcesError = explain(told, "sglang", "https://x/")
-    assert not isinstance(error, PassingError)
+def test_messages_of_permanent_errors(told: str) -> None:
+    error: SourcesError = explain(told, "sglang", "https://x/", Path("/"), network=True)
+    assert not isinstance(error, TransientError)
 
 
 def test_one_repository_that_fails_does_not_stop_the_other(sources: Sources, host: GitHost) -> None:
@@ -201,7 +200,7 @@ def test_a_failing_submodule_leaves_no_partial_checkout_and_is_named(flashinfer:
     assert nothing_but_the_lock(flashinfer.path)
 
 
-def test_what_arrived_before_a_failure_does_not_move_again(flashinfer: Sources, host: GitHost) -> None:
+def test_what_was_downloaded_before_a_failure_is_not_downloaded_again(flashinfer: Sources, host: GitHost) -> None:
     host.fault("status", "cutlass.git", status=403, times=9)
     flashinfer("clone", check=3)
     others = r"(?<!cutlass)\.git/git-upload-pack\? fetch"
@@ -226,4 +225,4 @@ def test_an_update_that_fails_leaves_the_checkout_as_it_was(
 
 
 def test_errors_of_the_network_have_a_status_of_their_own() -> None:
-    assert NetworkError("x").status == PassingError("x").status == 3
+    assert NetworkError("x").status == TransientError("x").status == 3

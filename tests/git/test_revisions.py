@@ -65,11 +65,11 @@ def test_a_list_of_refs_is_read_with_annotated_tags_peeled() -> None:
         f"{'c' * 40}\trefs/tags/v1.0\n{'d' * 40}\trefs/tags/v1.0^{{}}\n{'e' * 64}\trefs/tags/big\n"
         f"{MAIN}\trefs/heads/odd\u2028name\n"
     )
-    read = Advertised.parse(listed)
+    read = Advertised.parse(listed, "x")
     assert read.heads == {"main": MAIN, "odd\u2028name": MAIN}
     assert read.tags == {"v1.0": "c" * 40, "big": "e" * 64}
     assert (read.commit("v1.0"), read.commit("big")) == ("d" * 40, "e" * 64)
-    assert Advertised.parse("") == Advertised({}, {}, {})
+    assert Advertised.parse("", "x") == Advertised({}, {}, {})
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_list_of_refs_is_read_with_annotated_tags_peeled() -> None:
 )
 def test_a_broken_list_of_refs_is_the_remotes_fault(line: str) -> None:
     with pytest.raises(NetworkError):
-        Advertised.parse(f"{MAIN}\trefs/heads/main\n{line}\n")
+        Advertised.parse(f"{MAIN}\trefs/heads/main\n{line}\n", "x")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import venv
 from collections.abc import Callable
@@ -15,9 +16,6 @@ import pytest
 from tasks.errors import SourcesError, UsageError
 from tasks.packages.environment import Environment, import_check, probe
 from tasks.packages.requirements import missing_requirements
-from tests.surroundings import managed, started, unprivileged
-
-__all__ = ["managed", "started", "unprivileged"]
 
 
 @pytest.fixture
@@ -77,8 +75,13 @@ def test_modules_lying_in_the_current_folder_do_not_disturb_the_answer(
 
 
 @pytest.mark.parametrize(
-    "text", ["#!/bin/sh\nsleep 60\n", "#!/bin/sh\nexit 1\n", '#!/bin/sh\necho "$@"\n', "#!/bin/sh\nyes\n", "no program"]
-)
+    "text",
+    [
+        "#!/bin/sh\nsleep 60\n", "#!/bin/sh\nexit 1\n", '#!/bin/sh\necho "$@"\n', "#!/bin/sh\nyes\n", "no program",
+        "#!/bin/sh\necho; echo \"$3{}\"\n", "#!/bin/sh\necho; echo \"$3[[[[\"\n", "#!/bin/sh\necho; echo \"$3[1]\"\n",
+        '#!/bin/sh\necho; echo "$3{\\"prefix\\": 1, \\"purelib\\": 2, \\"platlib\\": 3, \\"paths\\": 4}"\n',
+    ],
+)  # fmt: skip
 def test_what_is_no_python_is_named_as_such(tmp_path: Path, text: str) -> None:
     file = tmp_path / "python"
     file.write_text(text)
@@ -89,7 +92,7 @@ def test_what_is_no_python_is_named_as_such(tmp_path: Path, text: str) -> None:
 
 
 def test_a_missing_interpreter_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"nowhere: No such file"):
+    with pytest.raises(UsageError, match=r"nowhere .*: No such file"):
         probe(tmp_path / "nowhere")
 
 
@@ -118,6 +121,45 @@ def test_a_damaged_direct_url_makes_it_not_editable(environment: Environment, te
     assert found is not None
     assert not found.editable
     assert "direct_url.json" in found.broken
+
+
+def test_a_direct_url_that_is_no_text_or_no_path_is_damaged(environment: Environment) -> None:
+    info = put(environment, "sglang", "0.5.3")
+    for path in (b"a%00b", b"%ff", b"\xff"):
+        (info / "direct_url.json").write_bytes(b'{"url": "file:///' + path + b'", "dir_info": {}}')
+        found = environment.distribution("sglang")
+        assert found is not None
+        assert "direct_url.json" in found.broken
+
+
+def test_metadata_that_is_no_text_and_a_file_in_its_place_are_called_broken(environment: Environment) -> None:
+    (put(environment, "bytes", "1") / "METADATA").write_bytes(b"Name: bytes\nVersion: \xff\n")
+    (environment.purelib / "file-1.dist-info").write_text("no directory")
+    for name in ("bytes", "file"):
+        found = environment.distribution(name)
+        assert found is not None
+        assert "damaged" in found.broken
+
+
+def test_a_program_whose_child_keeps_the_output_open_is_not_waited_for(
+    environment: Environment, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nsleep 600 & echo $! > {tmp_path}/pid\nexec {environment.python} "$@"\n')
+    python.chmod(0o755)
+    try:
+        assert probe(python, timeout=60).prefix == environment.prefix
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+def test_an_import_that_starts_a_daemon_is_not_waited_for(environment: Environment, tmp_path: Path) -> None:
+    text = f"import subprocess; open({str(tmp_path / 'pid')!r}, 'w').write(str(subprocess.Popen(['sleep', '600']).pid))"
+    folder = write_module(environment.purelib, "sglang", text)
+    try:
+        assert import_check(environment, "sglang", folder, timeout=60)[0]
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
 def test_leftovers_of_broken_installations_are_called_broken(environment: Environment) -> None:

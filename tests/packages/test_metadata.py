@@ -1,7 +1,6 @@
 """A package's metadata is read from its files, without running them; `matching` finds the release that it requires."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +9,7 @@ from packaging.requirements import Requirement
 
 from tasks.errors import SourcesError, UsageError
 from tasks.packages.matching import flashinfer_requirement, matching
-from tasks.packages.metadata import Metadata, read_metadata, read_toml, sparse_folders
+from tasks.packages.metadata import Metadata, read_metadata, read_toml
 
 settings.register_profile("busy machine", deadline=None)
 settings.load_profile("busy machine")
@@ -221,6 +220,49 @@ def test_a_version_without_a_tag_names_the_requirement(requirement: str) -> None
     assert "secret" not in message and "host.example" in message
 
 
+DATES = {"v0.1.6": 100.0, "v0.2.0": 200.0, "v0.4.0": 300.0, "v0.6.7": 400.0, "v0.6.17": 500.0}
+
+
+@pytest.mark.parametrize(
+    ("requirement", "committed", "dates", "tag"),
+    [
+        ("flashinfer>=0.1.6", 250, DATES, "v0.2.0"),
+        ("flashinfer>=0.1.6", 300, DATES, "v0.4.0"),
+        ("flashinfer>0.1.6,!=0.2.0", 250, DATES, "v0.4.0"),  # all are younger: the oldest
+        ("flashinfer", 120, DATES, "v0.1.6"),
+        ("flashinfer>=0.1.6", 250, {}, "v0.6.17"),
+        ("flashinfer>=0.1.6", 250, {"v0.6.7": 1.0}, "v0.6.7"),
+        ("flashinfer>=0.2,<0.5", 100, DATES, "v0.4.0"),
+        ("flashinfer~=0.6.7", 100, DATES, "v0.6.17"),
+        ("flashinfer==0.6.17", 100, DATES, "v0.6.17"),
+    ],
+)
+def test_with_a_lower_bound_only_it_is_the_newest_release_when_sglang_was_committed(
+    requirement: str, committed: float, dates: dict[str, float], tag: str
+) -> None:
+    metadata = sglang([requirement])
+    assert matching(metadata, (), TAGS, ENDPOINT, committed=committed, dates=lambda tags: dates) == tag
+
+
+def test_the_times_of_tags_are_asked_for_only_if_there_is_no_upper_bound() -> None:
+    asked: list[list[str]] = []
+
+    def dates(tags: Sequence[str]) -> dict[str, float]:
+        asked.append([*tags])
+        return {}
+
+    matching(sglang(["flashinfer==0.6.17"]), (), TAGS, ENDPOINT, dates=dates)
+    assert asked == []
+    matching(sglang(["flashinfer>=0.6.17"]), (), TAGS, ENDPOINT, dates=dates)
+    assert asked == [["v0.6.17", "v0.6.18rc7"]]
+
+
+def test_an_unknown_release_names_sglangs_version_and_a_command() -> None:
+    with pytest.raises(UsageError, match=r"sglang 0\.5\.23 requires") as error:
+        matching(sglang(["flashinfer==0.6.16"]), (), TAGS, ENDPOINT, version="0.5.23")
+    assert error.value.command == "invoke setup --flashinfer-branch=v0.6.7.post3"
+
+
 def test_no_requirement_or_an_address_is_an_error() -> None:
     with pytest.raises(UsageError, match=r"sglang 0\.5\.3 requires no FlashInfer"):
         matching(sglang(["torch"]), (), TAGS, ENDPOINT)
@@ -263,99 +305,6 @@ def test_a_pin_is_found_wherever_and_however_it_is_written(
     found = flashinfer_requirement(metadata, ("mine",))
     assert found is not None and found.specifier == version and found.marker is None
     assert f"=={matching(metadata, ('mine',), TAGS, ENDPOINT)[1:]}" == str(version)
-
-
-def declaration(places: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    return {"tool": {"setuptools": {"package-dir": places, "package-data": data}}}
-
-
-REAL = declaration(
-    {
-        "f.data": ".",
-        "f.data.cutlass": "3rdparty/cutlass",
-        "f.data.spdlog": "3rdparty/spdlog",
-        "f.data.cccl": "3rdparty/cccl",
-    },
-    {
-        "f": ["_build_meta.py"],
-        "f.data": ["csrc/**", "include/**", "version.txt", "*.md"],
-        "f.data.cutlass": ["include/**", "tools/util/include/**"],
-        "f.data.spdlog": ["include/**"],
-        "f.data.cccl": ["cub/cub/**", "libcudacxx/include/**", "thrust/thrust/**"],
-        "f.backends": ["_libs/*.so*", "_libs/**"],
-    },
-)
-
-
-@pytest.mark.parametrize(
-    ("name", "folders"),
-    [
-        ("cutlass", ("include", "tools/util/include")),
-        ("spdlog", ("include",)),
-        ("cccl", ("cub/cub", "libcudacxx/include", "thrust/thrust")),
-        ("nixl", None),
-    ],
-)
-def test_of_a_submodule_the_folders_that_the_package_ships(name: str, folders: tuple[str, ...] | None) -> None:
-    assert sparse_folders(REAL, f"3rdparty/{name}") == folders
-
-
-@pytest.mark.parametrize(
-    ("place", "patterns", "folders"),
-    [
-        ("3rdparty/x", ["**"], None),
-        ("3rdparty/x", ["*/include/*.h"], None),
-        ("3rdparty/x", ["**/*.h", "include/**"], None),
-        ("3rdparty/x", ["LICENSE", "*.md"], None),
-        ("3rdparty/x", ["include/**", "LICENSE"], ("include",)),
-        ("3rdparty/x", ["_libs/*.so*"], ("_libs",)),
-        ("3rdparty/x", ["a/b.h", "a/c/**", "d/[ab]/e"], ("a", "d")),
-        ("./3rdparty//x/", ["./include/**"], ("include",)),
-        ("3rdparty/x/sub", ["**"], ("sub",)),
-        (".", ["3rdparty/x/include/**"], ("include",)),
-        (".", ["**"], None),
-        ("3rdparty/xy", ["include/**"], None),
-        ("3rdparty/x", [], None),
-        ("3rdparty/x", "include/**", None),
-        ("3rdparty/x", [5, "include/**"], None),
-        (5, ["include/**"], None),
-        (
-            "3rdparty/x",
-            ["../../../etc/**", "/etc/**", "a/../../**", "a\nb/**", "-x/**", "!x/**", "#x/**", "a\\b/**"],
-            None,
-        ),
-        ("/3rdparty/x", ["include/**"], None),
-        ("3rdparty/x/../y", ["include/**"], None),
-    ],
-)
-def test_sparse_folders_of_odd_and_hostile_declarations(
-    place: Any, patterns: Any, folders: tuple[str, ...] | None
-) -> None:
-    assert sparse_folders(declaration({"x": place}, {"x": patterns}), "3rdparty/x") == folders
-
-
-@pytest.mark.parametrize(
-    "document",
-    [{}, {"tool": 5}, {"tool": {"setuptools": []}}, declaration({}, {}), {"tool": {"setuptools": {"package-data": 5}}}],
-)
-def test_without_a_declaration_it_is_the_whole_submodule(document: dict[str, Any]) -> None:
-    assert sparse_folders(document, "3rdparty/cutlass") is None
-
-
-PATH = st.lists(
-    st.sampled_from(["3rdparty", "x", "..", ".", "", "*", "**", "a b", "-", "\n", "é", "[a]", "\\", ".git"]), max_size=6
-).map("/".join)
-
-
-@given(
-    st.dictionaries(st.sampled_from(["", "p", "p.q", "*"]), PATH),
-    st.dictionaries(st.sampled_from(["p", "p.q", "p.q.r"]), st.lists(PATH)),
-)
-def test_no_declaration_leads_out_of_the_submodule(places: dict[str, str], data: dict[str, list[str]]) -> None:
-    for folder in sparse_folders(declaration(places, data), "3rdparty/x") or ():
-        parts = folder.split("/")
-        assert folder.isprintable() and not {"", ".", ".."} & set(parts)
-        assert not any(part.startswith(("-", "!", "#")) or set(part) & set("*?[\\\n") for part in parts)
 
 
 def test_a_toml_file_may_begin_with_a_byte_order_mark() -> None:

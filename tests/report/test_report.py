@@ -305,15 +305,15 @@ def test_the_summary_says_what_each_step_did_and_what_a_failure_left_undone() ->
     [
         (succeeded("clone"), "clone finished in 1.2 s. Next: invoke install"),
         (succeeded("install"), "install finished in 1.2 s. Next: invoke verify"),
-        (succeeded("verify"), "Ready in 1.2 s. Next: run your programs with /p/.venv/bin/python"),
+        (succeeded("verify"), "Ready with 1 warning in 1.2 s. Next: run your programs with /p/.venv/bin/python"),
         (replace(succeeded("clone"), exit_status=130, error=SourcesError("Interrupted.")),
          "Interrupted after 1.2 s. Next: invoke clone"),
         (Result("update", 2, error=SourcesError("what")),
          "update incomplete. Next: fix what is reported above, then invoke update"),
         (Result("verify", 1, ENVIRONMENT, seconds={"verify": 3}, verification=FOUND),
          f"Not ready after 3 s. Next: {FIX}"),
-        (Result("clone", steps={"clone": [Outcome("sglang", "would clone")]}), "Nothing was changed (--dry). Next: "
-         "invoke clone"),
+        (Result("setup", steps={"clone": [Outcome("sglang", "already cloned")]}, dry=True),
+         "Nothing was changed (--dry). Next: invoke setup"),
     ],
 )  # fmt: skip
 def test_the_last_line_says_whether_all_is_ready_and_what_to_do_next(result: Result, line: str) -> None:
@@ -329,8 +329,15 @@ def test_the_last_line_names_the_activation_of_an_environment_that_is_not_active
 
 
 def test_commands_are_named_as_they_are_called_here() -> None:
-    out, _ = finished(succeeded("clone"), rename=lambda text: text.replace("invoke ", "invoke sources."))
-    assert out.endswith(" Next: invoke sources.install\n")
+    def here(text: str) -> str:
+        return text.replace("invoke ", "invoke sources.").replace("sources.sources.", "sources.")
+
+    assert finished(succeeded("clone"), rename=here)[0].endswith(" Next: invoke sources.install\n")
+    lost = NetworkError("connection reset", "Or use invoke update.", "invoke clone")
+    result = Result("setup", 3, steps={"clone": [replace(FAILED, error=lost)]}, verification=FOUND)
+    for text in ("".join(finished(result, rename=here)), finished(result, rename=here, json=True)[0]):
+        assert len(re.findall(r"invoke sources\.", text)) >= 3
+        assert not re.search(r"invoke (?!sources\.)", text)
 
 
 def test_checks_are_grouped_each_with_what_was_found_and_a_command_that_can_be_copied() -> None:
@@ -393,7 +400,9 @@ def test_github_gets_annotations_and_one_summary_with_all_that_was_done(tmp_path
         "::error title=a%3A b%2C c::100 %25 | <b>%0A2%0Afix | it%0Arun | it",
     ]
     text = summary.read_text()
-    assert text.startswith("before\n### clone: clone incomplete after 41 s. Next: invoke clone\n")
+    assert text.startswith(
+        "before\n### invoke clone\n\nclone incomplete after 41 s. Next: invoke clone\n\n| repository |"
+    )
     assert "| flashinfer | matching (v0.6.7.post3) | option | 1a2b3c4d5e | 0.6.7.post3 |" in text
     assert "| 52.3 MB | 41 s |" in text
     assert "- warning: attempt 1 of 5 failed: connection reset\n" in text

@@ -20,8 +20,7 @@ from pathlib import Path
 
 from . import repositories
 from .host import GitHost
-
-GITHUB = "https://github.com/"
+from .workshop import SITES
 
 
 def user_configuration() -> list[Path]:
@@ -34,12 +33,14 @@ def user_configuration() -> list[Path]:
 
 
 def write_configuration(file: Path, url: str, included: Sequence[Path] = ()) -> Path:
-    """Write a git configuration under which `https://github.com/` means `url`, then include others. Returns `file`."""
+    """Write a git configuration under which `https://github.com/` means `url` (and Hugging Face's data sets, too), then
+    include others. Returns `file`."""
 
     def add(key: str, value: str) -> None:  # the rewriting comes first, so that it wins over one of the user's
         subprocess.run(["git", "config", "--file", str(file), "--add", key, value], check=True)
 
-    add(f"url.{url}/.insteadOf", GITHUB)
+    for site in SITES:
+        add(f"url.{url}/.insteadOf", site)
     for path in included:
         add("include.path", str(path.absolute()))
     return file

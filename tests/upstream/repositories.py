@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import flashinfer, sglang, wheels
+from . import flashinfer, sglang, wheels, workshop
 from .store import PATHS, Upstream
 
 
@@ -12,6 +12,7 @@ def build(folder: Path) -> Upstream:
     """Build all repositories into a new folder, always with the same commit ids."""
     sglang.build(folder / f"{PATHS['sglang']}.git")
     flashinfer.build(folder)
+    workshop.build(folder)
     return Upstream(folder)
 
 

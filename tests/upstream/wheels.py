@@ -15,6 +15,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+TOOLS = Path(__file__).parent.parent.parent / "tasks/requirements.txt"
 BUILD = ("setuptools>=77", "setuptools-scm>=8", "wheel", "packaging>=24")
 FLASHINFER = ("0.3.0", "0.4.0rc3", "0.6.7.post3", "0.6.18")
 TORCH = {
@@ -83,10 +84,17 @@ def closure(requirements: Sequence[str]) -> dict[str, importlib.metadata.Distrib
     return found
 
 
+def requirements(file: Path) -> list[str]:
+    """The requirements in a file that has one a line, with the reason behind a #."""
+    lines = (line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line]
+
+
 def build(folder: Path) -> bool:
     """Fill the folder; True where it holds everything, so that no index is needed.
 
-    Build requirements are taken from the running environment, or else once from the index that pip is set up for.
+    What builds and the program itself require is taken from the running environment, or else once from the index that
+    pip is set up for.
     """
     folder.mkdir(parents=True)
     write_wheel(folder, "torch", "2.9.1", TORCH)
@@ -98,9 +106,16 @@ def build(folder: Path) -> bool:
         write_wheel(folder, "flashinfer-python", version, {"flashinfer/__init__.py": f"{module}from_index = True\n"})
     for version in ("0.1.6", "0.2.0"):
         write_wheel(folder, "flashinfer", version, {"flashinfer/__init__.py": "from_index = True\n"})
+    needed = [*BUILD, *requirements(TOOLS)]
     try:
-        for distribution in closure(BUILD).values():
-            repack(folder, distribution)
+        for name, distribution in closure(needed).items():
+            if name == "uv":  # its program stays where it is
+                from uv import find_uv_bin
+
+                module = f"def find_uv_bin():\n    return {find_uv_bin()!r}\n"
+                write_wheel(folder, name, distribution.version, {"uv/__init__.py": module})
+            else:
+                repack(folder, distribution)
     except (ImportError, LookupError):  # PackageNotFoundError is an ImportError
         command = [
             sys.executable,
@@ -111,7 +126,7 @@ def build(folder: Path) -> bool:
             "--disable-pip-version-check",
             "-d",
             str(folder),
-            *BUILD,
+            *needed,
         ]
         return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
     return True

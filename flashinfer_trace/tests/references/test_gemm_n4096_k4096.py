@@ -2,10 +2,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from trace_data import assert_close, inputs_of, load, workloads  # noqa: E402
-
-NAME = "gemm_n4096_k4096"
-DEFINITION = load(NAME)
+from trace_data import assert_close, normal  # noqa: E402
 
 # Products of bfloat16 values are exact in float32. A sum of K of them, in whatever order, errs by far less than
 # rounding the result does: 2^-24 times a few dozen times the root of K = 64, about 1e-4 for standard normal inputs.
@@ -13,47 +10,37 @@ DEFINITION = load(NAME)
 BFLOAT16 = {"rtol": 2**-7, "atol": 1e-3}
 
 
-@pytest.mark.parametrize("workload", workloads(NAME, M=128))
-def test_reference_agrees_with_float64(workload):
-    inputs = inputs_of(DEFINITION, workload, "cpu")
-    output = DEFINITION.run(**inputs)
+@pytest.mark.at_most(M=128)
+def test_reference_agrees_with_float64(definition, inputs):
+    output = definition.run(**inputs)
     assert output.dtype == torch.bfloat16
-    expected = torch.einsum("mk,nk->mn", inputs["A"].double(), inputs["B"].double())
-    assert_close(output, expected, **BFLOAT16)
+    assert_close(output, torch.einsum("mk,nk->mn", inputs["A"].double(), inputs["B"].double()), **BFLOAT16)
 
 
-def test_the_identity_as_weight_gives_the_activations():
-    A = torch.randn(3, 4096, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16)
-    assert torch.equal(DEFINITION.run(A, torch.eye(4096, dtype=torch.bfloat16)), A)
+def test_the_identity_as_weight_gives_the_activations(definition):
+    A = normal(3, 4096)
+    assert torch.equal(definition.run(A, torch.eye(4096, dtype=torch.bfloat16)), A)
 
 
-def test_a_row_of_the_weight_makes_a_column_of_the_result():
-    A = torch.randn(3, 4096, generator=torch.Generator().manual_seed(2)).to(torch.bfloat16)
-    B = torch.zeros(4096, 4096, dtype=torch.bfloat16)
+def test_a_row_of_the_weight_makes_a_column_of_the_result(definition):
+    A, B = normal(3, 4096), torch.zeros(4096, 4096, dtype=torch.bfloat16)
     B[0] = 2 * A[1]
-    output = DEFINITION.run(A, B)
+    output = definition.run(A, B)
     assert torch.count_nonzero(output[:, 1:]) == 0
     assert_close(output[1, 0], 2 * (A[1].double() ** 2).sum(), rtol=2**-8, atol=0)
 
 
-@pytest.mark.parametrize("workload", workloads(NAME))
-def test_kernel_agrees_with_reference(flashinfer, workload):
-    inputs = inputs_of(DEFINITION, workload, "cuda")
-    output = flashinfer.gemm.mm_bf16(inputs["A"], inputs["B"].transpose(0, 1), backend="cublaslt")
-    assert_close(output, DEFINITION.run(**inputs), **BFLOAT16)
+def test_kernel_agrees_with_reference(kernel, definition, inputs):
+    assert_close(kernel.run(**inputs), definition.run(**inputs), **BFLOAT16)
 
 
-@pytest.mark.parametrize("workload", workloads(NAME, M=16))
-def test_kernel_for_few_rows_agrees_with_reference(flashinfer, workload):
-    inputs = inputs_of(DEFINITION, workload, "cuda")
-    output = flashinfer.gemm.mm_bf16(inputs["A"], inputs["B"].transpose(0, 1), backend="tinygemm")
-    assert_close(output, DEFINITION.run(**inputs), **BFLOAT16)
+@pytest.mark.at_most(M=16)
+def test_kernel_for_few_rows_agrees_with_reference(kernel, definition, inputs):
+    assert_close(kernel.run(**inputs, backend="tinygemm"), definition.run(**inputs), **BFLOAT16)
 
 
-@pytest.mark.parametrize("workload", workloads(NAME))
-def test_grouped_kernel_with_one_group_agrees_with_reference(flashinfer, workload):
-    inputs = inputs_of(DEFINITION, workload, "cuda")
-    wrapper = flashinfer.gemm.SegmentGEMMWrapper(torch.zeros(32 << 20, dtype=torch.int8, device="cuda"))
-    rows = torch.tensor([workload["axes"]["M"]], device="cuda")
+def test_grouped_kernel_with_one_group_agrees_with_reference(kernel, definition, inputs):
+    wrapper = kernel.flashinfer.gemm.SegmentGEMMWrapper(torch.zeros(32 << 20, dtype=torch.int8, device="cuda"))
+    rows = torch.tensor([len(inputs["A"])], device="cuda")
     output = wrapper.run(inputs["A"], inputs["B"][None], 1, True, seg_lens=rows)
-    assert_close(output, DEFINITION.run(**inputs), **BFLOAT16)
+    assert_close(output, definition.run(**inputs), **BFLOAT16)

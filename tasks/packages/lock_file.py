@@ -1,0 +1,129 @@
+"""The lock file `pylock.sources.toml` (PEP 751): what it holds, and how it is read and written.
+
+SGLang and FlashInfer are `vcs` packages in it, and what they require are wheels with hashes. What the standard has no
+place for is in `[tool.flashinfer-sources]`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from packaging.markers import Marker
+from packaging.pylock import Package as Entry
+from packaging.pylock import PackageVcs, Pylock, PylockValidationError
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from ..errors import SourcesError, UsageError
+from ..names import LATEST, MATCHING, check_url, redact
+from .environment import Environment
+from .metadata import read_toml
+
+FILE = "pylock.sources.toml"
+TOOL = "flashinfer-sources"
+MARKERS = ("implementation_name", "platform_machine", "python_version", "sys_platform")  # those that wheels depend on
+
+
+@dataclass(frozen=True)
+class LockedRepository:
+    """A checkout: its REF as asked for, its commit, and the commits of its submodules by path.
+
+    `distribution`, `subdirectory` and `extras` are those of the package that is installed from it, if one is.
+    """
+
+    name: str
+    url: str
+    ref: str
+    commit: str
+    submodules: Mapping[str, str]
+    distribution: str = ""
+    subdirectory: str = ""
+    extras: tuple[str, ...] = ()
+
+    @property
+    def package(self) -> Entry:
+        """It as a package of PEP 751; `user@host:path` becomes the URL that means the same."""
+        host = re.fullmatch(r"(?!\w+://)([^/]+?):(?!//)/?(.+)", self.url)
+        url = f"ssh://{host[1]}/{host[2]}" if host else f"file://{self.url}" if self.url[0] == "/" else self.url
+        revision = None if self.ref in (LATEST, MATCHING) else self.ref
+        folder = self.subdirectory or None
+        vcs = PackageVcs(type="git", url=url, requested_revision=revision, commit_id=self.commit, subdirectory=folder)
+        return Entry(name=canonicalize_name(self.distribution), vcs=vcs)
+
+
+@dataclass(frozen=True)
+class Lock:
+    """What the lock file says: all checkouts, the distributions from package indexes as PEP 751 has them, and the
+    markers of PEP 508 that describe the Python and platform it was made on."""
+
+    repositories: tuple[LockedRepository, ...]
+    distributions: tuple[Entry, ...]
+    made_on: Mapping[str, str]
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Distribution names with their versions."""
+        return {each.name: str(each.version) for each in self.distributions}
+
+    def text(self) -> str:
+        """The content of the file, without passwords: the same for the same lock."""
+        import tomli_w
+
+        entries = [*self.distributions, *(each.package for each in self.repositories if each.distribution)]
+        lock = Pylock(
+            lock_version=Version("1.0"),
+            created_by=TOOL,
+            environments=[Marker(" and ".join(f"{name} == '{value}'" for name, value in self.made_on.items()))],
+            packages=sorted(entries, key=lambda each: each.name),
+            tool={TOOL: {"made-on": self.made_on, "repositories": [asdict(each) for each in self.repositories]}},
+        )
+        return public(tomli_w.dumps(lock.to_dict()))
+
+    def requirements(self) -> str:
+        """The distributions as a requirements file with hashes, which uv and pip read."""
+        lines = []
+        for each in self.distributions:
+            hashes = [wheel.hashes for wheel in each.wheels or ()] + ([each.sdist.hashes] if each.sdist else [])
+            options = {f"--hash={kind}:{digest}" for known in hashes for kind, digest in known.items()}
+            lines.append(" ".join([f"{each.name}=={each.version}", *sorted(options)]))
+        return "".join(f"{line}\n" for line in lines)
+
+    def mismatch(self, environment: Environment) -> str:
+        """How the environment's Python or platform differs from those of the lock; empty if they do not."""
+        here = {name: environment.markers.get(name, "") for name in self.made_on}
+        return ", ".join(
+            f"{name} is {here[name]}, not {was}" for name, was in self.made_on.items() if here[name] != was
+        )
+
+
+def public(text: str) -> str:
+    """The text without users and passwords of the URLs in it (but `ssh://git@…`)."""
+    return redact(text).replace("://***@", "://")
+
+
+def read_lock(path: Path) -> Lock:
+    """The lock in a file that was written with `Lock.text`. Raises UsageError."""
+    try:
+        found = Pylock.from_dict(read_toml(path.read_bytes(), path.name))
+        tool = (found.tool or {})[TOOL]
+        repositories = tuple(_read_repository(entry, path) for entry in tool["repositories"])
+        made_on = {name: str(tool["made-on"][name]) for name in MARKERS}
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", "`invoke lock` writes this file.", "invoke lock") from None
+    except (SourcesError, ValueError, KeyError, TypeError, AttributeError, PylockValidationError) as error:
+        raise UsageError(f"{path} is not a lock file of this tool (PEP 751): {error!s:.200}") from None
+    return Lock(repositories, tuple(each for each in found.packages if not each.vcs), made_on)
+
+
+def _read_repository(entry: Mapping[str, Any], path: Path) -> LockedRepository:
+    """A repository in `[tool.flashinfer-sources]`. Raises what `read_lock` catches."""
+    one = LockedRepository(**{**entry, "extras": tuple(entry["extras"])})
+    check_url(one.url, f"{path}: {one.name}", allow_local=True)
+    for commit in (one.commit, *one.submodules.values()):
+        if not re.fullmatch("[0-9a-f]{40}", commit):
+            raise ValueError(f"{commit!a} is not a commit id of 40 digits")
+    return one

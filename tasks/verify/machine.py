@@ -1,0 +1,121 @@
+"""What this machine offers to kernels and their compilers: driver, GPUs, CUDA toolkit, memory, programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import processes
+from ..packages import Environment
+
+GB = 1_000_000_000
+JOB = 4 * GB  # memory that a compile job is counted with; one nvcc takes 2 to 8 GB
+DEFAULT_HOME = "/usr/local/cuda"
+PROBE = Path(__file__).with_name("cuda_probe.py")
+
+
+@dataclass(frozen=True)
+class Driver:
+    """NVIDIA's driver. `cuda` is the version it supports ((0, 0): there is no driver), `error` why it cannot be used;
+    each of `gpus` is a name, bytes of memory and a compute capability."""
+
+    cuda: tuple[int, ...]
+    error: str
+    gpus: tuple[tuple[str, int, tuple[int, ...]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Toolkit:
+    """The CUDA toolkit that FlashInfer would use, whether it exists or not; `source` is what names it."""
+
+    home: str
+    nvcc: str
+    source: str
+
+
+def activated(environment: Environment, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return `environ` with the environment's programs first on the PATH, where FlashInfer looks for ninja."""
+    return {**environ, "PATH": f"{environment.python.parent}{os.pathsep}{environ.get('PATH', os.defpath)}"}
+
+
+def add_command(environment: Environment, package: str) -> str:
+    """Return the command that installs `package` into the environment."""
+    python = str(environment.python)
+    start = [python, "-m", "pip", "install"] if environment.has_pip else ["uv", "pip", "install", "--python", python]
+    return shlex.join([*start, package])
+
+
+def ask_driver(environment: Environment, environ: Mapping[str, str]) -> Driver:
+    """Return what NVIDIA's driver says of itself and its GPUs; one that crashes or hangs has an error."""
+    asked = processes.run([environment.python, "-I", PROBE], env=environ, timeout=60)
+    try:
+        found = json.loads(asked.output)
+    except ValueError:
+        return Driver((), asked.ended or f"asking it ended with status {asked.status}")
+    gpus = tuple((name, memory, tuple(capability)) for name, memory, capability in found["gpus"])
+    return Driver(tuple(found["cuda"]), found["error"], gpus)
+
+
+def find_toolkit(environ: Mapping[str, str]) -> Toolkit:
+    """Return the CUDA toolkit that FlashInfer would use: the first of `CUDA_HOME`, `CUDA_PATH`, that of the nvcc on the
+    PATH, and /usr/local/cuda. `FLASHINFER_NVCC` replaces its nvcc."""
+    home, source = DEFAULT_HOME, "the default"
+    if found := shutil.which("nvcc", path=environ["PATH"]):
+        home, source = str(Path(found).parent.parent), "nvcc on the PATH"
+    for name in ("CUDA_PATH", "CUDA_HOME"):
+        home, source = (environ[name], name) if environ.get(name) else (home, source)
+    if own := environ.get("FLASHINFER_NVCC"):
+        return Toolkit(home, shutil.which(own, path=environ["PATH"]) or own, "FLASHINFER_NVCC")
+    return Toolkit(home, f"{home}/bin/nvcc", source)
+
+
+def nvcc_release(nvcc: str) -> tuple[int, ...]:
+    """Return the CUDA version of an nvcc, empty where it cannot be run."""
+    try:
+        found = re.search(rb"release (\d+)\.(\d+)", processes.run([nvcc, "--version"], timeout=60).output)
+    except OSError:
+        return ()
+    return (int(found[1]), int(found[2])) if found else ()
+
+
+def available_memory() -> int:
+    """Return the bytes of memory that can be used now, within a container's limit (cgroup v2)."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
+    except (OSError, ValueError):
+        return free
+    return max(0, min(free, limit - used))
+
+
+@contextmanager
+def limited_jobs(environ: Mapping[str, str], jobs: int, at_once: int) -> Iterator[dict[str, str]]:
+    """Give variables with which the ninjas of `at_once` processes run at most `jobs` compile jobs together.
+
+    Ninja joins a jobserver of GNU make from 1.13 on: a FIFO with a token for each job beyond the first of each ninja.
+    Older ninjas get an equal share each, by `MAX_JOBS`, which leaves processors idle while the last kernels compile.
+    """
+    ninja = shutil.which("ninja", path=environ["PATH"])
+    version = processes.run([ninja, "--version"], timeout=60).output.decode() if ninja else ""
+    if [int(number) for number in re.findall(r"\d+", version)[:2]] < [1, 13]:
+        yield {**environ, "MAX_JOBS": str(max(1, jobs // at_once))}
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        fifo = str(Path(folder, "jobs"))
+        os.mkfifo(fifo)
+        tokens = os.open(fifo, os.O_RDWR)
+        try:
+            os.write(tokens, b"+" * (jobs - at_once))
+            yield {**environ, "MAX_JOBS": "", "MAKEFLAGS": f"-j{jobs} --jobserver-auth=fifo:{fifo}"}
+        finally:
+            os.close(tokens)

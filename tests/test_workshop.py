@@ -1,0 +1,147 @@
+"""The whole workshop: four repositories, locked, and made again elsewhere from the lock, with the real commands."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sysconfig
+import venv
+from collections.abc import Callable
+
+import pytest
+
+from tests.conftest import Project
+from tests.sources import fingerprint
+from tests.upstream import lfs
+from tests.upstream.host import GitHost
+from tests.upstream.store import Upstream
+from tests.upstream.workshop import BLOB, COOKBOOK, TRACE, blob
+
+LOCK = "pylock.sources.toml"
+PRESETS = "sources:\n  repositories: {sgl-cookbook: {}, flashinfer-trace: {}}\n"
+
+
+@pytest.fixture
+def workshop(make_project: Callable[..., Project]) -> Callable[[str], Project]:
+    """`workshop(name)` makes a project with the two presets and without trace data of its own."""
+
+    def make(name: str) -> Project:
+        project = make_project(name)
+        shutil.rmtree(project.path / "flashinfer_trace")
+        project.environ["PATH"] += f":{sysconfig.get_path('scripts')}"  # where the tests' uv is
+        (project.path / "invoke.yaml").write_text(PRESETS)
+        return project
+
+    return make
+
+
+def target(project: Project) -> str:
+    """The option that names an environment of the project's own, in which nothing is installed at first."""
+    path = project.path.with_name(f"{project.path.name}-target")
+    if not path.exists():
+        venv.create(path, symlinks=True)
+    return f"--python={path / 'bin/python'}"
+
+
+def freeze(project: Project) -> str:
+    command = ["uv", "pip", "freeze", "--exclude-editable", target(project)]
+    return subprocess.run(command, env=project.environ, check=True, capture_output=True, text=True).stdout
+
+
+def heads(project: Project) -> dict[str, str]:
+    return {path.name: project.git(path.name, "rev-parse", "HEAD") for path in sorted(project.tmp.glob("*/"))}
+
+
+def failures(project: Project, *options: str) -> dict[str, str]:
+    found = json.loads(project.invoke("verify", target(project), "--json", *options, check=None).out)
+    return {check["name"]: check["detail"] for check in found["checks"] if check["status"] == "fail"}
+
+
+def test_two_lines_set_up_the_whole_workshop(workshop: Callable[[str], Project], host: GitHost) -> None:
+    here = workshop("here")
+    here.invoke("setup", "--sglang-branch=v0.5.10.post1", "--flashinfer-branch=matching", target(here))
+    assert list(heads(here)) == ["flashinfer", "flashinfer-trace", "sgl-cookbook", "sglang"]
+    found = json.loads(here.invoke("verify", target(here), "--json").out)
+    assert found["ok"]
+    assert found["trace"]["path"] == str(here.tmp / "flashinfer-trace")
+    assert set(found["packages"]) == {"sglang", "flashinfer"}
+    (lfs,) = [check for check in found["checks"] if check["name"] == "flashinfer-trace: Git LFS"]
+    assert lfs["status"] == "pass" and lfs["detail"].startswith("files: 0, pointers: 1 (to ")
+    assert not host.count("/lfs/")
+
+
+@pytest.mark.skipif(not shutil.which("git-lfs"), reason="git-lfs is not installed")
+def test_lfs_true_brings_the_files_once_and_again_when_they_changed(
+    workshop: Callable[[str], Project], host: GitHost, upstream: Upstream
+) -> None:
+    here = workshop("here")
+    (here.path / "invoke.yaml").write_text("sources: {repositories: {flashinfer-trace: {lfs: true}}}\n")
+    out = here.invoke("clone", "--only=flashinfer-trace").out
+    assert "downloading 1 file with Git LFS (" in out
+    assert (here.tmp / "flashinfer-trace" / BLOB).read_bytes() == blob()
+    host.reset()
+    here.invoke("update", "--only=flashinfer-trace")
+    assert not host.count("/lfs/")
+    assert here.git("flashinfer-trace", "status", "--porcelain") == ""
+    upstream.add_commit(TRACE, files={BLOB: lfs.store(upstream.path(TRACE), b"newer")})
+    here.invoke("update", "--only=flashinfer-trace")
+    assert (here.tmp / "flashinfer-trace" / BLOB).read_bytes() == b"newer"
+
+
+@pytest.mark.skipif(not shutil.which("git-lfs"), reason="git-lfs is not installed")
+def test_files_that_a_user_pulled_stay_until_an_update_replaces_them_by_pointers(
+    workshop: Callable[[str], Project], upstream: Upstream
+) -> None:
+    here = workshop("here")
+    other = "blob/other.safetensors"
+    upstream.add_commit(TRACE, files={other: lfs.store(upstream.path(TRACE), b"other")})
+    here.invoke("clone", "--only=flashinfer-trace")
+    here.git("flashinfer-trace", "lfs", "install", "--local")
+    here.git("flashinfer-trace", "lfs", "pull")
+    upstream.add_commit(TRACE, files={BLOB: lfs.store(upstream.path(TRACE), b"newer")})
+    here.invoke("update", "--only=flashinfer-trace")
+    assert (here.tmp / "flashinfer-trace" / other).read_bytes() == b"other"
+    assert b"git-lfs" in (here.tmp / "flashinfer-trace" / BLOB).read_bytes()
+    assert here.git("flashinfer-trace", "status", "--porcelain") == ""
+
+
+def test_a_lock_makes_the_same_set_up_elsewhere_after_all_upstreams_moved_on(
+    workshop: Callable[[str], Project], upstream: Upstream
+) -> None:
+    here = workshop("here")
+    here.invoke("setup", "--sglang-branch=v0.5.10.post1", "--flashinfer-branch=matching", target(here))
+    here.invoke("lock", target(here))
+    lock = (here.path / LOCK).read_bytes()
+    here.invoke("lock", target(here))
+    assert (here.path / LOCK).read_bytes() == lock
+    assert failures(here, "--locked") == {}
+
+    upstream.move_tag("sglang", "v0.5.10.post1", "main")
+    upstream.move_tag("flashinfer", "v0.6.7.post3", "main")
+    upstream.add_commit(COOKBOOK)
+    upstream.add_commit(TRACE)
+    there = workshop("there")
+    (there.path / LOCK).write_bytes(lock)
+    there.invoke("setup", "--locked", target(there))
+    assert heads(there) == heads(here)
+    assert freeze(there) == freeze(here)
+    assert failures(there, "--locked") == {}
+    before = fingerprint(there.path)
+    there.invoke("setup", "--locked", target(there))
+    assert fingerprint(there.path) == before
+
+    there.git("sgl-cookbook", "fetch", "-q", "origin", "main")
+    there.git("sgl-cookbook", "checkout", "-q", "FETCH_HEAD")
+    assert f"commit {upstream.commit(COOKBOOK)}, locked is" in failures(there, "--locked")["lock: sgl-cookbook"]
+
+
+def test_a_lock_of_local_work_is_refused_with_what_it_is(workshop: Callable[[str], Project]) -> None:
+    here = workshop("here")
+    here.invoke("setup", "--sglang-branch=v0.5.10.post1", "--flashinfer-branch=matching", target(here))
+    (here.tmp / "sglang/README.md").write_text("mine\n")
+    identity = ["-c", "user.name=U", "-c", "user.email=u@example.org"]
+    here.git("flashinfer", *identity, "commit", "-q", "--allow-empty", "-m", "Mine")
+    refused = here.invoke("lock", target(here), check=5)
+    assert "sglang: 1 changed file" in refused.err and "flashinfer: 1 commit" in refused.err
+    assert not (here.path / LOCK).exists()

@@ -1,0 +1,261 @@
+"""The checks of the group `cuda`, with a real library in the driver's place and small programs in the compilers'."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from tasks.models import Check
+from tasks.packages import Environment, probe
+from tasks.verify import cuda, machine
+from tests import conftest
+
+# What cuda_probe.py calls of libcuda.so.1: one GPU of compute capability GPU / 10 with 80 GB.
+DRIVER = """
+#include <stdlib.h>
+#include <string.h>
+int cuDriverGetVersion(int *version) { *version = 13000; return 0; }
+int cuInit(unsigned flags) { if (STATUS == 999) abort(); return STATUS; }
+int cuGetErrorName(int status, const char **name) { *name = "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"; return 0; }
+int cuDeviceGetCount(int *count) { const char *v = getenv("CUDA_VISIBLE_DEVICES"); *count = !v || *v; return 0; }
+int cuDeviceGet(int *device, int index) { *device = index; return 0; }
+int cuDeviceGetName(char *name, int length, int device) { strncpy(name, "NVIDIA Stand-in", length); return 0; }
+int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = 80000000000; return 0; }
+int cuDeviceGetAttribute(int *value, int attribute, int device) { *value = attribute == 75 ? GPU / 10 : GPU % 10; return 0; }
+"""  # noqa: E501
+NVCC = """#!/bin/sh
+if [ "$1" = --version ]; then echo "Cuda compilation tools, release {release}, V{release}.88"; exit; fi
+{compile}
+"""
+PYPROJECT = """
+[tool.setuptools.package-data]
+"flashinfer.data" = ["csrc/**", "include/**"]
+"flashinfer.data.cutlass" = ["include/**", "tools/util/include/**"]
+"flashinfer.jit" = ["*.json"]
+"""
+
+
+class Machine:
+    """A machine with a driver, a GPU, a CUDA toolkit, and an environment with torch, ninja and FlashInfer in it."""
+
+    def __init__(self, folder: Path, python: Path) -> None:
+        self.folder = folder
+        self.environment: Environment = probe(python)
+        self.environ = {"PATH": str(folder / "bin"), "HOME": str(folder), "LD_LIBRARY_PATH": str(folder / "driver")}
+        (folder / "bin").mkdir()
+        for name in ("sh", "gcc", "c++", "as", "ld"):
+            (folder / "bin" / name).symlink_to(str(shutil.which(name)))
+        self.install_driver()
+        self.install_toolkit("13.0", folder / "cuda")
+        self.environ["CUDA_HOME"] = str(folder / "cuda")
+        self.environ["FLASHINFER_WORKSPACE_BASE"] = str(folder)
+        self.environ["MAX_JOBS"] = "1"
+        site = self.environment.purelib
+        (site / "torch").mkdir()
+        self.torch = site / "torch/version.py"
+        self.torch.write_text("__version__ = '2.11.0+cu130'\ncuda: Optional[str] = '13.0'\n")
+        self.ninja = python.parent / "ninja"
+        self.ninja.symlink_to("/bin/true")
+        self.flashinfer = folder / "flashinfer"
+        for data in ("csrc", "include", "cutlass/include", "cutlass/tools/util/include"):
+            (self.flashinfer / "flashinfer/data" / data).mkdir(parents=True)
+            (self.flashinfer / "flashinfer/data" / data / "a.h").touch()
+        (self.flashinfer / "pyproject.toml").write_text(PYPROJECT)
+        information = site / "flashinfer_python-0.7.2.dist-info"
+        information.mkdir()
+        (information / "METADATA").write_text("Name: flashinfer-python\nVersion: 0.7.2\n")
+        url = f'{{"url": "file://{self.flashinfer}", "dir_info": {{"editable": true}}}}'
+        (information / "direct_url.json").write_text(url)
+
+    def install_driver(self, gpu: int = 90, status: int = 0) -> None:
+        """Put a driver with one GPU on the machine; it fails with a status that is not 0."""
+        (self.folder / "driver").mkdir(exist_ok=True)
+        library = self.folder / "driver/libcuda.so.1"
+        subprocess.run(
+            ["cc", "-shared", "-fPIC", f"-DGPU={gpu}", f"-DSTATUS={status}", "-x", "c", "-", "-o", library],
+            input=DRIVER, text=True, check=True,
+        )  # fmt: skip
+
+    def install_toolkit(
+        self, release: str, home: Path, compile: str = "echo 'int x;' | gcc -xc -c - -o trial.o"
+    ) -> None:
+        """Put a CUDA toolkit into `home`; its nvcc runs the line `compile`."""
+        (home / "bin").mkdir(parents=True, exist_ok=True)
+        (home / "lib64").mkdir(exist_ok=True)
+        for name in ("cudart", "cuda"):
+            subprocess.run(["cc", "-shared", "-xc", "/dev/null", "-o", home / f"lib64/lib{name}.so"], check=True)
+        nvcc = home / "bin/nvcc"
+        nvcc.write_text(NVCC.format(release=release, compile=compile))
+        nvcc.chmod(0o755)
+
+    def checks(self, needed: bool = False, **variables: str | None) -> dict[str, Check]:
+        """The checks by name, with `variables` set or (None) unset."""
+        environ = {name: value for name, value in {**self.environ, **variables}.items() if value is not None}
+        checks = cuda.check_cuda(self.environment, environ, needed=needed)
+        return {check.name.removeprefix("cuda: "): check for check in checks}
+
+
+@pytest.fixture
+def computer(tmp_path: Path, make_environment: Callable[..., conftest.Environment]) -> Machine:
+    """A machine on which kernels compile."""
+    if not shutil.which("cc"):
+        pytest.skip("there is no C compiler")
+    return Machine(tmp_path, make_environment("verified", pip=True).python)
+
+
+def trouble(checks: Mapping[str, Check]) -> dict[str, str]:
+    """The checks that did not pass, each with what fixes it."""
+    assert all(check.hint or check.command for check in checks.values() if check.status in ("warn", "fail"))
+    return {name: check.status for name, check in checks.items() if check.status != "pass"}
+
+
+def test_a_machine_on_which_kernels_compile_passes_every_check(computer: Machine) -> None:
+    checks = computer.checks()
+    assert trouble(checks) == {}
+    assert checks["driver"].detail == "supports CUDA up to 13.0"
+    assert checks["gpus"].detail == "NVIDIA Stand-in, 80 GB, compute capability 9.0"
+    assert checks["toolkit"].detail == f"{computer.folder}/cuda/bin/nvcc of CUDA 13.0 (from CUDA_HOME)"
+    assert checks["torch"].detail == "built for CUDA 13.0"
+    assert checks["headers"].detail.startswith("4 directories in ")
+
+
+def test_without_a_driver_everything_is_skipped_with_the_reason(computer: Machine) -> None:
+    checks = computer.checks(LD_LIBRARY_PATH="/nothing", needed=True)
+    assert {check.status for check in checks.values()} == {"skip"}
+    assert checks["driver"].detail == "there is no NVIDIA driver (libcuda.so.1)"
+    assert checks["toolkit"].detail == "no GPU can be used"
+
+
+def test_hidden_gpus_are_no_gpus(computer: Machine) -> None:
+    checks = computer.checks(CUDA_VISIBLE_DEVICES="")
+    assert checks["gpus"].status == "skip"
+    assert checks["gpus"].detail == "none visible; CUDA_VISIBLE_DEVICES is ''"
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [(803, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"), (999, "asking it ended with status -6")]
+)
+def test_a_driver_that_fails_or_crashes_is_a_warning(computer: Machine, status: int, told: str) -> None:
+    computer.install_driver(status=status)
+    checks = computer.checks()
+    assert trouble(checks)["driver"] == "warn"
+    assert told in checks["driver"].detail
+
+
+def test_a_gpu_that_is_too_old_is_named(computer: Machine) -> None:
+    computer.install_driver(gpu=61)
+    checks = computer.checks()
+    assert trouble(checks) == {"gpus": "warn"}
+    assert checks["gpus"].detail == "too old: NVIDIA Stand-in, 80 GB, compute capability 6.1"
+
+
+def test_what_would_stop_a_compile_fails_where_kernels_are_needed(computer: Machine) -> None:
+    computer.ninja.unlink()
+    assert trouble(computer.checks()) == {"ninja": "warn"}
+    checks = computer.checks(needed=True)
+    assert trouble(checks) == {"ninja": "fail"}
+    assert checks["ninja"].command == f"{computer.environment.python} -m pip install ninja"
+
+
+@pytest.mark.parametrize("value", [":{}", "{}/bin/nvcc:", "/nothing/cuda-12.8"])
+def test_a_cuda_home_that_is_none_is_shown_with_one_that_works(computer: Machine, value: str) -> None:
+    (computer.folder / "bin/nvcc").symlink_to(computer.folder / "cuda/bin/nvcc")
+    home = value.format(computer.environ["CUDA_HOME"])
+    toolkit = computer.checks(CUDA_HOME=home)["toolkit"]
+    assert toolkit.status == "warn"
+    assert toolkit.detail == f"'{home}' is not a directory (from CUDA_HOME)"
+    assert toolkit.command.startswith("export CUDA_HOME=/")
+    assert (Path(toolkit.command.partition("=")[2]) / "bin/nvcc").exists()
+
+
+def test_the_toolkit_is_looked_for_where_flashinfer_looks(computer: Machine) -> None:
+    other = computer.folder / "other"
+    computer.install_toolkit("13.1", other)
+    path = f"{other}/bin:{computer.environ['PATH']}"
+    found = computer.checks(CUDA_HOME=None, PATH=path)["toolkit"]
+    assert found.detail == f"{other}/bin/nvcc of CUDA 13.1 (from nvcc on the PATH)"
+    found = computer.checks(CUDA_HOME="", CUDA_PATH=str(computer.folder / "cuda"), PATH=path)["toolkit"]
+    assert found.detail.endswith("13.0 (from CUDA_PATH)")
+    own = computer.checks(FLASHINFER_NVCC=f"{other}/bin/nvcc")["toolkit"]
+    assert own.detail == f"{other}/bin/nvcc of CUDA 13.1 (from FLASHINFER_NVCC)"
+    wrong = computer.checks(FLASHINFER_NVCC="/nothing/nvcc")["toolkit"]
+    assert (wrong.status, wrong.command) == ("warn", "unset FLASHINFER_NVCC")
+
+
+def test_without_any_toolkit_the_hint_says_what_to_install(computer: Machine) -> None:
+    if Path(machine.DEFAULT_HOME).exists():
+        pytest.skip("a CUDA toolkit is installed")
+    checks = computer.checks(CUDA_HOME=None)
+    assert trouble(checks) == {"toolkit": "warn", "compiler": "skip"}
+    assert checks["toolkit"].detail == "'/usr/local/cuda' is not a directory (from the default)"
+    assert checks["toolkit"].hint.startswith("Install the CUDA toolkit of torch's CUDA version")
+
+
+@pytest.mark.parametrize(
+    ("cuda_of_torch", "told"),
+    [("'12.8'", "CUDA 12.8, nvcc is of CUDA 13.0"), ("'14.1'", "the driver supports 13.0"), ("None", "without")],
+)
+def test_torch_must_fit_the_driver_and_nvcc(computer: Machine, cuda_of_torch: str, told: str) -> None:
+    computer.torch.write_text(f"cuda: Optional[str] = {cuda_of_torch}\n")
+    checks = computer.checks()
+    assert trouble(checks) == {"torch": "warn"}
+    assert told in checks["torch"].detail
+
+
+def test_a_trial_compile_shows_the_compilers_own_error(computer: Machine) -> None:
+    error = "trial.cu:4:10: fatal error: curand_kernel.h: No such file or directory"
+    computer.install_toolkit("13.0", computer.folder / "cuda", f"echo '{error}' >&2; exit 1")
+    checks = computer.checks()
+    assert trouble(checks) == {"compiler": "warn"}
+    assert checks["compiler"].detail == f"nvcc cannot build for sm_90: {error}"
+
+
+def test_a_library_that_the_linker_misses_is_named(computer: Machine) -> None:
+    (computer.folder / "cuda/lib64/libcuda.so").unlink()
+    checks = computer.checks()
+    assert trouble(checks) == {"compiler": "warn"}
+    assert checks["compiler"].detail.endswith("cannot find -lcuda: No such file or directory")
+
+
+def test_a_compiler_that_is_not_there_is_named(computer: Machine) -> None:
+    checks = computer.checks(CXX="clang++-99")
+    assert trouble(checks) == {"compiler": "warn"}
+    assert "clang++-99" in checks["compiler"].detail
+
+
+def test_headers_of_a_submodule_that_are_missing_are_named(computer: Machine) -> None:
+    shutil.rmtree(computer.flashinfer / "flashinfer/data/cutlass/tools")
+    checks = computer.checks()
+    assert trouble(checks) == {"headers": "warn"}
+    assert checks["headers"].detail.endswith("flashinfer/data/cutlass/tools/util/include")
+    assert checks["headers"].command == "invoke update"
+
+
+def test_the_headers_of_a_wheel_that_was_installed_from_a_file_are_found_where_it_was_unpacked(
+    computer: Machine,
+) -> None:
+    (information,) = computer.environment.purelib.glob("flashinfer_python-*.dist-info")
+    (information / "direct_url.json").write_text('{"url": "file:///wheels/flashinfer.whl", "archive_info": {}}')
+    assert trouble(computer.checks()) == {"headers": "warn"}
+    shutil.copytree(computer.flashinfer / "flashinfer", computer.environment.purelib / "flashinfer")
+    checks = computer.checks()
+    assert trouble(checks) == {}
+    assert checks["headers"].detail == f"1 directory in {computer.environment.purelib}/flashinfer/data"
+
+
+def test_a_cache_that_cannot_be_made_is_named_with_the_variable(computer: Machine) -> None:
+    (computer.folder / "file").touch()
+    checks = computer.checks(FLASHINFER_WORKSPACE_BASE=str(computer.folder / "file"))
+    assert trouble(checks) == {"cache": "warn"}
+    assert checks["cache"].hint.startswith("Set FLASHINFER_WORKSPACE_BASE to a directory")
+
+
+def test_too_many_jobs_for_the_memory_are_a_warning_even_where_kernels_are_needed(computer: Machine) -> None:
+    checks = computer.checks(MAX_JOBS="100000", needed=True)
+    assert trouble(checks) == {"memory": "warn"}
+    fitting = int(checks["memory"].command.removeprefix("export MAX_JOBS="))
+    assert 1 <= fitting <= max(1, machine.available_memory() // machine.JOB + 1)
