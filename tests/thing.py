@@ -43,9 +43,9 @@ def _objects(git_dir: Path) -> set[bytes]:
         return subprocess.run(command, input=stdin.encode(), capture_output=True, check=False).stdout
 
     here = set(git("cat-file", "--batch-all-objects", "--batch-check=%(objectname)").decode().split())
-    tips = git("stash", "list", "--format=%H").decode().split() + git("rev-parse", "-q", "--verify", "HEAD").decode().split()
-    options = ("--objects", "--all", "--indexed-objects", "--missing=allow-any", "--no-object-names", "--ignore-missing")
-    wanted = here.intersection(git("rev-list", *options, *tips).decode().split())
+    tips = [*git("stash", "list", "--format=%H").split(), *git("rev-parse", "-q", "--verify", "HEAD").split()]
+    options = ("--objects", "--all", "--indexed-objects", "--missing=allow-any", "--no-object-names")
+    wanted = here.intersection(git("rev-list", *options, *map(os.fsdecode, tips)).decode().split())
     output, found = git("cat-file", "--batch", stdin="".join(f"{oid}\n" for oid in wanted)), set()
     while output:
         head, _, output = output.partition(b"\n")
@@ -146,7 +146,8 @@ def before_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
         done = directory / "done"
         (directory / "git").write_text(
             f'#!/bin/sh\ncase " $* " in *" {words} "*) if mkdir {done} 2>/dev/null; then\n'
-            f"( PATH={os.environ['PATH']}; unset GIT_INDEX_FILE; {script} ) >{directory}/log 2>&1 </dev/null\nfi;; esac\n"
+            f"( PATH={os.environ['PATH']}; unset GIT_INDEX_FILE; {script} ) >{directory}/log 2>&1 </dev/null\n"
+            "fi;; esac\n"
             f'exec {git} "$@"\n'
         )
         (directory / "git").chmod(0o755)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import LocalWorkError
-from ..git import LocalRepository, OverwriteError, head_of, linked_git_dir, move_aside, present_commits, run
+from ..git import GITLINK, LocalRepository, OverwriteError, head_of, linked_git_dir, move_aside, present_commits, run
 from ..models import Repository
 from ..names import redact
 from .state import Checkout, read_checkout, read_record
@@ -103,9 +103,9 @@ def check_operation(repository: LocalRepository) -> None:
 
 def explain_refusal(repository: LocalRepository, error: OverwriteError) -> LocalWorkError:
     """git's refusal, with the command that resolves it without losing anything."""
-    first = error.paths[0]
+    first = next((each for each in error.paths if (repository.path / each).is_dir()), error.paths[0])
     command = _git(repository.path, "stash")
-    if error.untracked:
+    if error.untracked or (repository.path / first).is_dir():  # whose untracked files git-stash(1) would delete
         command = move_aside(repository.path / first)
     elif (flag := repository.git("ls-files", "-v", "--", first, check=False)[:1]) == "S" or flag.islower():
         option = "--no-skip-worktree" if flag in "Ss" else "--no-assume-unchanged"
@@ -117,6 +117,8 @@ def _check_changes(repository: LocalRepository) -> None:
     changes = [line for line in repository.git(*_STATUS).split("\0") if line and not _is_ours(repository, line)]
     for line in changes:
         place = repository.path / line.split(" ", 8)[-1]
+        if line.split(" ")[4] == GITLINK and os.path.lexists(place / ".git") and not head_of(place):
+            raise LocalWorkError(f"{repository.who}: {place} has no commit to go by.", command=move_aside(place))
         if line[5] == "S" and (git_dir := linked_git_dir(place)):
             inner = replace(repository, path=place, git_dir=git_dir, who=f"{repository.who}/{place.name}")
             check_local_work(inner, "", [line.split(" ", 8)[6], read_record(git_dir).commit])
@@ -125,8 +127,8 @@ def _check_changes(repository: LocalRepository) -> None:
     path, states = repository.path, [line.split(" ")[1] if line[0] == "1" else "u" for line in changes]
     names = [line.split(" ", 8 if line[0] == "1" else 10)[-1] for line in changes]
     command: tuple[str, ...] = ("stash",)
-    if "u" in states:
-        command = ("reset", "--quiet")  # keeps the files as they are
+    if unmerged := [name for name, state in zip(names, states, strict=True) if state == "u"]:
+        command = ("add", "--all", "--", *unmerged)  # as they are
     elif added := [name for name, state in zip(names, states, strict=True) if state == ".A"]:
         command = ("reset", "--quiet", "--", *added)  # they stay, untracked
     elif submodule := next((name for name, line in zip(names, changes, strict=True) if line[5] == "S"), ""):
@@ -134,7 +136,8 @@ def _check_changes(repository: LocalRepository) -> None:
         if states[names.index(submodule)][0] == ".":
             command = ("submodule", "update", "--init", "--", submodule)
     fix = _git(path, *command)
-    if replaced := next((name for name in names if (path / name).is_dir() and not linked_git_dir(path / name)), ""):
+    files = [name for name, line in zip(names, changes, strict=True) if line.split(" ")[4] != GITLINK]
+    if replaced := next((name for name in files if (path / name).is_dir()), ""):
         fix = move_aside(path / replaced)  # git stash would delete the untracked files in it
     raise LocalWorkError(f"{repository.who}: {_listed(names)} in {path}.", command=fix)
 
@@ -156,15 +159,21 @@ def check_commits(repository: LocalRepository, branch: str, known: Iterable[str]
     on = repository.git("symbolic-ref", "--quiet", "HEAD", check=False)
     tips = [*(["HEAD"] if not on or on == ref else []), *([ref] if branch else [])]
     tips += ["MERGE_HEAD"] if (repository.git_dir / "MERGE_HEAD").exists() else []
-    kept = [f"^{oid}" for oid in present_commits(repository, filter(None, known))]
-    others = ("--not", f"--exclude={ref}", "--exclude=refs/stash", "--glob=refs/*")
-    options = ("rev-list", "--ignore-missing", "--missing=allow-any", "--max-count=100", "--stdin", *others)
-    lost = repository.git(*options, stdin="".join(f"{each}\n" for each in [*tips, *kept])).split() if tips else []
-    if lost:
+    if lost := commits_without_ref(repository, tips, known, but=ref):
         where = f"on {branch}" if branch else "on a detached HEAD"
         count = "1 commit" if len(lost) == 1 else f"{len(lost)} commits"
         what = f"{repository.who}: {count} {where} in {repository.path} that its remote does not have."
         raise LocalWorkError(what, command=_git(repository.path, "branch", f"my-work-{lost[0][:7]}", lost[0]))
+
+
+def commits_without_ref(
+    repository: LocalRepository, tips: Iterable[str], known: Iterable[str], but: str = ""
+) -> list[str]:
+    """The commits below `tips` that no ref leads to but the one named `but`, and none of the commits `known`."""
+    kept = [f"^{oid}" for oid in present_commits(repository, filter(None, known))]
+    others = ("--not", *([f"--exclude={but}"] if but else []), "--exclude=refs/stash", "--glob=refs/*")
+    options = ("rev-list", "--ignore-missing", "--missing=allow-any", "--max-count=100", "--stdin", *others)
+    return repository.git(*options, stdin="".join(f"{each}\n" for each in [*tips, *kept])).split() if tips else []
 
 
 def _check_branch(repository: LocalRepository, branch: str) -> None:

@@ -10,7 +10,6 @@ from ..git import (
     GITLINK,
     Advertised,
     LocalRepository,
-    OverwriteError,
     Target,
     head_of,
     linked_git_dir,
@@ -20,12 +19,21 @@ from ..git import (
 )
 from ..models import Outcome, Repository
 from .download import Commit, Download
-from .local_work import check_commits, check_local_work, check_operation, explain_refusal, find_checkout
+from .local_work import check_commits, check_local_work, check_operation, find_checkout
 from .recovery import make_consistent
 from .session import Session
 from .space import check_space, cost, in_words
 from .state import Checkout, Record, read_checkout, read_record, write_record
-from .switch import check_out, check_out_submodules, move_branch, rehearse, remove_submodule, set_branch, set_tags
+from .switch import (
+    check_out,
+    check_out_submodules,
+    move_branch,
+    rehearse,
+    remove_submodule,
+    set_branch,
+    set_tags,
+    switch,
+)
 
 
 def update(session: Session, repository: Repository) -> Outcome:
@@ -152,10 +160,7 @@ def _resume(local: LocalRepository, head: str, moving: str) -> None:
     check_commits(local, "", [read_record(local.git_dir).commit, moving])
     check_operation(local)
     make_consistent(local, head, moving)
-    try:
-        local.git("switch", "--no-overwrite-ignore", "--detach", moving)
-    except OverwriteError as error:
-        raise explain_refusal(local, error) from None
+    switch(local, moving)
 
 
 def _interrupted_submodules(local: LocalRepository) -> list[LocalRepository]:

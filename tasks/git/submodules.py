@@ -88,9 +88,7 @@ def submodule_git_dir(parent: LocalRepository, submodule: Submodule) -> Path:
     linked = linked_git_dir(place)
     if linked and linked.is_relative_to(modules.resolve()) and (linked / "HEAD").is_file():
         return modules / linked.relative_to(modules.resolve())
-    empty = not os.path.lexists(place) or (place.is_dir() and not place.is_symlink() and not any(place.iterdir()))
-    others = ("--literal-pathspecs", "ls-files", "--others", "-z", "--", submodule.path)
-    if linked or (not empty and parent.git(*others, check=False)):  # tracked files are git's to replace
+    if linked or untracked_files(parent, submodule.path):
         what = f"{parent.who}: {place} is in the way: it is not the checkout of submodule {submodule.name}."
         raise LocalWorkError(what, command=move_aside(place))
     git_dir = modules / submodule.name
@@ -98,6 +96,12 @@ def submodule_git_dir(parent: LocalRepository, submodule: Submodule) -> Path:
         what = f"{parent.who}: submodule {submodule.name!a} would lie inside the repository of another one."
         raise SourcesError(what, _REFUSED)
     return git_dir
+
+
+def untracked_files(repository: LocalRepository, path: str) -> list[str]:
+    """The files at `path` and below that git does not track, ignored ones included."""
+    command = ("ls-files", "--others", "-z", "--", f":(literal){path}")
+    return list(filter(None, repository.git(*command, check=False).split("\0")))
 
 
 def move_aside(path: Path) -> str:

@@ -259,9 +259,9 @@ def test_an_edit_while_a_resumed_update_downloads_is_kept(thing: Thing, host: Gi
 
 def test_an_interruption_leaves_odd_file_names(thing: Thing) -> None:
     """A newline, a leading quote, a tab, and a symbolic link that leads nowhere."""
-    from tests.upstream.store import Symlink
+    from tests.upstream.store import File, Symlink
 
-    names = {"two\nlines.txt": "1\n", '"quoted': "1\n", "a\tb": "1\n", "0link": Symlink("nowhere"), "-dash": "1\n"}
+    names: dict[str, File | None] = {"two\nlines.txt": "1\n", '"quoted': "1\n", "a\tb": "1\n", "0link": Symlink("nowhere"), "-dash": "1\n"}
     thing.upstream.add_commit("some/thing", "main", names)
     thing.sources("update")
     thing.upstream.add_commit("some/thing", "main", {**dict.fromkeys(names, "2\n"), "0link": Symlink("elsewhere")})
