@@ -14,6 +14,11 @@ from git import RemoteProgress
 _MOVED = re.compile(r"(\d+(?:\.\d+)?) (bytes|KiB|MiB|GiB)(?: \| (\d+(?:\.\d+)?) (bytes|KiB|MiB|GiB)/s)?")
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _LONGEST = 10_000  # characters of one line
+_STAGES = {  # each is counted from 0 % to 100 %, before or after the bytes of a transfer
+    RemoteProgress.COUNTING: "counting objects",
+    RemoteProgress.COMPRESSING: "compressing objects",
+    RemoteProgress.RESOLVING: "resolving deltas",
+}
 
 
 class Progress(RemoteProgress):
@@ -41,4 +46,5 @@ class Progress(RemoteProgress):
         moved, unit, rate, rate_unit = sizes.groups("") if sizes else ("0", "bytes", "", "")
         done = float(cur_count) / float(max_count) if max_count and float(max_count) else None
         speed = float(rate) * _UNITS[rate_unit] if rate else 0.0
-        self._reporter.progress(self._who, self._doing, done, int(float(moved) * _UNITS[unit]), speed)
+        doing = _STAGES.get(op_code & self.OP_MASK, self._doing)
+        self._reporter.progress(self._who, doing, done, int(float(moved) * _UNITS[unit]), speed)
