@@ -181,11 +181,11 @@ class Download:
 
 def _prepare(store: LocalRepository) -> None:
     """Create the submodule's repository, or point an existing one at its present URL."""
-    if not (store.git_dir / "HEAD").exists() or not (url := _config(store, "remote.origin.url")):
-        return initialise(store, bare=True)
     worktree = _config(store, "core.worktree")
     if worktree and not (store.git_dir / worktree).is_dir():  # git would go there first
         _config(store, "--unset-all", "core.worktree")
+    if not (store.git_dir / "HEAD").exists() or not (url := _config(store, "remote.origin.url")):
+        return initialise(store, bare=True)
     if url != store.url:
         _config(store, "remote.origin.url", store.url)
 

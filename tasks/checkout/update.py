@@ -13,6 +13,7 @@ from ..git import (
     Target,
     head_of,
     linked_git_dir,
+    move_aside,
     read_shallow,
     read_tree,
     release,
@@ -24,7 +25,16 @@ from .recovery import make_consistent
 from .session import Session
 from .space import check_space, cost, in_words
 from .state import Checkout, read_checkout, read_record, write_record
-from .switch import check_out, check_out_submodules, move_branch, rehearse, remove_submodule, set_branch, set_tags, switch
+from .switch import (
+    check_out,
+    check_out_submodules,
+    move_branch,
+    rehearse,
+    remove_submodule,
+    set_branch,
+    set_tags,
+    switch,
+)
 
 
 def update(session: Session, repository: Repository) -> Outcome:
@@ -80,9 +90,7 @@ def plan_update(session: Session, repository: Repository) -> Outcome:
     advertised, target = session.advertised(repository), session.target(repository, ref)
     local = session.local(repository)
     if is_current(session, local, checkout, target, advertised):
-        return Outcome(
-            repository.name, "up to date", ref, checkout.head, ref_source=source, resolved=target.resolved
-        )
+        return Outcome(repository.name, "up to date", ref, checkout.head, ref_source=source, resolved=target.resolved)
     known = [checkout.record.commit, *advertised.heads.values(), *advertised.tags.values()]
     check_local_work(local, target.name if target.kind == "branch" else "", known)
     session.reporter.event(repository.name, f"would update {checkout.head[:10]} → {target.commit[:10]}")
@@ -175,6 +183,9 @@ def _check_submodule(commit: Commit) -> None:
         if head_of(repository.path):
             check_local_work(repository, "", known)
             rehearse(repository, commit.target.commit)
+        elif linked_git_dir(repository.path):
+            what = f"{repository.who}: {repository.path} is a repository without a commit."
+            raise LocalWorkError(what, command=move_aside(repository.path))
         else:
             check_commits(replace(repository, path=repository.git_dir), "", known)
     for each in commit.submodules:

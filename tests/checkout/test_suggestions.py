@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -13,7 +12,6 @@ from tests.sources import commits, url
 from tests.thing import MODULES, PRECIOUS, Thing
 from tests.upstream.store import Gitlink, Symlink
 
-pytest_plugins = ("tests.sources", "tests.thing")
 Act = Callable[[Thing], object]
 
 
@@ -161,7 +159,7 @@ def test_what_is_suggested_resolves_it_and_destroys_nothing(act: Act, thing: Thi
     if act in UNREADABLE:  # moved aside as a whole
         assert thing.sources.fix(result).startswith("mv ")
         result = thing.sources("clone")
-    thing.sources.mend(result=result)
+    thing.sources.resolve(result=result)
     assert thing.has(), "lost by a command that was suggested"
     assert thing.sources.head("thing") == new
     assert thing.sources.head("thing/deps/lib") == thing.upstream.commit("some/lib")
@@ -234,14 +232,14 @@ def test_what_is_in_a_submodule_that_makes_room_is_kept(act: Act, then: str, thi
     new = thing.upstream.add_commit("some/thing", "main", {".gitmodules": None, **files})  # type: ignore[dict-item]
     result = thing.sources("update", check=None)
     assert thing.has(), "lost by the update"
-    thing.sources.mend(result=result)
+    thing.sources.resolve(result=result)
     assert thing.has(), "lost by a command that was suggested"
     assert thing.sources.head("thing") == new
     assert thing.git("thing", "status", "--porcelain", "--untracked-files=no") == ""
     link = Gitlink(thing.upstream.add_commit("some/lib", "main", {"late.txt": "late\n"}))
     gone = {"deps/lib/file.txt": None} if then == "a folder" else {}
     new = thing.upstream.add_commit("some/thing", "main", {**gone, ".gitmodules": MODULES, "deps/lib": link})
-    thing.sources.mend()
+    thing.sources.resolve()
     assert thing.has(), "lost when it is a submodule again"
     assert thing.sources.head("thing") == new
     assert thing.sources.head("thing/deps/lib") == link.commit
@@ -251,5 +249,5 @@ def test_a_suggested_branch_has_the_commit(thing: Thing) -> None:
     thing.git("thing", "checkout", "-q", "--detach")
     mine = thing.commit("thing")
     thing.move_on()
-    thing.sources.mend()
+    thing.sources.resolve()
     assert mine in commits(thing.top, "--branches")
