@@ -39,7 +39,7 @@ def contents(checkout: Path) -> set[bytes]:
 
 def _objects(git_dir: Path) -> set[bytes]:
     def git(*arguments: str, stdin: str = "") -> bytes:
-        command = ["git", "-c", "core.bare=true", "-c", "core.worktree=", f"--git-dir={git_dir}", *arguments]
+        command = ["git", f"--git-dir={git_dir}", f"--work-tree={git_dir}", *arguments]
         return subprocess.run(command, input=stdin.encode(), capture_output=True, check=False).stdout
 
     here = set(git("cat-file", "--batch-all-objects", "--batch-check=%(objectname)").decode().split())

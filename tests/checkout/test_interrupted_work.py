@@ -262,12 +262,6 @@ def test_an_interruption_leaves_odd_file_names(thing: Thing) -> None:
 
     names: dict[str, File | None] = dict.fromkeys(("two\nlines.txt", '"quoted', "a\tb", "-dash"), "1\n")
     names["0link"] = Symlink("nowhere")
-        "two\nlines.txt": "1\n",
-        '"quoted': "1\n",
-        "a\tb": "1\n",
-        "0link": Symlink("nowhere"),
-        "-dash": "1\n",
-    }
     thing.upstream.add_commit("some/thing", "main", names)
     thing.sources("update")
     thing.upstream.add_commit("some/thing", "main", dict.fromkeys(names, "2\n") | {"0link": Symlink("elsewhere")})
