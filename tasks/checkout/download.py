@@ -181,18 +181,20 @@ class Download:
 
 def _prepare(store: LocalRepository) -> None:
     """Create the submodule's repository, or point an existing one at its present URL."""
-    worktree = _config(store, "core.worktree")
-    if worktree and not (store.git_dir / worktree).is_dir():  # git would go there first
-        _config(store, "--unset-all", "core.worktree")
-    if not (store.git_dir / "HEAD").exists() or not (url := _config(store, "remote.origin.url")):
+    for name in ("config", "config.worktree"):  # where git-sparse-checkout(1) puts it
+        worktree = read_config(store.git_dir, "core.worktree", name)
+        if worktree and not (store.git_dir / worktree).is_dir():  # git would go there first
+            read_config(store.git_dir, "--unset-all", name, "core.worktree")
+    if not (store.git_dir / "HEAD").exists() or not (url := read_config(store.git_dir, "remote.origin.url")):
         return initialise(store, bare=True)
     if url != store.url:
-        _config(store, "remote.origin.url", store.url)
+        store.git("config", f"--file={store.git_dir}/config", "remote.origin.url", store.url)
 
 
-def _config(store: LocalRepository, *args: str) -> str:
-    """git-config(1) for the repository, from outside: inside, a working tree that is gone would stop git."""
-    return run(store.git_dir.parent, "config", f"--file={store.git_dir}/config", *args, check=False)
+def read_config(git_dir: Path, key: str, name: str = "config", *args: str) -> str:
+    """A value in a configuration file of a submodule's repository, read from outside: inside, a working tree that is
+    gone would stop git."""
+    return run(git_dir.parent, "config", f"--file={git_dir / name}", key, *args, check=False)
 
 
 def _waiting(repository: LocalRepository) -> Callable[[], object]:

@@ -19,7 +19,7 @@ from ..git import (
     release,
 )
 from ..models import Outcome, Repository
-from .download import Commit, Download
+from .download import Commit, Download, read_config
 from .local_work import check_commits, check_local_work, check_operation, find_checkout
 from .recovery import make_consistent
 from .session import Session
@@ -167,7 +167,8 @@ def _interrupted_submodules(local: LocalRepository) -> list[LocalRepository]:
     for record in (local.git_dir / "modules").rglob("sources.json"):
         if not read_record(record.parent).moving:
             continue
-        worktree = local.git("config", f"--file={record.parent}/config", "core.worktree", check=False)
+        files = ("config", "config.worktree")
+        worktree = next(filter(None, (read_config(record.parent, "core.worktree", name) for name in files)), "")
         place = (record.parent / worktree).resolve() if worktree else Path()
         if worktree and linked_git_dir(place) == record.parent.resolve():
             who = f"{local.who}/{place.relative_to(local.path.resolve())}"

@@ -131,9 +131,9 @@ def _write(world: World, file: Path) -> None:
     world.made.add(text.encode())
 
 
-def _forget(world: World, before: set[bytes]) -> None:
-    """What the user has destroyed by an action is no loss: only what was there after it counts."""
-    world.made &= contents(world.directory / "tmp") | (world.made - before)
+def _forget(world: World) -> None:
+    """What the user has destroyed by an action is no loss: only what is there after it counts."""
+    world.made &= contents(world.directory / "tmp")
 
 
 def edit(world: World, place: Path, name: str) -> None:
@@ -270,13 +270,13 @@ def act(world: World) -> None:
     if not places:
         return
     action, place = world.random.choice(ACTIONS), world.random.choice(places)
-    name, before = world.random.choice(NAMES), set(world.made)
+    name = world.random.choice(NAMES)
     world.log.append(f"{action.__name__} {place.name} {name!r}")
     try:
         action(world, place, name)
     except OSError as error:
         world.log[-1] += f" ({error.strerror})"
-    _forget(world, before)
+    _forget(world)
 
 
 def move_upstream(world: World) -> None:
