@@ -156,7 +156,7 @@ def test_ctrl_c_is_130_however_often(times: int, moment: str, project: Project, 
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.02)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert "Traceback" not in err
 
 
