@@ -184,18 +184,20 @@ class Download:
 
 def _prepare(store: LocalRepository) -> None:
     """Create the submodule's repository, or point an existing one at its present URL."""
-    if not (store.git_dir / "HEAD").exists() or not (url := _config(store, "remote.origin.url", check=False)):
+    for name in ("config", "config.worktree"):  # where git-sparse-checkout(1) puts it
+        worktree = read_config(store.git_dir, "core.worktree", name)
+        if worktree and not (store.git_dir / worktree).is_dir():  # git would go there first
+            read_config(store.git_dir, "--unset-all", name, "core.worktree")
+    if not (store.git_dir / "HEAD").exists() or not (url := read_config(store.git_dir, "remote.origin.url")):
         return initialise(store, bare=True)
-    worktree = _config(store, "core.worktree", check=False)
-    if worktree and not (store.git_dir / worktree).is_dir():
-        _config(store, "--unset-all", "core.worktree")
     if url != store.url:
-        _config(store, "remote.origin.url", store.url)
+        store.git("config", f"--file={store.git_dir}/config", "remote.origin.url", store.url)
 
 
-def _config(store: LocalRepository, *args: str, check: bool = True) -> str:
-    """git-config(1) from outside the repository: in it no command works while its working tree is missing."""
-    return run(store.git_dir.parent, "config", f"--file={store.git_dir}/config", *args, who=store.who, check=check)
+def read_config(git_dir: Path, key: str, name: str = "config", *args: str) -> str:
+    """A value in a configuration file of a submodule's repository, read from outside: inside, a working tree that is
+    gone would stop git."""
+    return run(git_dir.parent, "config", f"--file={git_dir / name}", key, *args, check=False)
 
 
 def _waiting(repository: LocalRepository) -> Callable[[], object]:

@@ -114,8 +114,6 @@ def _check_changes(repository: LocalRepository) -> None:
     changes = [line for line in repository.git(*_STATUS).split("\0") if line and not _is_ours(repository, line)]
     for line in changes:
         place = repository.path / line.split(" ", 8)[-1]
-        if line.split(" ")[4] == GITLINK and os.path.lexists(place / ".git") and not head_of(place):
-            raise LocalWorkError(f"{repository.who}: {place} has no commit to go by.", command=move_aside(place))
         if line[5] == "S" and (git_dir := linked_git_dir(place)):
             inner = replace(repository, path=place, git_dir=git_dir, who=f"{repository.who}/{place.name}")
             check_local_work(inner, "", [line.split(" ", 8)[6], read_record(git_dir).commit])
@@ -140,13 +138,15 @@ def _check_changes(repository: LocalRepository) -> None:
 
 
 def _is_ours(repository: LocalRepository, line: str) -> bool:
-    """Whether a line of git-status(1) tells of a submodule that is where this tool has put it."""
-    if line[0] != "1" or line[5] != "S" or line[2] != ".":
+    """Whether a line of git-status(1) tells of a submodule that is where this tool has put it, or that is missing."""
+    fields = line.split(" ", 8)
+    if fields[0] != "1" or fields[1][0] != "." or fields[4] != GITLINK:
         return False
-    place = repository.path / line.split(" ", 8)[-1]
+    place = repository.path / fields[8]
     git_dir = linked_git_dir(place)
     record = read_record(git_dir) if git_dir else None
-    return bool(record and record.commit and head_of(place) in (record.commit, record.moving))
+    ours = record and record.commit and head_of(place) in {record.commit, record.moving} - {""}
+    return bool(ours) or not os.path.lexists(place)
 
 
 def check_commits(repository: LocalRepository, branch: str, known: Iterable[str]) -> None:
@@ -156,11 +156,13 @@ def check_commits(repository: LocalRepository, branch: str, known: Iterable[str]
     on = repository.git("symbolic-ref", "--quiet", "HEAD", check=False)
     tips = [*(["HEAD"] if not on or on == ref else []), *([ref] if branch else [])]
     tips += ["MERGE_HEAD"] if (repository.git_dir / "MERGE_HEAD").exists() else []
-    if lost := commits_without_ref(repository, tips, known, but=ref):
+    lost = [found for tip in tips if (found := commits_without_ref(repository, [tip], known, but=ref))]
+    if lost:
+        count = len(set().union(*lost))
         where = f"on {branch}" if branch else "on a detached HEAD"
-        count = "1 commit" if len(lost) == 1 else f"{len(lost)} commits"
-        what = f"{repository.who}: {count} {where} in {repository.path} that its remote does not have."
-        raise LocalWorkError(what, command=_git(repository.path, "branch", f"my-work-{lost[0][:7]}", lost[0]))
+        what = f"{count} commit{'s' if count > 1 else ''} {where} in {repository.path} that its remote does not have."
+        keep = [_git(repository.path, "branch", f"my-work-{found[0][:7]}", found[0]) for found in lost]
+        raise LocalWorkError(f"{repository.who}: {what}", command=" && ".join(dict.fromkeys(keep)))
 
 
 def commits_without_ref(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -13,7 +12,6 @@ from tests.sources import commits, url
 from tests.thing import MODULES, PRECIOUS, Thing
 from tests.upstream.store import Gitlink, Symlink
 
-pytest_plugins = ("tests.sources", "tests.thing")
 Act = Callable[[Thing], object]
 
 
