@@ -42,9 +42,9 @@ def find_checkout(repository: Repository) -> Checkout | None:
     if path.is_symlink() or not (path / ".git" / "HEAD").is_file():
         kind = "a symbolic link" if path.is_symlink() else "not a checkout"
         raise LocalWorkError(f"{repository.name}: {path} is {kind}.", command=move_aside(path))
-    run(path, "rev-parse", "--git-dir")  # refuses a repository of another user
     checkout = read_checkout(repository)
     if not checkout.head:
+        run(path, "rev-parse", "--git-dir")  # refuses a repository of another user
         what = f"{repository.name}: {path} is a repository without a commit."
         raise LocalWorkError(what, command=move_aside(path))
     check_remote(checkout)

@@ -74,7 +74,7 @@ class Report:
     def warn(self, who: str, message: str) -> None:
         """Print a line among the errors, and keep it for `take_warnings`."""
         with self._lock:
-            self._warnings.append((one_line(who), one_line(message)))
+            self._warnings.append((one_line(who), one_line(message).removeprefix(f"{one_line(who)}: ")))
         if self._github:
             self._print((annotation("warning", one_line(who), clean(message).strip()), ""), error=True)
         else:
