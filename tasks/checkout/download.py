@@ -94,19 +94,20 @@ class Download:
         tags = [oid for tag, oid in advertised.tags.items() if release(tag)]
         return self._fetch(repository, target, haves, None, tags)
 
-    def rest(self, commit: Commit, advertised: Advertised) -> Commit:
-        """Download the version tags and the submodules, all at once. Raises as `commit` does, and SourcesError for what
-        .gitmodules declares."""
+    def rest(self, commit: Commit, advertised: Advertised, local: Mapping[str, tuple[str, str]]) -> Commit:
+        """Download the version tags, less those of the `local` refs, and the submodules, all at once. Raises as
+        `commit` does, and SourcesError for what .gitmodules declares."""
         repository = commit.repository
         submodules, undeclared = read_submodules(repository, commit.tree)
         for path in undeclared:
             repository.network.reporter.warn(repository.who, f"{path} is a submodule without an entry in .gitmodules")
-        tags = {tag: oid for tag, oid in advertised.tags.items() if release(tag)}
+        known = {oid for oid, _ in local.values()}
+        tags = {tag: oid for tag, oid in advertised.tags.items() if release(tag) and oid not in known}
         pyproject = read_blob(repository, commit.tree, PYPROJECT) if submodules else ""
         with ThreadPoolExecutor(AT_ONCE) as pool:
             parts = [pool.submit(self._submodule, repository, each, pyproject, 1) for each in submodules]
             moved = commit.moved
-            if not self.full:
+            if tags and not self.full:
                 before = packed_bytes(repository.git_dir)
                 fetch_tags(repository, tags, advertised.peeled)
                 moved += packed_bytes(repository.git_dir) - before

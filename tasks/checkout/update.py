@@ -63,7 +63,8 @@ def update(session: Session, repository: Repository) -> Outcome:
     branch = target.name if target.kind == "branch" else ""
     check_local_work(local, branch, known)
     download = Download(session.settings.cache, full)
-    commit = download.rest(download.commit(local, target, advertised, [checkout.head]), advertised)
+    commit = download.commit(local, target, advertised, [checkout.head])
+    commit = download.rest(commit, advertised, checkout.now.refs)
     for submodule in commit.submodules:
         _check_submodule(submodule)
     check_local_work(local, branch, known)  # again: the user may have worked while that took its time

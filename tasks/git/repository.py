@@ -1,12 +1,14 @@
-"""What a repository is now: HEAD, branch, remote and refs, as git reads them. Nothing is written."""
+"""What a repository is now: HEAD and its branch by GitPython, refs by git-for-each-ref(1). Nothing is written."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ..errors import LocalWorkError
 from ..names import HEADS, TAGS
 from .command import run
 
@@ -23,7 +25,10 @@ class RepositoryRefs:
 
     @cached_property
     def refs(self) -> Mapping[str, tuple[str, str]]:
-        """Local branches and tags by their full names: object id, and the id of the commit that it leads to."""
+        """Local branches and tags by their full names: object id, and the id of the commit that it leads to.
+
+        GitPython reads packed-refs again for each ref: 230 ms for 390 tags, where git takes 5.
+        """
         form = "%(refname)%00%(objectname)%00%(*objectname)"
         lines = run(self.path, "for-each-ref", f"--format={form}", HEADS, TAGS).splitlines()
         return {name: (oid, peeled or oid) for name, oid, peeled in (line.split("\0") for line in lines)}
@@ -43,7 +48,20 @@ class RepositoryRefs:
 
 
 def read_refs(path: Path) -> RepositoryRefs:
-    """The refs of the repository whose working tree is `path`."""
+    """The refs of the repository whose working tree is `path`. Raises LocalWorkError where none can be read there."""
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # `check_version` reports a missing git
+    from git import InvalidGitRepositoryError, NoSuchPathError, Repo
+    from git.refs import SymbolicReference
+
+    try:
+        with Repo(path, expand_vars=False) as repository:
+            head = repository.head
+            branch = "" if head.is_detached else str(head.reference.path)
+            try:
+                commit = SymbolicReference.dereference_recursive(repository, "HEAD")
+            except (ValueError, TypeError):  # a branch without a commit
+                commit = ""
+    except (InvalidGitRepositoryError, NoSuchPathError, ValueError, TypeError, OSError) as error:
+        raise LocalWorkError(f"{path} is not a repository that can be read ({error or 'no HEAD'}).") from None
     url = run(path, "config", "--local", "remote.origin.url", check=False)
-    head, _, name = run(path, "rev-parse", "HEAD", "--symbolic-full-name", "HEAD", check=False).partition("\n")
-    return RepositoryRefs(path, head, name.removeprefix(HEADS) if name.startswith(HEADS) else "", url)
+    return RepositoryRefs(path, commit or "", branch.removeprefix(HEADS) if branch.startswith(HEADS) else "", url)
