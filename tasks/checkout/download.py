@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import SourcesError
+from ..errors import SourcesError, UsageError
 from ..git import (
     GITLINK,
     Advertised,
@@ -26,6 +26,7 @@ from ..git import (
     initialise,
     missing_objects,
     packed_bytes,
+    present_commits,
     read_blob,
     read_shallow,
     read_submodules,
@@ -130,6 +131,8 @@ class Download:
                 else:
                     whole = directories is None
                     fetch_commit(repository, target, [*haves, *known.tips], files=whole)
+                if target.kind == "tag" and not present_commits(repository, [target.commit]):
+                    raise UsageError(f"{repository.who}: the tag {target.name} names no commit.", "Name another REF.")
                 tree, holds = read_tree(repository.path, target.commit), cone(directories)
                 missing = missing_objects(repository, target.commit)
                 if directories is not None:

@@ -43,10 +43,7 @@ def find_checkout(repository: Repository) -> Checkout | None:
         kind = "a symbolic link" if path.is_symlink() else "not a checkout"
         raise LocalWorkError(f"{repository.name}: {path} is {kind}.", command=move_aside(path))
     run(path, "rev-parse", "--git-dir")  # refuses a repository of another user
-    try:
-        checkout = read_checkout(repository)
-    except LocalWorkError as error:
-        raise LocalWorkError(error.what, command=move_aside(path)) from None
+    checkout = read_checkout(repository)
     if not checkout.head:
         what = f"{repository.name}: {path} is a repository without a commit."
         raise LocalWorkError(what, command=move_aside(path))

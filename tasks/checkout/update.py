@@ -24,7 +24,7 @@ from .local_work import check_commits, check_local_work, check_operation, find_c
 from .recovery import make_consistent
 from .session import Session
 from .space import check_space, cost, in_words
-from .state import Checkout, read_checkout, read_record, write_record
+from .state import Checkout, Record, read_checkout, read_record, write_record
 from .switch import (
     check_out,
     check_out_submodules,
@@ -51,8 +51,9 @@ def update(session: Session, repository: Repository) -> Outcome:
     advertised, target = session.advertised(repository), session.target(repository, ref)
     version = session.version(checkout)
     if is_current(session, local, checkout, target, advertised):
-        write_record(local.git_dir, replace(checkout.record, ref=ref, configured=repository.branch, name=target.name))
-        session.reporter.event(repository.name, f"up to date: {checkout.record.shown or ref} ({checkout.head[:10]})")
+        record = Record(ref, repository.branch, target.kind, target.name, target.commit)
+        write_record(local.git_dir, record)
+        session.reporter.event(repository.name, f"up to date: {record.shown} ({checkout.head[:10]})")
         return Outcome(
             repository.name, "up to date", ref, checkout.head, version, ref_source=source, resolved=target.resolved
         )

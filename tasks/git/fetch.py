@@ -49,7 +49,7 @@ class LocalRepository:
 
     def fetch(self, *args: str, doing: str, stdin: str = "", options: tuple[str, ...] = ()) -> None:
         """git-fetch(1) with `args`, retried. Raises what `transfer` raises."""
-        command = (*options, "fetch", "--progress", "--no-tags", "--no-write-fetch-head", *args)
+        command = (*options, "fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--refmap=", *args)
         transfer(self.path, *command, who=self.who, doing=doing, network=self.network, stdin=stdin)
 
 
@@ -107,6 +107,9 @@ def fetch_commit(repository: LocalRepository, target: Target, haves: Iterable[st
         bases = [f"--negotiation-tip={oid}" for oid in present_commits(repository, haves)]
         content = "--no-filter" if files and not bases else "--filter=blob:none"
         _fetch_one(repository, target, (*bases, "--depth=1", content), () if bases else _NOTHING_IN_COMMON)
+        if bases and missing_objects(repository, target.commit, "--filter=blob:none"):
+            # with protocol v0 git claims to have all of every tag that is here, though their trees are not
+            _fetch_one(repository, target, ("--depth=1", content), _NOTHING_IN_COMMON)
     close_history(repository, [target.commit])
 
 
@@ -115,7 +118,7 @@ def fetch_objects(repository: LocalRepository, target: Target, oids: Iterable[st
     if wanted := sorted(set(oids)):
         try:
             _fetch_ids(repository, wanted, "blob:none", "fetching files")
-        except RefusedError:
+        except (RefusedError, NoObjectError):
             with _aside(repository) as aside:
                 _fetch_one(aside, target, ("--depth=1", "--no-filter"), ())
 
@@ -171,9 +174,12 @@ def _fetch_one(repository: LocalRepository, target: Target, flags: tuple[str, ..
     names = {"branch": f"refs/heads/{target.name}", "tag": f"refs/tags/{target.name}", "commit": "refs/heads/*"}
     refspec = f"+{names[target.kind]}:refs/fetched/{'*' if target.kind == 'commit' else 'one'}"
     # protocol v0 claims to have every tag that is here, though their trees are not: nothing may be claimed
-    depth = () if target.kind == "commit" else [flag for flag in flags if "negotiation" not in flag]
+    unwanted = ("--negotiation", "--depth") if target.kind == "commit" else ("--negotiation",)
+    kept = [flag for flag in flags if not flag.startswith(unwanted)]
     try:
-        repository.fetch(*depth, "origin", refspec, doing=doing, options=_NOTHING_IN_COMMON)
+        repository.fetch(*kept, "origin", refspec, doing=doing, options=_NOTHING_IN_COMMON)
+    except NoObjectError:
+        pass  # gone since the remote was asked
     except RefusedError:
         refspec = "+refs/heads/*:refs/fetched/*"
         repository.fetch("--no-filter", "origin", refspec, doing=doing, options=_NOTHING_IN_COMMON)

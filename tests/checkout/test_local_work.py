@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -178,8 +179,9 @@ UNSAFE = [
     made_executable,
     replaced_by_a_link, assumed_unchanged, skipped_in_the_worktree, assumed_unchanged_and_deleted_by_the_target,
     untracked_in_the_way, ignored_in_the_way, untracked_folder_in_the_way, untracked_file_where_a_folder_comes,
-    link_where_a_folder_comes, committed_on_the_branch, committed_on_a_detached_head, merge_in_progress, rebase_in_progress,
-    cherry_pick_in_progress, revert_in_progress, am_in_progress, bisect_in_progress, stash_that_did_not_apply,
+    link_where_a_folder_comes, committed_on_the_branch, committed_on_a_detached_head, merge_in_progress,
+    rebase_in_progress, cherry_pick_in_progress, revert_in_progress, am_in_progress, bisect_in_progress,
+    stash_that_did_not_apply,
 ]  # fmt: skip
 UNSAFE_IN_A_SUBMODULE = [
     modified, staged_new, deleted, skipped_in_the_worktree, untracked_in_the_way, link_where_a_folder_comes,
@@ -356,8 +358,48 @@ def test_a_file_that_is_changed_during_a_download_is_kept(name: str, thing: Thin
     assert thing.has()
 
 
-def test_a_commit_in_a_submodule_that_is_none_any_more(thing: Thing) -> None:
-    """The folder of a former submodule, with a commit made there afterwards; then it is a submodule again."""
+def test_a_submodule_that_the_new_commit_lacks_is_removed_and_its_repository_kept(thing: Thing) -> None:
+    stashed(thing, "thing/deps/lib")
+    new = thing.upstream.add_commit("some/thing", "main", {".gitmodules": None, "deps/lib": None})
+    thing.sources("update")
+    assert thing.sources.head("thing") == new
+    assert not (thing.sources.path / "thing/deps").exists()
+    assert thing.git("thing", "status", "--porcelain", "--ignored", "--ignore-submodules=none") == ""
+    assert PRECIOUS in thing.git("thing", "--git-dir=.git/modules/lib", "show", "stash:a.txt")
+    thing.sources.repositories["thing"]["branch"] = "v1.0"
+    thing.sources("update")
+    assert thing.sources.head("thing/deps/lib") == thing.upstream.commit("some/lib")
+    assert thing.git("thing", "status", "--porcelain", "--ignore-submodules=none") == ""
+
+
+@pytest.mark.parametrize(
+    "act",
+    [untracked, installed_artefacts, modified, staged_new, assumed_unchanged, skipped_in_the_worktree],
+    ids=lambda act: act.__name__,
+)
+def test_a_former_submodule_with_local_work_stays_and_is_named_in_a_warning(act: Act, thing: Thing) -> None:
+    act(thing, "thing/deps/lib")
+    before = work(thing.sources.path / "thing/deps/lib")
+    new = thing.upstream.add_commit("some/thing", "main", {".gitmodules": None, "deps/lib": None})
+    result = thing.sources("update")
+    assert thing.sources.head("thing") == new
+    assert work(thing.sources.path / "thing/deps/lib") == before
+    assert re.search(r"warning: .*deps/lib", result.err)
+    assert thing.git("thing", "status", "--porcelain") == "?? deps/"
+    assert "up to date" in thing.sources("update").out
+    assert thing.has()
+
+
+def test_a_submodule_whose_files_were_deleted_is_restored(thing: Thing) -> None:
+    shutil.rmtree(thing.sources.path / "thing/deps/lib")
+    new = thing.move_on()
+    thing.sources.resolve()
+    assert thing.sources.head("thing") == new
+    assert thing.sources.head("thing/deps/lib") == thing.upstream.commit("some/lib")
+
+
+def test_a_commit_in_a_former_submodule_that_is_one_again_is_kept(thing: Thing) -> None:
+    untracked(thing, "thing/deps/lib")
     thing.upstream.add_commit("some/thing", "main", {".gitmodules": None, "deps/lib": None})
     thing.sources("update")
     mine = thing.commit("thing/deps/lib")
@@ -466,8 +508,8 @@ def test_whatever_is_in_place_of_a_checkout_stays_as_it_is(
     result = thing.sources("update", check=5)
     assert fingerprint(thing.sources.path, LEFT_OUT) == before
     assert str(top) in result.err
-    thing.sources.resolve("clone") if what is not a_repository_without_commits else None
-    thing.sources.resolve("update")
+    thing.sources.resolve("clone")
+    thing.sources("update")
     assert thing.sources.head("thing") == upstream.commit("some/thing")
     assert thing.has() == known
 
