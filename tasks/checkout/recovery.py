@@ -122,4 +122,5 @@ def _rescue(repository: LocalRepository, file: Path) -> None:
 def _users(repository: LocalRepository, path: str, *, staged: bool = False) -> LocalWorkError:
     what = f"{repository.who}: {path} in {repository.path} was changed after an update had been interrupted."
     directory = (repository.path / path).is_dir()  # whose untracked files git stash would delete
-    return LocalWorkError(what, command=stash(repository) if staged and not directory else move_aside(repository.path / path))
+    command = stash(repository) if staged and not directory else move_aside(repository.path / path)
+    return LocalWorkError(what, command=command)
