@@ -101,7 +101,7 @@ def check_operation(repository: LocalRepository) -> None:
 def explain_refusal(repository: LocalRepository, error: OverwriteError) -> LocalWorkError:
     """git's refusal, with the command that resolves it without losing anything."""
     first = next((each for each in error.paths if (repository.path / each).is_dir()), error.paths[0])
-    command = _git(repository.path, "stash")
+    command = stash(repository)
     if error.untracked or (repository.path / first).is_dir():  # whose untracked files git-stash(1) would delete
         command = move_aside(repository.path / first)
     elif (flag := repository.git("ls-files", "-v", "--", first, check=False)[:1]) == "S" or flag.islower():
@@ -130,7 +130,7 @@ def _check_changes(repository: LocalRepository) -> None:
         command = ("reset", "--quiet", "--", submodule)  # git-stash(1) ignores submodules
         if states[names.index(submodule)][0] == ".":
             command = ("submodule", "update", "--init", "--", submodule)
-    fix = _git(path, *command)
+    fix = _git(path, *command) if command != ("stash",) else stash(repository)
     files = [name for name, line in zip(names, changes, strict=True) if line.split(" ")[4] != GITLINK]
     if replaced := next((name for name in files if (path / name).is_dir()), ""):
         fix = move_aside(path / replaced)  # git stash would delete the untracked files in it
@@ -189,6 +189,15 @@ def _check_branch(repository: LocalRepository, branch: str) -> None:
         if f"branch refs/heads/{branch}" in lines and place.resolve() != repository.path.resolve():
             what = f"{repository.who}: branch {branch} is checked out in the linked worktree {place}."
             raise LocalWorkError(what, command=_git(place, "switch", "--detach"))
+
+
+def stash(repository: LocalRepository) -> str:
+    """The command that stashes the changed files; first the one that lets git see those that it was told to assume
+    unchanged: git-stash(1) would overwrite them."""
+    flags = repository.git("ls-files", "-v", "-z").split("\0")
+    if hidden := [line[2:] for line in flags if line[:1].islower()]:
+        return _git(repository.path, "update-index", "--no-assume-unchanged", "--", *hidden)
+    return _git(repository.path, "stash")
 
 
 def _listed(paths: list[str]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 from ..errors import LocalWorkError
 from ..git import Entry, LocalRepository, move_aside, read_tree, run
 from ..models import Reporter
+from .local_work import stash
 
 _STALE = ("index.lock", "HEAD.lock", "shallow.lock", "config.lock", "packed-refs.lock", "refs/**/*.lock", "*.new",
           "objects/pack/tmp_*", "info/*.new", "fetch-*", "tmp-index*")  # fmt: skip
@@ -121,6 +121,6 @@ def _rescue(repository: LocalRepository, file: Path) -> None:
 
 def _users(repository: LocalRepository, path: str, *, staged: bool = False) -> LocalWorkError:
     what = f"{repository.who}: {path} in {repository.path} was changed after an update had been interrupted."
-    stash = shlex.join(["git", "-C", str(repository.path), "stash"])
     directory = (repository.path / path).is_dir()  # whose untracked files git stash would delete
-    return LocalWorkError(what, command=stash if staged and not directory else move_aside(repository.path / path))
+    command = stash(repository) if staged and not directory else move_aside(repository.path / path)
+    return LocalWorkError(what, command=command)

@@ -47,6 +47,12 @@ def skipped_everywhere(thing: Thing) -> None:
         thing.write("thing", name, f"{PRECIOUS}\n" if name == "a.txt" else f"{name}\n")
 
 
+def assumed_unchanged_beside_a_change(thing: Thing) -> None:
+    thing.git("thing", "update-index", "--assume-unchanged", "kept.txt")
+    thing.write("thing", "kept.txt")
+    thing.write("thing", "a.txt", "changed\n")
+
+
 def untracked_inside_the_folder_in_the_way(thing: Thing) -> None:
     thing.write("thing", "new.txt/mine.txt")
     thing.write("thing", "new.txt/more/mine.txt")
@@ -137,7 +143,7 @@ def branch_with_a_name_in_the_way(thing: Thing) -> None:
 ACTS = [
     replaced_by_a_folder("a.txt"), replaced_by_a_folder("kept.txt"), replaced_by_a_folder("gone.txt"),
     replaced_by_a_folder_beside_a_change, replaced_by_a_repository, replaced_in_the_submodule,
-    skipped_everywhere, untracked_inside_the_folder_in_the_way,
+    skipped_everywhere, assumed_unchanged_beside_a_change, untracked_inside_the_folder_in_the_way,
     repository_in_the_way, modules_deleted, modules_without_head, own_clone_beside_the_module,
     own_clone_without_the_module, head_on_a_ref_that_is_no_branch, head_without_a_commit,
     head_of_the_submodule_without_a_commit, orphan_with_everything_staged,
