@@ -43,8 +43,9 @@ def find_checkout(repository: Repository) -> Checkout | None:
         kind = "a symbolic link" if path.is_symlink() else "not a checkout"
         raise LocalWorkError(f"{repository.name}: {path} is {kind}.", command=move_aside(path))
     checkout = read_checkout(repository)
-    if not checkout.head:
+    if not checkout.head or not checkout.now.url:
         run(path, "rev-parse", "--git-dir")  # refuses a repository of another user
+    if not checkout.head:
         what = f"{repository.name}: {path} is a repository without a commit."
         raise LocalWorkError(what, command=move_aside(path))
     check_remote(checkout)
