@@ -18,6 +18,7 @@ from ..git import (
     LocalRepository,
     Submodule,
     Target,
+    close_history,
     fetch_commit,
     fetch_history,
     fetch_objects,
@@ -123,10 +124,12 @@ class Download:
         tags: Iterable[str] = (),
     ) -> Commit:
         cache = Cache(self.cache, repository.url)
-        known, linked = cache.take(repository.git_dir, full=self.full)
+        known, linked = cache.take(repository.git_dir)
         before = packed_bytes(repository.git_dir)
         with self._keeping(cache, repository):
             try:
+                if linked and not self.full:
+                    close_history(repository, known.shallow)
                 if self.full:
                     fetch_history(repository, target, tags, known.complete)
                 else:

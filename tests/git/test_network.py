@@ -367,9 +367,7 @@ def test_an_update_that_stalls_is_retried_in_the_same_checkout(
     assert [path for path in git_dir.rglob("*") if re.search(r"\.lock$|/tmp_", str(path))] == []
 
 
-def test_a_remote_that_only_talks_is_given_up(
-    direct: Sources, host: GitHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_remote_that_only_talks_is_given_up(direct: Sources, host: GitHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "MOST", 1_000_000)
     host.fault("raw", FETCH, answer=sideband(*[b"x" * 900 + b"\n"] * 3000), times=9)
     result = direct("clone", check=3)
