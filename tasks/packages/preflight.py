@@ -18,7 +18,7 @@ from rich.filesize import decimal
 from .. import processes
 from ..errors import DiskError, InstallError, SourcesError
 from .environment import Environment
-from .layouts import cost
+from .layouts import INSTALLED_BYTES, MB
 from .metadata import read_toml
 from .package import Package
 from .requirements import applying
@@ -56,7 +56,8 @@ def _space(ready: Sequence[Package], environment: Environment, deps: bool) -> It
     new = [package for package in ready if not environment.distribution(package.name)]
     if not deps or environment.distribution("torch"):
         return
-    needed, free = sum(cost(package.repository).install for package in new), shutil.disk_usage(environment.prefix).free
+    needed = sum(INSTALLED_BYTES.get(package.repository, 100 * MB) for package in new)
+    free = shutil.disk_usage(environment.prefix).free
     if free < needed:
         yield DiskError(
             f"{environment.prefix} needs {decimal(needed)} for the packages and has {decimal(free)} free.",
