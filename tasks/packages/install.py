@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
 import tempfile
 import time
@@ -176,12 +177,13 @@ class _Work:
             return
         lines = [str(one) for one in self._requirements(late) if _name(one) not in self.ours]
         lines += BESIDE_TORCH if late else ()
-        lines += _tools() if self.tool.environment.current else ()
         file = self.tool.log.with_suffix(".requirements.txt")  # it stays, for the command to be repeated by hand
         file.write_text("\n".join(dict.fromkeys(lines)) + "\n", encoding="utf-8")
+        arguments = ["-r", str(file)] if lines else []
+        arguments += ["-r", str(TOOLS)] if self.tool.environment.current else []
         try:
-            if lines:
-                self.tool.install(WHO, "installing requirements", ["-r", str(file)])
+            if arguments:
+                self.tool.install(WHO, "installing requirements", arguments)
         except SourcesError as error:
             self.errors.update({one.name: error for one in self.packages if one.name not in self.errors})
 
@@ -195,11 +197,12 @@ class _Work:
                 if module:
                     info.unlink()
                 continue
-            direct, by = info / "direct_url.json", info / "INSTALLER"
-            if module and direct.exists() and read_direct_url(_text(direct))[2]:
-                direct.unlink()  # uv would stop
-            whole = all((info / name).is_file() and (info / name).stat().st_size for name in ("METADATA", "RECORD"))
-            if environment.virtual and _text(by).strip() in ("", "pip", "uv") and not whole:  # pip would stop
+            found = importlib.metadata.Distribution.at(info)
+            if module and read_direct_url(found)[2]:
+                (info / "direct_url.json").unlink()  # uv would stop
+            complete = all((info / name).is_file() and (info / name).stat().st_size for name in ("METADATA", "RECORD"))
+            by = (found.read_text("INSTALLER") or "").strip()
+            if environment.virtual and by in ("", "pip", "uv") and not complete:  # pip would stop
                 reporter.warn(WHO, f"removed {info.name}, which an interrupted installation left incomplete")
                 shutil.rmtree(info)
                 if module:
@@ -254,19 +257,6 @@ class _Work:
                 "but compiles or downloads kernels at first use. sources.indexes can name more package indexes, such "
                 "as https://flashinfer.ai/whl.",
             )
-
-
-def _tools() -> list[str]:
-    lines = (line.split("#")[0].strip() for line in TOOLS.read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line]
-
-
-def _text(file: Path) -> str:
-    """The text of a file; empty where it is missing or no text."""
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return ""
 
 
 def _name(requirement: Requirement) -> str:

@@ -46,7 +46,7 @@ def check(packages: Sequence[Package], ready: Sequence[Package], environment: En
 
 def _environment(environment: Environment) -> Iterator[SourcesError]:
     hint = "Create an environment with `python3 -m venv .venv` and name it: --python .venv/bin/python"
-    if environment.externally_managed is not None:
+    if environment.externally_managed:
         yield InstallError(f"{environment.prefix} is managed by the operating system (PEP 668).", hint)
     if not environment.writable:
         yield InstallError(f"{environment.prefix} cannot be written.", hint)
