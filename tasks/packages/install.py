@@ -19,8 +19,7 @@ from packaging.version import Version
 from ..errors import InstallError, NetworkError, SourcesError
 from ..models import Outcome, Reporter, Settings
 from .environment import Environment, read_direct_url
-from .environment_lock import exclusive
-from .installer import WHO, Installer, editable, find_installer
+from .installer import WHO, Installer, editable, exclusive, find_installer
 from .layouts import COMPANIONS
 from .matching import FLASHINFER
 from .package import Package, names
@@ -58,9 +57,7 @@ def install(
             if stale:
                 for module in LATER if environment.current else ():
                     import_module(module)  # before the installation replaces a library that is needed later
-                tool = find_installer(
-                    c, settings.installer, environment, indexes=settings.indexes, log=log, reporter=reporter
-                )
+                tool = find_installer(c, environment, settings, log=log, reporter=reporter)
                 work = _Work(tool, packages, deps, ours)
                 work.do(stale)
     outcomes = []

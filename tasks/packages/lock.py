@@ -7,31 +7,27 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import shlex
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from invoke.context import Context
+from packaging.pylock import Package as Entry
 from packaging.pylock import Pylock, PylockValidationError
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, canonicalize_version
 
-from .. import processes
 from ..errors import InstallError, LocalWorkError
 from ..models import Check, Outcome, Reporter, Settings
 from ..names import redact
 from .environment import Distribution, Environment
-from .environment_lock import exclusive
-from .failures import explain
 from .install import install
-from .installer import WHO, find_installer
+from .installer import WHO, Installer, exclusive, find_installer
 from .lock_file import FILE, MARKERS, Lock, LockedRepository, public
 from .metadata import read_toml
 from .package import Package
 from .requirements import applying
-
-SECONDS = 300  # until the package index must have named the files of all versions
 
 
 def make_lock(
@@ -52,24 +48,28 @@ def make_lock(
         hint = "Commit and push what is changed; install from a package index what comes from elsewhere."
         command = "invoke install" if missing else ""
         raise LocalWorkError(f"This set-up cannot be reproduced: {'; '.join(obstacles)}.", hint, command)
-    tool = find_installer(c, "uv", environment, indexes=settings.indexes, log=log, reporter=reporter)
-    pins = "".join(f"{name}=={one.version}\n" for name, one in sorted(found.items()))
+    made_on = {name: environment.markers[name] for name in MARKERS}
+    entries: Sequence[Entry] = ()
+    if not c.config.run.dry:
+        tool = find_installer(c, environment, replace(settings, installer="uv"), log=log, reporter=reporter)
+        entries = _ask_index(tool, {name: one.version for name, one in found.items()})
+    return Lock(_with_packages(repositories, packages), tuple(entries), made_on)
+
+
+def _ask_index(tool: Installer, versions: Mapping[str, str]) -> Sequence[Entry]:
+    """The distributions with the files and hashes that the package index has of them."""
+    pins = tool.log.with_suffix(".lock.txt")  # it stays, for the command to be repeated by hand
+    pins.write_text("".join(f"{name}=={version}\n" for name, version in sorted(versions.items())), encoding="utf-8")
     argv = [tool.uv, "pip", "compile", "--quiet", "--no-deps", "--no-header", "--format=pylock.toml",
             "--index-strategy=unsafe-best-match", *(f"--extra-index-url={index}" for index in tool.indexes),
-            f"--python={environment.python}"]  # fmt: skip
-    reporter.command([redact(word) for word in [*argv, "-"]], None)
-    done = processes.run([*argv, "-"], stdin=pins.encode(), timeout=SECONDS)
-    if done.status:
-        file = log.with_suffix(".lock.txt")  # for the command to be repeated by hand
-        file.write_text(pins, encoding="utf-8")
-        lines = redact(done.errors.decode(errors="replace")).splitlines()
-        raise explain("lock", done.status, lines, log, redact(shlex.join([*argv, str(file)])))
-    try:
-        entries = Pylock.from_dict(read_toml(done.output, "uv's output")).packages
-    except PylockValidationError as error:
-        raise InstallError(f"The package index does not name the hashes of all files: {error}") from None
-    made_on = {name: environment.markers[name] for name in MARKERS}
-    return Lock(_with_packages(repositories, packages), tuple(entries), made_on)
+            f"--python={tool.environment.python}", str(pins)]  # fmt: skip
+    with tempfile.TemporaryDirectory() as directory:
+        output = Path(directory) / "pylock.toml"
+        tool.run("lock", "asking the package index for hashes", [*argv, f"--output-file={output}"], repeated=argv)
+        try:
+            return Pylock.from_dict(read_toml(output.read_bytes(), "uv's output")).packages
+        except PylockValidationError as error:
+            raise InstallError(f"The package index does not name the hashes of all files: {error}") from None
 
 
 def install_locked(
@@ -89,9 +89,7 @@ def install_locked(
     missing = [name for name, version in lock.versions.items() if _version(there[name]) != version]
     if missing and not c.config.run.dry:
         with exclusive(environment.prefix, reporter):
-            tool = find_installer(
-                c, settings.installer, environment, indexes=settings.indexes, log=log, reporter=reporter
-            )
+            tool = find_installer(c, environment, settings, log=log, reporter=reporter)
             file = log.with_suffix(".locked.txt")
             file.write_text(lock.requirements(), encoding="utf-8")
             tool.install(

@@ -17,7 +17,7 @@ import pytest
 
 from tasks.errors import DiskError, InstallError, NetworkError
 from tasks.packages.environment import Environment
-from tasks.packages.environment_lock import NAME
+from tasks.packages.installer import LOCK
 from tasks.packages.layouts import COMPANIONS
 from tasks.packages.package import Package
 from tasks.packages.requirements import missing_requirements
@@ -333,7 +333,7 @@ def files(environment: Environment) -> dict[str, str]:
     return {
         str(path): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in environment.prefix.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and path.name != NAME
+        if path.is_file() and "__pycache__" not in path.parts and path.name != LOCK
     }
 
 
