@@ -158,7 +158,7 @@ class _Work:
 
     def _requirements(self, late: Sequence[Package] = ()) -> list[Requirement]:
         """What all the packages require; of those that are built `late`, what their sources declare."""
-        requires = {one.name: one.declared for one in late} | self.requires
+        requires = {one.name: one.metadata.requires for one in late} | self.requires
         for package in self.packages:
             if package.name not in requires and (found := self.tool.environment.distribution(package.name)):
                 requires |= {package.name: found.requires} if found.editable else {}

@@ -115,7 +115,7 @@ def _torch(
     package: Package, packages: Sequence[Package], environment: Environment, deps: bool
 ) -> Iterator[SourcesError]:
     if package.metadata.needs_torch_to_build:
-        requires = {each.name: each.declared for each in packages}
+        requires = {each.name: each.metadata.requires for each in packages}
         asked = {each.name: each.extras for each in packages}
         required = applying(requires, asked, environment.markers)
         coming = {*BESIDE_TORCH, *(canonicalize_name(one.name) for one in required)}

@@ -141,8 +141,7 @@ def test_requirements_of_an_extra_come_with_it(
     package = make_package("sglang", "0.4.0", ["torch; extra == 'srt'", "sglang[srt]; extra == 'all'"])
     install([package], empty, reporter=heard)
     assert not version_of(empty, "torch")
-    extras = {"srt": (), "all": ()}
-    package = replace(package, extras=("all",), metadata=replace(package.metadata, extras=extras))
+    package = replace(package, extras=("all",), metadata=replace(package.metadata, extras=("srt", "all")))
     install([package], empty, reporter=heard)
     assert version_of(empty, "torch")
     assert heard.warnings == []
