@@ -32,9 +32,10 @@ answer = getattr(module, "__file__", None), str(getattr(module, "__version__", "
 
 @dataclass(frozen=True)
 class Distribution:
-    """An installed distribution, as its metadata has it (PEP 376 and 566; `editable` and `location` by PEP 610).
+    """An installed distribution, as its metadata has it (PEP 376 and 566).
 
-    `name` is normalized. `broken` says why the metadata cannot be trusted; empty if it can.
+    `name` is normalized. `url` is where it was installed from by PEP 610, empty for a package index; `editable` and
+    `location`, a path, are from there, too. `broken` says why the metadata cannot be trusted; empty if it can.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Distribution:
     editable: bool = False
     location: Path | None = None
     requires: tuple[str, ...] = ()
+    url: str = ""
     broken: str = ""
 
 
@@ -80,12 +82,15 @@ class Environment:
             version, requires = (headers.get_all(key) or [] for key in ("Version", "Requires-Dist"))
         except (OSError, ValueError, TypeError):  # not UTF-8, or no such file
             version, requires = [], []
-        editable, location, broken = read_direct_url(found[0])
+        editable, url, broken = read_direct_url(found[0])
+        location = Path(unquote(urlsplit(url).path)) if url.startswith("file:") else None
         if not version:
             broken = "its metadata is missing or damaged"
         elif len(found) > 1:
             broken = f"{len(found)} versions of it are installed side by side"
-        return Distribution(canonicalize_name(name), "".join(version[:1]), editable, location, tuple(requires), broken)
+        return Distribution(
+            canonicalize_name(name), "".join(version[:1]), editable, location, tuple(requires), url, broken
+        )
 
     @property
     def installer(self) -> str:
@@ -102,21 +107,19 @@ class Environment:
         return [one for one in found if one.locate_file("") == found[0].locate_file("")]
 
 
-def read_direct_url(found: importlib.metadata.Distribution) -> tuple[bool, Path | None, str]:
-    """Whether its direct_url.json (PEP 610) says editable, from which directory, and what is wrong with it."""
+def read_direct_url(found: importlib.metadata.Distribution) -> tuple[bool, str, str]:
+    """Whether its direct_url.json (PEP 610) says editable, from which URL, and what is wrong with it."""
     from packaging.direct_url import DirectUrl, DirectUrlValidationError
 
     try:
         if (text := found.read_text("direct_url.json")) is None:
-            return False, None, ""
+            return False, "", ""
         direct = DirectUrl.from_dict(json.loads(text))
-        url = urlsplit(direct.url)
-        path = unquote(url.path, errors="strict")
-        if "\0" in path:
+        if "\0" in unquote(urlsplit(direct.url).path, errors="strict"):
             raise ValueError("its URL holds a zero byte")
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, DirectUrlValidationError) as error:
-        return False, None, f"its direct_url.json is damaged: {str(error)[:200]}"
-    return bool(direct.dir_info and direct.dir_info.editable), Path(path) if url.scheme == "file" else None, ""
+        return False, "", f"its direct_url.json is damaged: {str(error)[:200]}"
+    return bool(direct.dir_info and direct.dir_info.editable), direct.url, ""
 
 
 def probe(python: Path | None = None, timeout: float = 30) -> Environment:

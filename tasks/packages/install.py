@@ -62,16 +62,16 @@ def install(
                 work.do(stale)
     outcomes = []
     for package in packages:
-        old = before[package.name]
-        outcome = Outcome(package.repository, "already installed", commit=package.commit, version=package.version)
+        known = Outcome(package.repository, "already installed", commit=package.commit, version=package.version)
         if package in stale:
-            action = "would install" if c.config.run.dry else "reinstalled" if old else "installed"
-            outcome = replace(outcome, action=action, before_version=old.version if old else "")
-        if work and package in stale:
-            error = work.errors.get(package.name)
+            old, error = before[package.name], work.errors.get(package.name) if work else None
+            action = "failed" if error else "reinstalled" if old else "installed"
             seconds = time.monotonic() - began if package is stale[0] else 0.0  # one installation for all
-            outcome = replace(outcome, seconds=seconds, error=error, action="failed" if error else outcome.action)
-        outcomes.append(outcome)
+            known = replace(
+                known, action=action if work else "would install", before_version=old.version if old else "",
+                seconds=seconds, error=error,
+            )  # fmt: skip
+        outcomes.append(known)
     return outcomes
 
 
@@ -86,9 +86,8 @@ def _ours(packages: Sequence[Package], environment: Environment, settings: Setti
 
 @dataclass
 class _Work:
-    """One run of an installer over `packages`. `ours` are the distributions that no index provides,
-    `requires` is what trial builds declare, `errors` are
-    what packages failed with, by their names."""
+    """One installation of `packages`. `ours` are the distributions that no index provides; `requires` is what builds
+    declare, `errors` what packages failed with, both by the names of the distributions."""
 
     tool: Installer
     packages: Sequence[Package]
@@ -120,8 +119,11 @@ class _Work:
             self._require(())
             self._build([one for one in ready if not one.is_checkout(environment.distribution(one.name))])
         for package in ready:
-            if package.name not in self.errors:
-                self._finish(package)
+            try:
+                if package.name not in self.errors:
+                    self._finish(package)
+            except SourcesError as error:
+                self.errors[package.name] = error
 
     def _build(self, packages: Sequence[Package], target: Path | None = None) -> None:
         """Install checkouts editable, in one command; if it fails one by one, to learn which package it is.
@@ -159,9 +161,9 @@ class _Work:
     def _requirements(self, late: Sequence[Package] = ()) -> list[Requirement]:
         """What all the packages require; of those that are built `late`, what their sources declare."""
         requires = {one.name: one.metadata.requires for one in late} | self.requires
-        for package in self.packages:
-            if package.name not in requires and (found := self.tool.environment.distribution(package.name)):
-                requires |= {package.name: found.requires} if found.editable else {}
+        for name in [one.name for one in self.packages if one.name not in requires]:
+            found = self.tool.environment.distribution(name)
+            requires |= {name: found.requires} if found and found.editable else {}
         extras = {package.name: package.extras for package in self.packages}
         return list(applying(requires, extras, self.tool.environment.markers))
 
@@ -209,29 +211,27 @@ class _Work:
                 self.tool.uninstall(package.repository, package.name)
 
     def _finish(self, package: Package) -> None:
-        """Remove what the package replaces, align its companions, and check and record that it is installed."""
+        """Remove what the package replaces, align its companions, and check and record that it is installed.
+
+        Raises SourcesError.
+        """
         environment, who = self.tool.environment, package.repository
         for extra in {canonicalize_name(extra) for extra in package.extras} - {*package.metadata.extras}:
             self.tool.reporter.warn(who, f"{package.version} has no extra named {extra}")
-        try:
-            for alias in filter(environment.distribution, package.aliases):
-                self.tool.uninstall(who, alias)
-                self.tool.reporter.event(who, f"{alias} removed, which {package} replaces")
-            for name in package.companions:
-                self._align(package, name)
-        except SourcesError as error:
-            self.errors[package.name] = error
-            return
+        for alias in filter(environment.distribution, package.aliases):
+            self.tool.uninstall(who, alias)
+            self.tool.reporter.event(who, f"{alias} removed, which {package} replaces")
+        for name in package.companions:
+            self._align(package, name)
         found = environment.distribution(package.name)
-        if package.is_checkout(found):
-            package.remember(environment, self.deps)
-            return
-        there = f"{found.version} from {found.location or 'an index'} {found.broken}" if found else "nothing"
-        self.errors[package.name] = InstallError(
-            f"{who}: the installer reported success, but {there.strip()} is installed, "
-            f"not {package.version} from {package.folder}.",
-            command="invoke install --reinstall",
-        )
+        if not package.is_checkout(found):
+            there = f"{found.version} from {found.location or 'an index'} {found.broken}" if found else "nothing"
+            raise InstallError(
+                f"{who}: the installer reported success, but {there.strip()} is installed, "
+                f"not {package.version} from {package.folder}.",
+                command="invoke install --reinstall",
+            )
+        package.remember(environment, self.deps)
 
     def _align(self, package: Package, name: str) -> None:
         """Give a companion the package's version or, with another, remove it: the package's import would raise."""
