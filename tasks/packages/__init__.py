@@ -5,7 +5,7 @@
 
 from .environment import Distribution, Environment, import_check, probe
 from .install import install
-from .layouts import COMPANIONS, Layout, cost, find_layout
+from .layouts import COMPANIONS, Layout, find_layout
 from .lock import differences, install_locked, make_lock
 from .lock_file import FILE as LOCK
 from .lock_file import Lock, LockedRepository, read_lock
@@ -17,7 +17,7 @@ from .source import Source
 
 __all__ = [
     "COMPANIONS", "FLASHINFER", "LOCK", "Distribution", "Environment", "Layout", "Lock", "LockedRepository", "Metadata",
-    "Missing", "Package", "Source", "admits", "cost", "differences", "find_layout", "flashinfer_requirement",
+    "Missing", "Package", "Source", "admits", "differences", "find_layout", "flashinfer_requirement",
     "has_release", "import_check", "install", "install_locked", "make_lock", "matching", "missing_requirements",
     "names", "probe", "read_lock", "read_metadata", "read_toml",
 ]  # fmt: skip

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from ..errors import SourcesError
+from ..git import write_atomic
 from .environment import Distribution, Environment
 from .matching import FLASHINFER
 from .metadata import Metadata
@@ -74,11 +74,6 @@ class Package:
         return tuple(name for name in FLASHINFER if name != self.name) if self.name in FLASHINFER else ()
 
     @property
-    def declared(self) -> tuple[Requirement, ...]:
-        """What the source says it requires, in the form of Requires-Dist: an extra's requirements have a marker."""
-        return self.metadata.declared
-
-    @property
     def variables(self) -> dict[str, str]:
         """Environment variables for the build, none of which the user has set."""
         values = {}
@@ -110,7 +105,7 @@ class Package:
         if not found or not self.is_checkout(found) or any(map(environment.distribution, self.aliases)):
             return False
         stamp = self._stamp(environment)
-        if stamp.get("state") != _state(self) or deps > bool(stamp.get("deps")):
+        if stamp.get("state") != self._state() or deps > bool(stamp.get("deps")):
             return False
         if any(other and not self.fits(other.version) for other in map(environment.distribution, self.companions)):
             return False
@@ -126,35 +121,30 @@ class Package:
 
     def remember(self, environment: Environment, deps: bool | None) -> None:
         """Record that it is installed as it is now, with its requirements or without; or, with None, that it is not."""
-        stamps = _stamps(self)
+        stamps = self._stamps()
         stamps.pop(str(environment.prefix), None)
         if deps is not None:
-            stamps[str(environment.prefix)] = {"state": _state(self), "deps": deps}
-        fresh = self.git_dir / f"{STAMP}.{os.getpid()}"
-        fresh.write_text(json.dumps(stamps, indent=1), encoding="utf-8")
-        fresh.replace(self.git_dir / STAMP)
+            stamps[str(environment.prefix)] = {"state": self._state(), "deps": deps}
+        write_atomic(self.git_dir / STAMP, json.dumps(stamps, indent=1))
 
     def _stamp(self, environment: Environment) -> dict[str, Any]:
-        stamp = _stamps(self).get(str(environment.prefix))
+        stamp = self._stamps().get(str(environment.prefix))
         return stamp if isinstance(stamp, dict) else {}
+
+    def _stamps(self) -> dict[str, Any]:
+        try:
+            stamps = json.loads((self.git_dir / STAMP).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return stamps if isinstance(stamps, dict) else {}
+
+    def _state(self) -> str:
+        files = [self.folder / name for name in BUILD_FILES]
+        contents = [file.read_bytes().hex() if file.is_file() else "" for file in files]
+        known = [self.commit, sorted(self.extras), sorted(self.companions), contents]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
 def names(packages: Sequence[Package]) -> set[str]:
     """The distributions that come with these packages and from nowhere else."""
     return {n for one in packages for n in (one.name, *one.aliases, *one.companions)}
-
-
-def _stamps(package: Package) -> dict[str, Any]:
-    try:
-        stamps = json.loads((package.git_dir / STAMP).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return stamps if isinstance(stamps, dict) else {}
-
-
-def _state(package: Package) -> str:
-    digest = hashlib.sha256(json.dumps([package.commit, sorted(package.extras), sorted(package.companions)]).encode())
-    for name in BUILD_FILES:
-        file = package.folder / name
-        digest.update(hashlib.sha256(file.read_bytes() if file.is_file() else b"").digest())
-    return digest.hexdigest()

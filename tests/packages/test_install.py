@@ -17,7 +17,7 @@ import pytest
 
 from tasks.errors import DiskError, InstallError, NetworkError
 from tasks.packages.environment import Environment
-from tasks.packages.environment_lock import NAME
+from tasks.packages.installer import LOCK
 from tasks.packages.layouts import COMPANIONS
 from tasks.packages.package import Package
 from tasks.packages.requirements import missing_requirements
@@ -141,8 +141,7 @@ def test_requirements_of_an_extra_come_with_it(
     package = make_package("sglang", "0.4.0", ["torch; extra == 'srt'", "sglang[srt]; extra == 'all'"])
     install([package], empty, reporter=heard)
     assert not version_of(empty, "torch")
-    extras = {"srt": (), "all": ()}
-    package = replace(package, extras=("all",), metadata=replace(package.metadata, extras=extras))
+    package = replace(package, extras=("all",), metadata=replace(package.metadata, extras=("srt", "all")))
     install([package], empty, reporter=heard)
     assert version_of(empty, "torch")
     assert heard.warnings == []
@@ -333,7 +332,7 @@ def files(environment: Environment) -> dict[str, str]:
     return {
         str(path): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in environment.prefix.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and path.name != NAME
+        if path.is_file() and "__pycache__" not in path.parts and path.name != LOCK
     }
 
 

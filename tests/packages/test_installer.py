@@ -15,8 +15,8 @@ from invoke.context import Context
 
 from tasks.errors import InstallError, NetworkError, SourcesError
 from tasks.packages.environment import Environment
-from tasks.packages.failures import explain
 from tasks.packages.installer import Installer
+from tasks.packages.output import explain
 from tasks.packages.package import Package
 from tests.packages.conftest import Heard, errors, hide_uv, install, log_of
 
@@ -119,7 +119,7 @@ def test_phases_are_shown_while_the_installer_works_and_everything_is_in_the_log
 def test_a_silent_installer_is_said_to_be_at_work(
     empty: Environment, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.packages.runner.SILENCE", 0.1)
+    monkeypatch.setattr("tasks.packages.output.SILENCE", 0.1)
     code = "import time; print('Preparing x', flush=True); time.sleep(1)"
     tool = Installer(Context(), empty, log_of(empty), heard)
     tool.run("sglang", "installing requirements", [sys.executable, "-c", code])

@@ -3,7 +3,7 @@
 import pytest
 
 from tasks.errors import SourcesError
-from tasks.packages.layouts import cost, find_layout
+from tasks.packages.layouts import find_layout
 
 SGLANG = {"python/pyproject.toml", "python/sglang", "python/sglang/srt/models", "python/sglang/srt/layers"}
 ATTENTION = "python/sglang/srt/layers/attention"
@@ -95,10 +95,3 @@ def test_any_other_repository_has_its_package_at_the_root_or_in_python_or_none(
 ) -> None:
     layout = find_layout("third", tree.__contains__)
     assert (layout.folder, layout.installable, layout.companions) == (folder, installable, ())
-
-
-@pytest.mark.parametrize("name", ["sglang", "flashinfer", "third"])
-def test_a_whole_checkout_costs_more_than_a_slim_one(name: str) -> None:
-    figures = cost(name)
-    assert 0 < figures.slim_disk < figures.full_disk
-    assert 0 < figures.full_moved < figures.full_disk

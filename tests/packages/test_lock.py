@@ -232,7 +232,11 @@ def test_each_difference_is_found_and_named(here: Place, wheels: Path) -> None:
     here.repositories = [sglang, flashinfer, replace(cookbook, url="https://u:S3cr3t@elsewhere.example/x")]
     assert failed() == {"sgl-cookbook": "url https://elsewhere.example/x, locked is https://host.example/cookbook.git"}
     here.repositories = [sglang, flashinfer, replace(cookbook, name="notes")]
-    assert failed() == {"sgl-cookbook": "not cloned, or not configured", "notes": "not in the lock"}
+    commit = cookbook.commit
+    assert failed() == {
+        "sgl-cookbook": f"url none, locked is https://host.example/cookbook.git; commit none, locked is {commit}",
+        "notes": f"url https://host.example/cookbook.git, locked is none; commit {commit}, locked is none",
+    }
     here.repositories = same
     here.packages[0] = replace(here.packages[0], extras=("srt",))
     assert failed() == {"sglang": "extras srt, locked is none"}
@@ -245,10 +249,10 @@ def test_each_difference_is_found_and_named(here: Place, wheels: Path) -> None:
     alpha = wheels / "alpha-1.0-py3-none-any.whl"
     here.uv("install", "-q", "--reinstall-package=alpha", str(alpha))
     assert failed() == {
-        "alpha": f"1.0 from {alpha}, locked is 1.0",
-        "beta": "2.1, locked is 2.0",
-        "delta": "4.0, locked is none",
-        "gamma": "not installed, locked is 3.0rc1",
+        "alpha": f"version 1.0 from {alpha}, locked is 1.0",
+        "beta": "version 2.1, locked is 2.0",
+        "delta": "version 4.0, locked is none",
+        "gamma": "version none, locked is 3.0rc1",
     }
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.errors import DiskError, InstallError
 from tasks.packages.environment import Environment, probe
-from tasks.packages.layouts import COSTS
+from tasks.packages.layouts import INSTALLED_BYTES
 from tasks.packages.package import Package
 from tasks.packages.preflight import check
 from tests.packages.conftest import Heard, errors, hide_uv, install
@@ -124,8 +124,7 @@ def test_an_old_flashinfer_that_compiles_at_build_time_needs_cuda_and_a_gpu_or_i
 def test_too_little_space_for_the_requirements_is_said_before_anything_starts(
     empty: Environment, make_package: Callable[..., Package], heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    huge = {"sglang": replace(COSTS["sglang"], install=10**18)}
-    monkeypatch.setattr("tasks.packages.layouts.COSTS", huge)
+    monkeypatch.setitem(INSTALLED_BYTES, "sglang", 10**18)
     with pytest.raises(DiskError, match=r"needs 1\.0 EB for the packages"):
         install([make_package("sglang")], empty, reporter=heard)
     assert heard.commands == []
