@@ -24,7 +24,7 @@ SHARES = {
     True: 0.7,
     False: 0.1,
 }  # of what is left of a bar: what a transfer fills, and what a stage without bytes fills
-QUIET = 8.0  # seconds between two lines about one repository where nothing is drawn: with git's reports below ten
+QUIET = 10.0  # seconds between two lines about one repository where nothing is drawn
 
 
 class Output(Console):

@@ -68,19 +68,22 @@ def grouped(checks: Iterable[Check]) -> dict[str, list[Check]]:
     return {group: _joined(members) for group, members in groups.items()}
 
 
-def check_lines(console: Output, check: Check, width: int) -> tuple[Table, list[str]]:
-    """Return one check, its name `width` columns wide, and the lines below it that say what to do."""
+def check_lines(console: Output, check: Check, width: int) -> Text:
+    """Return one check, its name `width` columns wide, and what to do below it. A terminal folds what was found beside
+    the name, and gives a longer name a line of its own; elsewhere nothing is folded."""
     mark = MARKS[check.status] if console.unicode and console.is_terminal else check.status
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(width=len(mark) + 2, no_wrap=True)
-    if check.detail:
-        grid.add_column(width=width, overflow="fold")
-        grid.add_column(overflow="fold")
-    grid.add_row(
-        Text(f"  {mark}", STYLES[check.status]), Text(check.name), *([Text(check.detail)] if check.detail else [])
-    )
+    start, place = " " * (len(mark) + 4), len(mark) + 4 + width + 2
+    name = f"{check.name:<{width}}  "
+    if console.is_terminal and check.detail and len(check.name) > width:
+        name = f"{check.name}\n{' ' * place}"
+    found = Text(check.detail).wrap(console, max(console.width - place, 10), overflow="fold")
     lines = advice(check.hint, check.command) if check.status in BAD else []
-    return grid, [f"{' ' * (len(mark) + 4)}{line}" for line in lines]
+    detail = f"\n{' ' * place}".join(line.plain.rstrip() for line in found)
+    return Text.assemble(
+        (f"  {mark}  ", STYLES[check.status]),
+        f"{name}{detail}".rstrip(),
+        *((f"\n{start}{line}", "cyan") for line in lines),
+    )
 
 
 def counted(checks: Iterable[Check]) -> str:
