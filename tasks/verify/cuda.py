@@ -31,6 +31,7 @@ from .machine import (
     available_memory,
     find_toolkit,
     nvcc_release,
+    wanted_jobs,
 )  # fmt: skip
 
 ROOM = 1 * GB  # free bytes that FlashInfer's cache should have
@@ -199,9 +200,8 @@ def _cache(environ: Mapping[str, str]) -> Check:
 
 
 def _memory(environ: Mapping[str, str]) -> Check:
-    given, available = environ.get("MAX_JOBS", ""), available_memory()
-    jobs = int(given) if given.isdigit() else (os.cpu_count() or 1) + 2  # as many as ninja starts by itself
-    detail = f"{available / GB:.0f} GB for {jobs} compile jobs" + (" (MAX_JOBS)" if given.isdigit() else "")
+    jobs, available = wanted_jobs(environ), available_memory()
+    detail = f"{available / GB:.0f} GB for {jobs} compile jobs"
     if jobs * JOB <= available:
         return Check("memory", "pass", detail)
     fix = f"export MAX_JOBS={max(1, available // JOB)}"

@@ -100,9 +100,7 @@ def check_import(package: Package, environment: Environment, ok: bool, detail: s
     return Check(name, "fail", detail, command=command)
 
 
-def _pins(
-    package: Package, unmet: list[Missing], environment: Environment, tags: Collection[str]
-) -> Iterator[Check]:
+def _pins(package: Package, unmet: list[Missing], environment: Environment, tags: Collection[str]) -> Iterator[Check]:
     """Whether the FlashInfer that `matching` would take is installed, and its companions."""
     required = flashinfer_requirement(package.metadata, package.extras)
     if required and not any(_name(one) in FLASHINFER for one in unmet):
