@@ -90,9 +90,7 @@ def plan_update(session: Session, repository: Repository) -> Outcome:
     advertised, target = session.advertised(repository), session.target(repository, ref)
     local = session.local(repository)
     if is_current(session, local, checkout, target, advertised):
-        return Outcome(
-            repository.name, "up to date", ref, checkout.head, ref_source=source, resolved=target.resolved
-        )
+        return Outcome(repository.name, "up to date", ref, checkout.head, ref_source=source, resolved=target.resolved)
     known = [checkout.record.commit, *advertised.heads.values(), *advertised.tags.values()]
     check_local_work(local, target.name if target.kind == "branch" else "", known)
     session.reporter.event(repository.name, f"would update {checkout.head[:10]} → {target.commit[:10]}")

@@ -115,7 +115,7 @@ def _toolkit(toolkit: Toolkit, nvcc: tuple[int, ...], environ: Mapping[str, str]
 def _torch(environment: Environment, driver: tuple[int, ...], nvcc: tuple[int, ...]) -> Check:
     file = next((file for path in environment.paths if (file := path / "torch" / "version.py").is_file()), None)
     if not file:
-        return Check("torch", "skip", "it is not installed")
+        return Check("torch", "skip", "not installed")
     found = re.search(r"^cuda\b[^=]*=\s*['\"](\d+)\.(\d+)", file.read_text("utf-8", "replace"), re.M)
     if not found:
         hint = f"Install a torch that is built for CUDA {driver[0]}."

@@ -52,7 +52,7 @@ def check_package(
     if not found:
         missing = f"{package.name} is not installed in {environment.prefix}"
         yield Check(f"{name}: installed", "fail", missing, command=command)
-        yield from skipped(name, INSTALLED[1:], "it is not installed")
+        yield from skipped(name, INSTALLED[1:], "not installed")
         return
     source = f"editable from {found.location}" if found.editable else "not editable, a release from an index"
     if package.is_checkout(replace(found, version=package.version)):
