@@ -159,10 +159,7 @@ class Report:
         for group, members in groups.items():
             self._print((f"\n{group}", "bold"))
             for check in members:
-                grid, lines = check_lines(self._console, check, width)
-                self._console.print(grid)
-                for line in lines:
-                    self._print((line, "cyan"), wrap=False)
+                self._console.print(check_lines(self._console, check, width), soft_wrap=True)
         if not self._hidden:
             self._print((f"\n{len(checks)} checks: {counted(checks)}", "bold"))
 
