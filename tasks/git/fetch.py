@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import NetworkError, UsageError
 from ..models import Network
 from .command import run
-from .messages import NoObjectError, RefusedError
+from .messages import GitError, NoObjectError, RefusedError
 from .packs import add_shallow, link_packs, read_shallow
 from .revisions import Target
 from .transfer import reading, transfer
@@ -74,7 +74,9 @@ def present_commits(repository: LocalRepository, oids: Iterable[str]) -> dict[st
 def close_history(repository: LocalRepository, commits: Iterable[str]) -> None:
     """Mark those of the commits whose parents are not here as having none. git does so after a fetch, but not for packs
     out of the cache, and it may have been killed before it did."""
-    here = present_commits(repository, commits)
+    if not (unmarked := {*commits} - read_shallow(repository.git_dir)):
+        return
+    here = present_commits(repository, unmarked)
     parents = present_commits(repository, {parent for each in here.values() for parent in each})
     add_shallow(repository.git_dir, [commit for commit, wanted in here.items() if not {*wanted} <= {*parents}])
 
@@ -94,10 +96,13 @@ def read_blob(repository: LocalRepository, tree: Mapping[str, Entry], path: str)
 
 def missing_objects(repository: LocalRepository, commit: str, *filters: str) -> set[str]:
     """The objects of the commit, its trees and files, that are not here (git-rev-list(1), --missing)."""
-    if not present_commits(repository, [commit]):
-        return {commit}
     options = ("--objects", "--missing=print", "--no-object-names", "--no-walk", *filters, commit)
-    return {line[1:] for line in repository.git("rev-list", *options).splitlines() if line.startswith("?")}
+    try:
+        return {line[1:] for line in repository.git("rev-list", *options).splitlines() if line.startswith("?")}
+    except GitError:
+        if present_commits(repository, [commit]):
+            raise
+        return {commit}
 
 
 def fetch_commit(repository: LocalRepository, target: Target, haves: Iterable[str], *, files: bool) -> None:
