@@ -192,6 +192,8 @@ def _prepare(store: LocalRepository) -> None:
         worktree = read_config(store.git_dir, "core.worktree", name)
         if worktree and not (store.git_dir / worktree).is_dir():  # git would go there first
             read_config(store.git_dir, "--unset-all", name, "core.worktree")
+    if (store.git_dir / "refs").is_dir() and not (store.git_dir / "HEAD").exists():
+        (store.git_dir / "HEAD").write_text("ref: refs/heads/main\n")  # which git-init(1) does not write again here
     if not (store.git_dir / "HEAD").exists() or not (url := read_config(store.git_dir, "remote.origin.url")):
         return initialise(store, bare=True)
     if url != store.url:
