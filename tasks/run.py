@@ -223,8 +223,7 @@ def run(c: Context, task: str, steps: Sequence[Step], options: Options) -> Resul
         except OSError as error:
             result = replace(result, error=_disk_error("", error, state.settings if state else None))
         except KeyboardInterrupt:
-            hint = "Run the same command again: it continues where this one stopped."
-            result = replace(result, error=Interrupted("Interrupted.", hint))
+            result = replace(result, error=Interrupted("Interrupted.", "What is complete is kept."))
         result = _complete(result, state, report)
         report.finish(result)
     if not result.ok:

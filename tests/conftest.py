@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import venv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -156,8 +156,12 @@ def host(upstream: Upstream) -> Iterator[GitHost]:
 @pytest.fixture
 def environ(tmp_path: Path, wheelhouse: dict[str, str]) -> dict[str, str]:
     """An environment of a user of whom nothing is known: an empty home, no git identity, wheels instead of an index."""
-    home = tmp_path / "home"
-    home.mkdir()
+    return unknown_user(tmp_path / "home", wheelhouse)
+
+
+def unknown_user(home: Path, wheelhouse: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables of a user with a new, empty home."""
+    home.mkdir(parents=True)
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "TMPDIR", "SYSTEMROOT")}
     return {
         **kept,
@@ -183,14 +187,18 @@ def make_environment(tmp_path: Path, tools: Path) -> Callable[..., Environment]:
     """`make_environment(name="venv", pip=False)` makes a virtual environment below the test's folder, in 50 ms."""
 
     def make(name: str = "venv", *, pip: bool = False) -> Environment:
-        environment = Environment(tmp_path / name)
-        venv.EnvBuilder(symlinks=True).create(environment.path)
-        (site,) = environment.path.glob("lib/python*/site-packages")
-        shared = [tools, tools / "pip"] if pip else [tools]
-        (site / "tools.pth").write_text("".join(f"{path}\n" for path in shared))
-        return environment
+        return new_environment(tmp_path / name, [tools, tools / "pip"] if pip else [tools])
 
     return make
+
+
+def new_environment(path: Path, shared: Sequence[Path]) -> Environment:
+    """Make a virtual environment that finds what the `shared` folders hold."""
+    environment = Environment(path)
+    venv.EnvBuilder(symlinks=True).create(path)
+    (site,) = path.glob("lib/python*/site-packages")
+    (site / "tools.pth").write_text("".join(f"{each}\n" for each in shared))
+    return environment
 
 
 @pytest.fixture
@@ -200,16 +208,20 @@ def make_project(
     """`make_project(name, environment=None)` makes one more project folder, such as a second worktree."""
 
     def make(name: str, environment: Environment | None = None) -> Project:
-        folder = tmp_path / name
-        folder.mkdir(parents=True)
-        shutil.copy2(ROOT / "tasks.py", folder)
-        for part in ("tasks", "flashinfer_trace"):
-            if (ROOT / part).exists():
-                shutil.copytree(ROOT / part, folder / part)
         given = [environment] if environment else []
-        return Project(folder, dict(github), lambda: make_environment(f"{name}-venv"), given)
+        return Project(new_folder(tmp_path / name), dict(github), lambda: make_environment(f"{name}-venv"), given)
 
     return make
+
+
+def new_folder(folder: Path) -> Path:
+    """Make a project folder with a copy of the tasks and of the trace data."""
+    folder.mkdir(parents=True)
+    shutil.copy2(ROOT / "tasks.py", folder)
+    for part in ("tasks", "flashinfer_trace"):
+        if (ROOT / part).exists():
+            shutil.copytree(ROOT / part, folder / part)
+    return folder
 
 
 @pytest.fixture

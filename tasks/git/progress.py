@@ -16,6 +16,11 @@ _SIZE = r"(\d{1,6}(?:\.\d{1,6})?) (bytes|KiB|MiB|GiB)"
 _MOVED = re.compile(rf"{_SIZE}(?: \| {_SIZE}/s)?", re.ASCII)
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _LONGEST = 10_000  # characters of one line
+_STAGES = {  # each is counted from 0 % to 100 %, before or after the bytes of a transfer
+    RemoteProgress.COUNTING: "counting objects",
+    RemoteProgress.COMPRESSING: "compressing objects",
+    RemoteProgress.RESOLVING: "resolving deltas",
+}
 
 
 class Progress(RemoteProgress):
@@ -44,4 +49,5 @@ class Progress(RemoteProgress):
         count, total = float(cur_count), float(max_count or 0)
         done = count / total if 0 <= count <= total < math.inf and total else None
         speed = float(rate) * _UNITS[rate_unit] if rate else 0.0
-        self._reporter.progress(self._who, self._doing, done, int(float(moved) * _UNITS[unit]), speed)
+        doing = _STAGES.get(op_code & self.OP_MASK, self._doing)
+        self._reporter.progress(self._who, doing, done, int(float(moved) * _UNITS[unit]), speed)

@@ -11,6 +11,7 @@ from .text import duration
 
 NEXT = {"clone": "invoke install", "update": "invoke install", "install": "invoke verify"}
 CHECKED = ("verify", "setup")
+BRIEF = 80  # characters; a longer command, such as an installer's, is shown once, with its error
 
 
 def closing(result: Result, environ: Mapping[str, str]) -> str:
@@ -18,9 +19,9 @@ def closing(result: Result, environ: Mapping[str, str]) -> str:
     seconds = f"{duration(sum(result.seconds.values()))}{_each(result.seconds)}"
     after = f" after {seconds}" if result.seconds else ""
     if result.ok and result.dry and not result.verification:
-        return f"Nothing was changed (--dry). Next: invoke {result.task}"
+        return "Nothing was changed (--dry). Next: the same command without --dry"
     if result.exit_status == Interrupted.status:
-        return f"Interrupted{after}. Next: invoke {result.task}"
+        return f"Interrupted{after}. Next: the same command again"
     if not result.ok:
         subject = "Not ready" if result.task in CHECKED else f"{result.task} incomplete"
         return f"{subject}{after}. Next: {_remedy(result)}"
@@ -42,12 +43,12 @@ def _warnings(result: Result) -> str:
 
 
 def _remedy(result: Result) -> str:
-    """The command of the first failure that has one, else to fix what was reported and to run the task again."""
+    """The command of the first failure that has a brief one, else to fix what was reported and to run it all again."""
     errors = [result.error, *(row.error for rows in result.steps.values() for row in rows)]
     checks = result.verification.checks if result.verification else ()
-    commands = [error.command for error in errors if error]
+    commands = [error.command for error in errors if error and len(error.command) <= BRIEF]
     commands += [check.command for status in ("fail", "warn") for check in checks if check.status == status]
-    return next(filter(None, commands), f"fix what is reported above, then invoke {result.task}")
+    return next(filter(None, commands), "fix what is reported above, then run the same command again")
 
 
 def _use(environment: EnvironmentState | None, environ: Mapping[str, str]) -> str:

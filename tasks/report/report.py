@@ -155,7 +155,7 @@ class Report:
     def _checks(self, checks: Sequence[Check]) -> None:
         groups = grouped(check for check in checks if not self._hidden or check.status in BAD)
         names = [each.name for group in groups.values() for each in group if each.detail]
-        width = min(WIDEST, max(map(len, names), default=0))
+        width = min(WIDEST, self._console.width // 5, max(map(len, names), default=0))
         for group, members in groups.items():
             self._print((f"\n{group}", "bold"))
             for check in members:
@@ -167,6 +167,9 @@ class Report:
         """Print the warnings of a run again, and its errors, an error of several repositories once."""
         rows = [(step, row) for step, rows in result.steps.items() for row in rows]
         warnings = [*(f"{row.repository}: {text}" for _, row in rows for text in row.warnings), *result.warnings]
+        failed = result.error or any(row.error for _, row in rows)
+        if rows and not self._hidden and not self._json and (failed or (warnings and not self._github)):
+            self._print(("", ""))
         for text in [] if self._github or self._hidden else dict.fromkeys(warnings):
             self._print(("warning: ", "bold yellow"), (one_line(text), ""))
         shared: dict[tuple[str, str, str, str], list[str]] = {}

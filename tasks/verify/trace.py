@@ -75,7 +75,7 @@ def read_trace(path: Path) -> Trace:
 def _checks(kind: str, valid: int, detail: str, errors: list[Check]) -> list[Check]:
     """The check of a `kind` of data, and those of its files with errors."""
     if errors:
-        return [Check(f"trace: {kind}", "fail", f"{valid} valid, {len(errors)} files with errors"), *errors]
+        return [Check(f"trace: {kind}", "fail", f"{valid} valid, {len(errors)} with errors"), *errors]
     status: Status = "pass" if valid else "skip"
     return [Check(f"trace: {kind}", status, f"{valid} ({detail})" if valid else "none found")]
 
@@ -124,7 +124,7 @@ def _valid(schema: str, data: bytes) -> Any:
             rule = f" lacks {', '.join(key for key in error.rule_definition if key not in error.value)}"
         raise ValueError((".".join(map(str, error.path[1:])) or "the object") + rule) from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"not valid JSON, {error}") from None
+        raise ValueError(f"not valid JSON: {error}") from None
     return value
 
 

@@ -270,6 +270,7 @@ def test_a_task_ends_with_one_table_its_warnings_its_errors_and_what_to_do_next(
         ["sglang", "main", "configuration", "failed", "12 s"],
         ["third", "main → matching (v0.6.7.post3)", "this checkout", "ffffffffff", "0.6.18 → 0.6.7.post3", "updated",
          "3 min 20 s"],
+        [""],
         ["warning: flashinfer: attempt 1 of 5 failed: connection reset"],
         [""],
         ["update incomplete after 3 min 20 s. Next: invoke clone"],
@@ -306,13 +307,15 @@ def test_the_summary_says_what_each_step_did_and_what_a_failure_left_undone() ->
         (succeeded("install"), "install finished in 1.2 s. Next: invoke verify"),
         (succeeded("verify"), "Ready with 1 warning in 1.2 s. Next: run your programs with /p/.venv/bin/python"),
         (replace(succeeded("clone"), exit_status=130, error=SourcesError("Interrupted.")),
-         "Interrupted after 1.2 s. Next: invoke clone"),
+         "Interrupted after 1.2 s. Next: the same command again"),
         (Result("update", 2, error=SourcesError("what")),
-         "update incomplete. Next: fix what is reported above, then invoke update"),
+         "update incomplete. Next: fix what is reported above, then run the same command again"),
+        (Result("install", 6, error=InstallError("what", command=f"uv pip install --python /p {'x' * 60}")),
+         "install incomplete. Next: fix what is reported above, then run the same command again"),
         (Result("verify", 1, ENVIRONMENT, seconds={"verify": 3}, verification=FOUND),
          f"Not ready after 3 s. Next: {FIX}"),
         (Result("setup", steps={"clone": [Outcome("sglang", "already cloned")]}, dry=True),
-         "Nothing was changed (--dry). Next: invoke setup"),
+         "Nothing was changed (--dry). Next: the same command without --dry"),
     ],
 )  # fmt: skip
 def test_the_last_line_says_whether_all_is_ready_and_what_to_do_next(result: Result, line: str) -> None:
@@ -354,6 +357,16 @@ flashinfer
 
 4 checks: 1 pass, 1 warn, 1 fail, 1 skip
 """)
+
+
+def test_a_long_name_of_a_check_leaves_room_for_what_was_found() -> None:
+    code = """
+from tasks.models import Check, Verification
+checks = (Check("trace: definitions/rmsnorm/broken.json", "pass", "as it is"), Check("trace: tree", "pass", "x" * 56))
+Report().finish(Result("verify", verification=Verification(True, {}, {}, None, checks)))
+"""
+    lines = without_escapes(on_terminal(code, columns=80)).splitlines()
+    assert any(line.endswith("x" * 56) for line in lines), lines
 
 
 def test_checks_that_were_skipped_for_one_reason_are_one_line_below_it() -> None:

@@ -1,0 +1,204 @@
+"""`--json` end to end: every task at every exit status that it can have."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from tests.conftest import ROOT, Environment, Project, new_environment, new_folder, unknown_user
+from tests.sources import Result
+from tests.upstream.__main__ import write_configuration
+from tests.upstream.host import GitHost
+from tests.upstream.store import Upstream
+
+SCHEMA = json.loads((ROOT / "tasks/verify/schemas/result.schema.json").read_text(encoding="utf-8"))
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+TASKS = ("clone", "update", "install", "verify", "setup", "lock")
+
+
+@pytest.fixture(scope="module")
+def github_host(built: Upstream) -> Iterator[GitHost]:
+    """A host for all tests of this module; none of them changes an upstream."""
+    with GitHost(built.root) as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def finished(
+    github_host: GitHost, wheelhouse: dict[str, str], tools: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Project:
+    """A project after `invoke setup`, and a copy of it beside it."""
+    folder = tmp_path_factory.mktemp("json") / "now"
+    environ = unknown_user(folder / "home", wheelhouse)
+    configuration = write_configuration(folder / "gitconfig", github_host.url)
+    environment = new_environment(folder / "venv", [tools])
+    environ |= {"GIT_CONFIG_GLOBAL": str(configuration), "INVOKE_SOURCES_ATTEMPTS": "1"}
+    project = Project(new_folder(folder / "project"), environ, lambda: environment)
+    project.invoke("setup")
+    shutil.copytree(folder, folder.with_name("finished"), symlinks=True)
+    return project
+
+
+@pytest.fixture
+def project(finished: Project, github_host: GitHost) -> Project:
+    """The project as `invoke setup` left it, this test's own to change. It stays at one place: environments know it."""
+    folder = finished.path.parent
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("finished"), folder, symlinks=True)
+    github_host.reset()
+    return Project(finished.path, dict(finished.environ), lambda: Environment(folder / "venv"))
+
+
+def as_it_is(project: Project, host: GitHost) -> None:
+    pass
+
+
+def not_cloned(project: Project, host: GitHost) -> None:
+    shutil.rmtree(project.tmp)
+
+
+def wrong_configuration(project: Project, host: GitHost) -> None:
+    (project.path / "invoke.yaml").write_text("sources: {attempts: 0}\n")
+
+
+def network_down(project: Project, host: GitHost) -> None:
+    shutil.rmtree(project.tmp / "flashinfer")
+    host.fault("status", status=503, times=99)
+
+
+def remote_down(project: Project, host: GitHost) -> None:
+    host.fault("status", status=503, times=99)
+
+
+def index_down(project: Project, host: GitHost) -> None:
+    """The only package index refuses connections."""
+    del project.environ["UV_OFFLINE"], project.environ["UV_FIND_LINKS"]
+    project.environ |= {"UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple", "UV_HTTP_RETRIES": "0"}
+
+
+def not_writable(project: Project, host: GitHost) -> None:
+    """A file stands where the directory of the checkouts should be (root may write into any directory)."""
+    project.environ["INVOKE_SOURCES_DIRECTORY"] = str(project.path / "tasks.py/tmp")
+
+
+def unwritable_lock(project: Project, host: GitHost) -> None:
+    (project.path / "pylock.sources.toml").mkdir()
+
+
+def unwritable_log(project: Project, host: GitHost) -> None:
+    (project.tmp / "install.log").unlink(missing_ok=True)
+    (project.tmp / "install.log").mkdir()
+
+
+def local_changes(project: Project, host: GitHost) -> None:
+    (project.tmp / "sglang/README.md").write_text("mine\n")
+
+
+def own_files(project: Project, host: GitHost) -> None:
+    shutil.rmtree(project.tmp / "sglang/.git")
+
+
+def broken_build(project: Project, host: GitHost) -> None:
+    (project.tmp / "flashinfer/build_backend.py").write_text("raise SystemExit('no build today')\n")
+
+
+def gone_versions(project: Project, host: GitHost) -> None:
+    """The package index has none of the installed versions any more."""
+    project.environ["UV_FIND_LINKS"] = str(project.path)
+
+
+def interrupted(project: Project, host: GitHost) -> None:
+    """The first git that the task starts presses Ctrl-C, and waits for its end."""
+    wrapper = project.path.parent / "bin/git"
+    wrapper.parent.mkdir()
+    wrapper.write_text("#!/bin/sh\nkill -INT $PPID\nexec sleep 60\n")
+    wrapper.chmod(0o755)
+    project.environ["PATH"] = f"{wrapper.parent}:{project.environ['PATH']}"
+
+
+Situation = Callable[[Project, GitHost], None]
+CASES: tuple[tuple[str, int, Situation], ...] = (
+    ("clone", 0, not_cloned),
+    ("clone --only=nothing", 2, as_it_is),
+    ("clone --sglang-branch=nothing-like-it", 2, not_cloned),
+    ("clone", 3, network_down),
+    ("clone", 4, not_writable),
+    ("clone", 5, own_files),
+    ("clone", 130, interrupted),
+    ("update --sglang-branch=v0.5.3", 0, as_it_is),
+    ("update", 1, not_cloned),
+    ("update --sglang-branch=a..b", 2, as_it_is),
+    ("update", 3, remote_down),
+    ("update", 4, not_writable),
+    ("update --sglang-branch=v0.5.3", 5, local_changes),
+    ("update", 130, interrupted),
+    ("install --reinstall --no-deps", 0, as_it_is),
+    ("install", 1, not_cloned),
+    ("install --python=/nothing/python", 2, as_it_is),
+    ("install --reinstall", 3, index_down),
+    ("install --reinstall", 4, unwritable_log),
+    ("install --reinstall", 6, broken_build),
+    ("install", 130, interrupted),
+    ("verify", 0, as_it_is),
+    ("verify", 1, not_cloned),
+    ("verify --strict", 1, as_it_is),
+    ("verify", 2, wrong_configuration),
+    ("verify", 130, interrupted),
+    ("setup", 0, as_it_is),
+    ("setup --strict", 1, as_it_is),
+    ("setup --locked", 2, as_it_is),
+    ("setup", 3, network_down),
+    ("setup", 4, not_writable),
+    ("setup --sglang-branch=v0.5.3", 5, local_changes),
+    ("setup --reinstall", 6, broken_build),
+    ("setup", 130, interrupted),
+    ("lock", 0, as_it_is),
+    ("lock", 1, not_cloned),
+    ("lock --python=/nothing/python", 2, as_it_is),
+    ("lock", 3, index_down),
+    ("lock", 4, unwritable_lock),
+    ("lock", 5, local_changes),
+    ("lock", 6, gone_versions),
+    ("lock", 130, interrupted),
+)
+
+
+def objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Every object in it."""
+    if isinstance(value, dict):
+        yield value
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from objects(each)
+
+
+def read(result: Result, task: str) -> dict[str, Any]:
+    """The object that the task printed, which is all that it printed there."""
+    found: dict[str, Any] = json.loads(result.out)
+    VALIDATOR.validate(found)
+    assert (found["task"], found["exit_status"], found["ok"]) == (task, result.status, result.status == 0)
+    assert "Traceback" not in result.err
+    commands = [each["command"] for each in objects(found) if each.get("command")]
+    for command in commands:
+        assert subprocess.run(["sh", "-n", "-c", command], check=False).returncode == 0, command
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "situation"), CASES, ids=[f"{words}-{status}-{each.__name__}" for words, status, each in CASES]
+)
+def test_each_exit_prints_one_object(
+    words: str, status: int, situation: Situation, project: Project, github_host: GitHost
+) -> None:
+    task, *options = words.split()
+    situation(project, github_host)
+    found = read(project.invoke(task, *options, "--json", check=status, timeout=60), task)
+    errors = [each["error"] for each in [found, *found["steps"]] if each["error"]]
+    bad = [check for check in found.get("checks", ()) if check["status"] in ("fail", "warn")]
+    assert not errors if status == 0 else errors or bad
