@@ -11,9 +11,8 @@ from .lock_file import FILE as LOCK
 from .lock_file import Lock, LockedRepository, read_lock
 from .matching import FLASHINFER, flashinfer_requirement, has_release, matching
 from .metadata import Metadata, read_metadata, read_toml
-from .package import Package, names
+from .package import Package, Source, names
 from .requirements import Missing, admits, missing_requirements
-from .source import Source
 
 __all__ = [
     "COMPANIONS", "FLASHINFER", "LOCK", "Distribution", "Environment", "Layout", "Lock", "LockedRepository", "Metadata",
