@@ -114,7 +114,7 @@ def differences(
     found = {"environment": lock.mismatch(environment)}
     for name in sorted({*now, *was}):
         here, locked = now.get(name, {}), was.get(name, {})
-        changed = [key for key in {**locked, **here} if here.get(key) != locked.get(key)]
+        changed = [key for key in {**locked, **here} if here.get(key, "") != locked.get(key, "")]
         found[name] = "; ".join(f"{key} {here.get(key) or 'none'}, locked is {locked.get(key) or 'none'}"
                                 for key in changed)  # fmt: skip
     failed = [Check(f"lock: {name}", "fail", redact(what), command="invoke setup --locked")
