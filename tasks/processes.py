@@ -14,12 +14,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 KEPT = 1_000_000  # bytes of standard error that are kept, the last ones
 MOST = 200_000_000  # bytes of output; no command here has that much to say
-GRACE = 0.5  # seconds for output of a process that has ended, where a child of it keeps the pipe open
 PATIENCE = 5  # seconds for a process to end by itself
 BLOCK = 65536
 
@@ -70,14 +70,11 @@ def run(
         if _stopping.is_set():
             end_group(process.pid)
         output, errors, ended = _read(process, silence, timeout, on_errors)
+        if ended:
+            _end(process)
         process.wait()
     except BaseException:
-        end_group(process.pid)  # git removes its locks and drafts then
-        try:
-            process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            end_group(process.pid, signal.SIGKILL)
-            process.wait()
+        _end(process)
         raise
     finally:
         with _lock:
@@ -95,6 +92,15 @@ def end_group(pid: int, number: signal.Signals = signal.SIGTERM) -> None:
         os.killpg(pid, number)
     except (ProcessLookupError, PermissionError):
         return
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process and its children: by SIGTERM, on which git removes its locks and drafts, then by SIGKILL."""
+    end_group(process.pid)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(PATIENCE)
+    end_group(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def start() -> None:
@@ -131,14 +137,16 @@ def _read(
     """Read both outputs until they are closed, the process has ended, or a deadline has passed."""
     output, errors, count = bytearray(), bytearray(), 0
     began = heard = time.monotonic()
-    ended: float | None = None
     reason = ""
     assert process.stdout and process.stderr
     with selectors.DefaultSelector() as selector:
         for stream in (process.stdout, process.stderr):
             selector.register(stream, selectors.EVENT_READ)
         while selector.get_map() and not reason:
-            for key, _ in selector.select(0.1):
+            has_ended, ready = process.poll() is not None, selector.select(0.1)
+            if has_ended and not ready:
+                break  # a child that lives on has inherited the pipe
+            for key, _ in ready:
                 if not (block := os.read(key.fd, BLOCK)):
                     selector.unregister(key.fileobj)
                     continue
@@ -149,14 +157,9 @@ def _read(
                     errors = (errors + block)[-KEPT:]
                     if on_errors:
                         on_errors(block)
+            check_stopped()
             now = time.monotonic()
-            if ended is None and process.poll() is not None:
-                ended = now
-            if ended is not None and now - max(ended, heard) > GRACE:
-                break  # a child that lives on has inherited the pipe
             reason = _overdue(silence and now - heard, silence, timeout and now - began, timeout, count)
-    if reason:
-        end_group(process.pid, signal.SIGKILL)
     return bytes(output), bytes(errors), reason
 
 

@@ -14,7 +14,7 @@ from tests.sources import fingerprint
 from tests.upstream.host import GitHost
 
 TASKS = ("clone", "update", "install", "verify", "setup", "lock")
-SLOW = ("rich", "git", "packaging", "tenacity", "filelock", "platformdirs", "psutil", "fastjsonschema")
+SLOW = ("rich", "git", "packaging", "tenacity", "platformdirs", "psutil", "fastjsonschema")
 FURTHER = "sources:\n  repositories:\n"
 
 

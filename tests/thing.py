@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sources import Sources, url
+from tests.sources import Sources, commits, url
 from tests.upstream.store import Gitlink, Upstream
 
 PRECIOUS = "precious"
@@ -39,13 +39,13 @@ def contents(checkout: Path) -> set[bytes]:
 
 def _objects(git_dir: Path) -> set[bytes]:
     def git(*arguments: str, stdin: str = "") -> bytes:
-        command = ["git", "-c", "core.bare=true", "-c", "core.worktree=", f"--git-dir={git_dir}", *arguments]
+        command = ["git", f"--git-dir={git_dir}", f"--work-tree={git_dir}", *arguments]
         return subprocess.run(command, input=stdin.encode(), capture_output=True, check=False).stdout
 
     here = set(git("cat-file", "--batch-all-objects", "--batch-check=%(objectname)").decode().split())
-    tips = git("stash", "list", "--format=%H").decode().split() + git("rev-parse", "-q", "--verify", "HEAD").decode().split()
-    options = ("--objects", "--all", "--indexed-objects", "--missing=allow-any", "--no-object-names", "--ignore-missing")
-    wanted = here.intersection(git("rev-list", *options, *tips).decode().split())
+    tips = [*git("stash", "list", "--format=%H").split(), *git("rev-parse", "-q", "--verify", "HEAD").split()]
+    options = ("--objects", "--all", "--indexed-objects", "--missing=allow-any", "--no-object-names")
+    wanted = here.intersection(git("rev-list", *options, *map(os.fsdecode, tips)).decode().split())
     output, found = git("cat-file", "--batch", stdin="".join(f"{oid}\n" for oid in wanted)), set()
     while output:
         head, _, output = output.partition(b"\n")
@@ -95,9 +95,15 @@ class Thing:
         """Commit a file as the user would."""
         return self.sources.commit(place, name, f"{PRECIOUS}\n")
 
-    def has(self, text: str = f"{PRECIOUS}\n") -> bool:
-        """Whether the content is kept, in or beside the checkout."""
-        return text.encode() in contents(self.sources.path)
+    def has(self, text: str = PRECIOUS) -> bool:
+        """Whether a content with this text is kept, in or beside the checkout."""
+        return any(text.encode() in content for content in contents(self.sources.path))
+
+    def own(self, place: str, *revisions: str) -> set[str]:
+        """The commits that a ref of the repository (or `revisions` alone) leads to and that are not upstream's."""
+        upstreams = (self.upstream.path(name) for name in ("some/thing", "some/lib"))
+        found = commits(self.sources.path / place, *revisions)
+        return found.difference(*(commits(path, "--all") for path in upstreams))
 
     def git_dir(self, place: str) -> Path:
         """The repository of a checkout."""
@@ -146,7 +152,8 @@ def before_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
         done = directory / "done"
         (directory / "git").write_text(
             f'#!/bin/sh\ncase " $* " in *" {words} "*) if mkdir {done} 2>/dev/null; then\n'
-            f"( PATH={os.environ['PATH']}; unset GIT_INDEX_FILE; {script} ) >{directory}/log 2>&1 </dev/null\nfi;; esac\n"
+            f"( PATH={os.environ['PATH']}; unset GIT_INDEX_FILE; {script} ) >{directory}/log 2>&1 </dev/null\n"
+            "fi;; esac\n"
             f'exec {git} "$@"\n'
         )
         (directory / "git").chmod(0o755)

@@ -13,7 +13,7 @@ from ..errors import LocalWorkError
 from ..git import Advertised, GitError, LocalRepository, OverwriteError, Target, linked_git_dir, move_aside, release
 from ..names import TAGS
 from .download import Commit
-from .local_work import check_local_work, explain_refusal
+from .local_work import check_local_work, commits_without_ref, explain_refusal
 from .recovery import differing
 from .sparse import end_sparse, set_sparse
 from .state import read_record, write_record
@@ -60,7 +60,11 @@ def check_out_new(commit: Commit) -> None:
     target = commit.target
     branch = ("-B", target.name, "--track", f"origin/{target.name}")
     where = branch if target.kind == "branch" else ("--detach", target.commit)
-    commit.repository.git("checkout", "--progress", *where, doing="checking out")
+    try:
+        commit.repository.git("checkout", "--progress", *where, doing="checking out")
+    except OverwriteError as error:  # by the commit itself: nothing of the user's is there
+        what = f"{commit.repository.who}: git refuses to check out {error.paths[0]} of {target.commit}."
+        raise GitError(what) from None
 
 
 def check_out(commit: Commit) -> None:
@@ -73,14 +77,28 @@ def check_out(commit: Commit) -> None:
     set_sparse(repository, commit.directories, before)
     configured = commit.record.configured or before.configured
     write_record(repository.git_dir, replace(before, configured=configured, moving=target.commit))
-    command = ("switch", "--progress", "--no-overwrite-ignore", "--detach", target.commit)
+    try:
+        switch(repository, target.commit)
+    except LocalWorkError:
+        write_record(repository.git_dir, before)
+        raise
+    if commit.directories is None:
+        end_sparse(repository)
+
+
+def switch(repository: LocalRepository, commit: str) -> None:
+    """Switch to the commit on a detached HEAD, unless git refuses: LocalWorkError, nothing is changed then. A commit
+    that was made since the last look keeps a ref below refs/rescue/: the reflog has what HEAD left."""
+    command = ("-c", "core.logAllRefUpdates=true", "switch", "--progress", "--no-overwrite-ignore", "--detach", commit)
     try:
         repository.git(*command, doing="checking out")
     except OverwriteError as error:
-        write_record(repository.git_dir, before)
         raise explain_refusal(repository, error) from None
-    if commit.directories is None:
-        end_sparse(repository)
+    left = repository.git("rev-parse", "--quiet", "--verify", "HEAD@{1}", check=False)
+    if left and commits_without_ref(repository, [left], [read_record(repository.git_dir).commit, commit]):
+        repository.git("update-ref", f"refs/rescue/{left[:12]}", left)
+        what = f"a commit was made in {repository.path} meanwhile; it is kept as refs/rescue/{left[:12]}"
+        repository.network.reporter.warn(repository.who, what)
 
 
 def rehearse(repository: LocalRepository, commit: str) -> None:
@@ -142,8 +160,11 @@ def remove_submodule(parent: LocalRepository, path: str) -> None:
     """
     place = parent.path / path
     git_dir = linked_git_dir(place)
-    if not git_dir or not git_dir.is_relative_to((parent.git_dir / "modules").resolve()):
+    if not git_dir:
         return
+    if not git_dir.is_relative_to((parent.git_dir / "modules").resolve()):
+        what = f"{parent.who}: {place} is no submodule in the new commit, and is a repository of its own."
+        raise LocalWorkError(what, command=move_aside(place))
     repository = replace(parent, path=place, git_dir=git_dir, who=f"{parent.who}/{path}")
     check_local_work(repository, "", [read_record(git_dir).commit])
     others = repository.git("ls-files", "--others", "-z").split("\0")

@@ -10,22 +10,31 @@ from ..git import (
     GITLINK,
     Advertised,
     LocalRepository,
-    OverwriteError,
     Target,
     head_of,
     linked_git_dir,
+    move_aside,
     read_shallow,
     read_tree,
     release,
 )
 from ..models import Outcome, Repository
-from .download import Commit, Download
-from .local_work import check_commits, check_local_work, check_operation, explain_refusal, find_checkout
+from .download import Commit, Download, read_config
+from .local_work import check_commits, check_local_work, check_operation, find_checkout
 from .recovery import make_consistent
 from .session import Session
 from .space import check_space, cost, in_words
-from .state import Checkout, read_checkout, read_record, write_record
-from .switch import check_out, check_out_submodules, move_branch, rehearse, remove_submodule, set_branch, set_tags
+from .state import Checkout, Record, read_checkout, read_record, write_record
+from .switch import (
+    check_out,
+    check_out_submodules,
+    move_branch,
+    rehearse,
+    remove_submodule,
+    set_branch,
+    set_tags,
+    switch,
+)
 
 
 def update(session: Session, repository: Repository) -> Outcome:
@@ -42,8 +51,9 @@ def update(session: Session, repository: Repository) -> Outcome:
     advertised, target = session.advertised(repository), session.target(repository, ref)
     version = session.version(checkout)
     if is_current(session, local, checkout, target, advertised):
-        write_record(local.git_dir, replace(checkout.record, ref=ref, configured=repository.branch, name=target.name))
-        session.reporter.event(repository.name, f"up to date: {checkout.record.shown or ref} ({checkout.head[:10]})")
+        record = Record(ref, repository.branch, target.kind, target.name, target.commit)
+        write_record(local.git_dir, record)
+        session.reporter.event(repository.name, f"up to date: {record.shown} ({checkout.head[:10]})")
         return Outcome(
             repository.name, "up to date", ref, checkout.head, version, ref_source=source, resolved=target.resolved
         )
@@ -53,7 +63,8 @@ def update(session: Session, repository: Repository) -> Outcome:
     branch = target.name if target.kind == "branch" else ""
     check_local_work(local, branch, known)
     download = Download(session.settings.cache, full)
-    commit = download.rest(download.commit(local, target, advertised, [checkout.head]), advertised)
+    commit = download.commit(local, target, advertised, [checkout.head])
+    commit = download.rest(commit, advertised, checkout.now.refs)
     for submodule in commit.submodules:
         _check_submodule(submodule)
     check_local_work(local, branch, known)  # again: the user may have worked while that took its time
@@ -81,9 +92,7 @@ def plan_update(session: Session, repository: Repository) -> Outcome:
     advertised, target = session.advertised(repository), session.target(repository, ref)
     local = session.local(repository)
     if is_current(session, local, checkout, target, advertised):
-        return Outcome(
-            repository.name, "up to date", ref, checkout.head, ref_source=source, resolved=target.resolved
-        )
+        return Outcome(repository.name, "up to date", ref, checkout.head, ref_source=source, resolved=target.resolved)
     known = [checkout.record.commit, *advertised.heads.values(), *advertised.tags.values()]
     check_local_work(local, target.name if target.kind == "branch" else "", known)
     session.reporter.event(repository.name, f"would update {checkout.head[:10]} → {target.commit[:10]}")
@@ -151,10 +160,7 @@ def _resume(local: LocalRepository, head: str, moving: str) -> None:
     check_commits(local, "", [read_record(local.git_dir).commit, moving])
     check_operation(local)
     make_consistent(local, head, moving)
-    try:
-        local.git("switch", "--no-overwrite-ignore", "--detach", moving)
-    except OverwriteError as error:
-        raise explain_refusal(local, error) from None
+    switch(local, moving)
 
 
 def _interrupted_submodules(local: LocalRepository) -> list[LocalRepository]:
@@ -163,7 +169,8 @@ def _interrupted_submodules(local: LocalRepository) -> list[LocalRepository]:
     for record in (local.git_dir / "modules").rglob("sources.json"):
         if not read_record(record.parent).moving:
             continue
-        worktree = local.git("config", f"--file={record.parent}/config", "core.worktree", check=False)
+        files = ("config", "config.worktree")
+        worktree = next(filter(None, (read_config(record.parent, "core.worktree", name) for name in files)), "")
         place = (record.parent / worktree).resolve() if worktree else Path()
         if worktree and linked_git_dir(place) == record.parent.resolve():
             who = f"{local.who}/{place.relative_to(local.path.resolve())}"
@@ -179,6 +186,9 @@ def _check_submodule(commit: Commit) -> None:
         if head_of(repository.path):
             check_local_work(repository, "", known)
             rehearse(repository, commit.target.commit)
+        elif linked_git_dir(repository.path):
+            what = f"{repository.who}: {repository.path} is a repository without a commit."
+            raise LocalWorkError(what, command=move_aside(repository.path))
         else:
             check_commits(replace(repository, path=repository.git_dir), "", known)
     for each in commit.submodules:

@@ -88,7 +88,7 @@ def submodule_git_dir(parent: LocalRepository, submodule: Submodule) -> Path:
     linked = linked_git_dir(place)
     if linked and linked.is_relative_to(modules.resolve()) and (linked / "HEAD").is_file():
         return modules / linked.relative_to(modules.resolve())
-    if linked or place.is_symlink() or place.is_file() or (place.is_dir() and any(place.iterdir())):
+    if linked or untracked_files(parent, submodule.path):
         what = f"{parent.who}: {place} is in the way: it is not the checkout of submodule {submodule.name}."
         raise LocalWorkError(what, command=move_aside(place))
     git_dir = modules / submodule.name
@@ -96,6 +96,12 @@ def submodule_git_dir(parent: LocalRepository, submodule: Submodule) -> Path:
         what = f"{parent.who}: submodule {submodule.name!a} would lie inside the repository of another one."
         raise SourcesError(what, _REFUSED)
     return git_dir
+
+
+def untracked_files(repository: LocalRepository, path: str) -> list[str]:
+    """The files at `path` and below that git does not track, ignored ones included."""
+    command = ("ls-files", "--others", "-z", "--", f":(literal){path}")
+    return list(filter(None, repository.git(*command, check=False).split("\0")))
 
 
 def move_aside(path: Path) -> str:

@@ -74,7 +74,7 @@ class Report:
     def warn(self, who: str, message: str) -> None:
         """Print a line among the errors, and keep it for `take_warnings`."""
         with self._lock:
-            self._warnings.append((one_line(who), one_line(message)))
+            self._warnings.append((one_line(who), one_line(message).removeprefix(f"{one_line(who)}: ")))
         if self._github:
             self._print((annotation("warning", one_line(who), clean(message).strip()), ""), error=True)
         else:
@@ -159,10 +159,7 @@ class Report:
         for group, members in groups.items():
             self._print((f"\n{group}", "bold"))
             for check in members:
-                grid, lines = check_lines(self._console, check, width)
-                self._console.print(grid)
-                for line in lines:
-                    self._print((line, "cyan"), wrap=False)
+                self._console.print(check_lines(self._console, check, width), soft_wrap=True)
         if not self._hidden:
             self._print((f"\n{len(checks)} checks: {counted(checks)}", "bold"))
 

@@ -31,6 +31,7 @@ from .machine import (
     available_memory,
     find_toolkit,
     nvcc_release,
+    wanted_jobs,
 )  # fmt: skip
 
 ROOM = 1 * GB  # free bytes that FlashInfer's cache should have
@@ -114,7 +115,7 @@ def _toolkit(toolkit: Toolkit, nvcc: tuple[int, ...], environ: Mapping[str, str]
 def _torch(environment: Environment, driver: tuple[int, ...], nvcc: tuple[int, ...]) -> Check:
     file = next((file for path in environment.paths if (file := path / "torch" / "version.py").is_file()), None)
     if not file:
-        return Check("torch", "skip", "it is not installed")
+        return Check("torch", "skip", "not installed")
     found = re.search(r"^cuda\b[^=]*=\s*['\"](\d+)\.(\d+)", file.read_text("utf-8", "replace"), re.M)
     if not found:
         hint = f"Install a torch that is built for CUDA {driver[0]}."
@@ -199,9 +200,8 @@ def _cache(environ: Mapping[str, str]) -> Check:
 
 
 def _memory(environ: Mapping[str, str]) -> Check:
-    given, available = environ.get("MAX_JOBS", ""), available_memory()
-    jobs = int(given) if given.isdigit() else (os.cpu_count() or 1) + 2  # as many as ninja starts by itself
-    detail = f"{available / GB:.0f} GB for {jobs} compile jobs" + (" (MAX_JOBS)" if given.isdigit() else "")
+    jobs, available = wanted_jobs(environ), available_memory()
+    detail = f"{available / GB:.0f} GB for {jobs} compile jobs"
     if jobs * JOB <= available:
         return Check("memory", "pass", detail)
     fix = f"export MAX_JOBS={max(1, available // JOB)}"

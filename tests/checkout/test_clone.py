@@ -143,9 +143,7 @@ def test_an_unknown_commit_is_a_wrong_ref_and_leaves_nothing(flashinfer: Sources
     assert {path.name for path in flashinfer.path.iterdir()} <= {".lock"}
 
 
-def test_an_existing_checkout_stays_as_it_is_and_its_state_is_shown(
-    sources: Sources, host: GitHost
-) -> None:
+def test_an_existing_checkout_stays_as_it_is_and_its_state_is_shown(sources: Sources, host: GitHost) -> None:
     sources("clone", sglang="v0.5.3", flashinfer="v0.3.0")
     (sources.path / "sglang/README.md").write_text("mine\n")
     before = fingerprint(sources.path)
@@ -153,8 +151,12 @@ def test_an_existing_checkout_stays_as_it_is_and_its_state_is_shown(
     result = sources("clone")
     assert fingerprint(sources.path) == before
     assert host.requests == []
-    assert re.search(rf"sglang +v0.5.3 +{sources.head('sglang')[:10]} +0.5.3 +already cloned", result.out)
-    assert re.search(rf"flashinfer +v0.3.0 +{sources.head('flashinfer')[:10]} +0.3.0 +already cloned", result.out)
+    assert re.search(
+        rf"sglang +v0.5.3 +this checkout +{sources.head('sglang')[:10]} +0.5.3 +already cloned", result.out
+    )
+    assert re.search(
+        rf"flashinfer +v0.3.0 +this checkout +{sources.head('flashinfer')[:10]} +0.3.0 +already cloned", result.out
+    )
 
 
 @pytest.mark.parametrize(
@@ -205,9 +207,7 @@ def test_latest_and_matching_can_be_configured(sources: Sources, upstream: Upstr
     assert sources.head("flashinfer") == upstream.commit("flashinfer", "v0.6.7.post3")
 
 
-def test_matching_reads_the_sglang_that_is_checked_out(
-    sources: Sources, upstream: Upstream
-) -> None:
+def test_matching_reads_the_sglang_that_is_checked_out(sources: Sources, upstream: Upstream) -> None:
     sources("clone", sglang="v0.5.3", flashinfer="v0.1.6")
     subprocess.run(["rm", "-r", sources.path / "flashinfer"], check=True)
     sources("clone", flashinfer="matching")
@@ -231,7 +231,9 @@ def test_further_repositories_are_cloned_with_the_rest(project: Project, upstrea
     assert project.git("sglang", "rev-parse", "HEAD") == upstream.commit("sglang")
 
 
-def test_a_submodule_without_an_entry_in_gitmodules_is_reported_and_left_out(flashinfer: Sources, upstream: Upstream) -> None:
+def test_a_submodule_without_an_entry_in_gitmodules_is_reported_and_left_out(
+    flashinfer: Sources, upstream: Upstream
+) -> None:
     commit = upstream.commit("spdlog")
     upstream.add_commit("flashinfer", "main", {"3rdparty/lost": Gitlink(commit)})
     result = flashinfer("clone")
@@ -265,9 +267,7 @@ def test_a_second_project_takes_its_objects_from_the_cache(sources: Sources, hos
     assert host.bytes_sent < moved
 
 
-def test_a_host_without_filters_and_object_ids_is_enough(
-    sources: Sources, host: GitHost, upstream: Upstream
-) -> None:
+def test_a_host_without_filters_and_object_ids_is_enough(sources: Sources, host: GitHost, upstream: Upstream) -> None:
     host.filters = host.anysha = False
     host.protocol0 = True
     sources("clone", flashinfer="v0.6.7.post3")

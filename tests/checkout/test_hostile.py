@@ -128,7 +128,7 @@ def test_a_hostile_submodule_is_refused(case: str, sglang: Sources, upstream: Up
     home = fingerprint(tmp_path / "home", r"\.cache")
     result = sglang("clone", check=1)
     clean(result.out + result.err)
-    assert ".gitmodules" in result.err
+    assert ".gitmodules" in result.err or "invalid path" in result.err
     assert {path.name for path in sglang.path.iterdir()} <= {".lock"}
     assert fingerprint(tmp_path / "home", r"\.cache") == home
     unharmed(tmp_path)
@@ -150,7 +150,9 @@ def test_names_inside_each_other_are_refused(sglang: Sources, upstream: Upstream
 
 
 @pytest.mark.parametrize("link", ["deps", "Deps"])
-def test_no_submodule_is_written_through_a_symbolic_link(link: str, sglang: Sources, upstream: Upstream, tmp_path: Path) -> None:
+def test_no_submodule_is_written_through_a_symbolic_link(
+    link: str, sglang: Sources, upstream: Upstream, tmp_path: Path
+) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     submodule: dict[str, File] = {
@@ -389,7 +391,9 @@ def test_no_prompt_and_no_hang(project: Project, host: GitHost) -> None:
 
 
 @pytest.mark.parametrize("configured", ["environment", "configuration"])
-def test_ssh_never_prompts_whatever_ssh_command_is_configured(configured: str, project: Project, tmp_path: Path) -> None:
+def test_ssh_never_prompts_whatever_ssh_command_is_configured(
+    configured: str, project: Project, tmp_path: Path
+) -> None:
     ssh = tmp_path / "mine/ssh"
     ssh.parent.mkdir()
     ssh.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nexit 255\n')

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -27,16 +28,19 @@ FETCH = r"upload-pack\? fetch"
 FIRST, KILLS = int(os.environ.get("FIRST_KILL", "0")), int(os.environ.get("KILLS", "12"))  # see tests/reliability
 
 
-def ended(group: int, within: float = 10) -> bool:
-    """Whether no process of the group lives any more, soon."""
-    limit = time.monotonic() + within
-    while time.monotonic() < limit:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.02)
-    return False
+def running(project: Project) -> list[psutil.Process]:
+    """The processes that live in the project's environment, by their HOME."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("HOME") == project.environ["HOME"] and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def ended(project: Project, within: float = 10) -> bool:
+    """Whether no process of the project lives any more, soon."""
+    return not psutil.wait_procs(running(project), within)[1] and not running(project)
 
 
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + KILLS))
@@ -60,7 +64,7 @@ def test_ctrl_c_ends_promptly_with_all_children_and_leaves_no_partial_checkout(
     assert process.returncode == 130
     assert "Traceback" not in out + err
     assert "Interrupted" in err
-    assert ended(process.pid)
+    assert ended(project)
     assert {path.name for path in project.tmp.iterdir()} <= {".lock", "sglang"}
     stalled.release.set()
     project.invoke("clone")
@@ -83,7 +87,7 @@ def test_ctrl_c_during_an_update_leaves_the_checkout_as_it_was(project: Project,
     project.invoke("clone", "--flashinfer-branch=v0.3.0")
     before = work(project.tmp / "flashinfer")
     stalled = host.fault("stall", rf"nixl.*{FETCH}", after=50)
-    process = project.start("update")
+    process = project.start("update", "--flashinfer-branch=main")
     assert stalled.fired.wait(60)
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=20)
@@ -93,7 +97,7 @@ def test_ctrl_c_during_an_update_leaves_the_checkout_as_it_was(project: Project,
     assert {path: file for path, file in after.items() if not re.search(new, path)} == before
 
 
-def test_the_next_run_waits_for_git_processes_of_a_killed_one(
+def test_git_processes_of_a_killed_run_do_not_disturb_the_next(
     project: Project, host: GitHost, upstream: Upstream
 ) -> None:
     stalled = [host.fault("stall", rf"{name}.*{FETCH}", after=300) for name in ("sglang", "cutlass")]
@@ -101,12 +105,12 @@ def test_the_next_run_waits_for_git_processes_of_a_killed_one(
     assert all(each.fired.wait(60) for each in stalled)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert not ended(process.pid, 0.1), "its children live on"
+    assert running(project), "its children live on"
     host.faults.clear()
     project.invoke("clone")
     for each in stalled:
         each.release.set()
-    assert ended(process.pid)
+    assert ended(project)
     for name in ("sglang", "flashinfer"):
         assert project.git(name, "rev-parse", "HEAD") == upstream.commit(name)
         assert project.git(name, "status", "--porcelain") == ""
@@ -154,20 +158,18 @@ def test_a_lock_of_another_git_process_is_respected(sglang: Sources, upstream: U
 
 
 def interrupted(sources: Sources, repository: str, moving: str) -> None:
-    """Let the record say that a move to the commit was cut off."""
+    """Let an update to the commit be interrupted before it wrote a file: it begins when all objects are here."""
+    sources.git(repository, "fetch", "-q", "origin", moving)
+    sources.git(repository, "archive", f"--output={os.devnull}", moving)
     file = sources.path / repository / ".git/sources.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "moving": moving}))
 
 
-def test_an_interrupted_update_is_finished_though_the_remote_has_moved_on(
-    sglang: Sources, upstream: Upstream
-) -> None:
+def test_an_interrupted_update_is_finished_though_the_remote_has_moved_on(sglang: Sources, upstream: Upstream) -> None:
     sglang("clone")
     first = upstream.add_commit("sglang", "main", {"first.txt": "first\n", "README.md": "first\n"})
-    sglang.git("sglang", "fetch", "-q", "origin", "main")
-    sglang.git("sglang", "archive", f"--output={os.devnull}", first)  # a move begins when all files have come
     interrupted(sglang, "sglang", first)
-    for name in ("first.txt", "README.md"):  # written, when the move was cut off
+    for name in ("first.txt", "README.md"):  # written when the update was interrupted
         (sglang.path / "sglang" / name).write_text("first\n")
     second = upstream.force_push("sglang", "main", {"second.txt": "second\n"})
     sglang("update")
@@ -179,7 +181,6 @@ def test_an_interrupted_update_is_finished_though_the_remote_has_moved_on(
 def test_a_file_that_was_edited_after_an_interruption_is_kept(sglang: Sources, upstream: Upstream) -> None:
     sglang("clone")
     first = upstream.add_commit("sglang", "main", {"README.md": "first\n"})
-    sglang.git("sglang", "fetch", "-q", "origin", "main")
     interrupted(sglang, "sglang", first)
     (sglang.path / "sglang/README.md").write_text("mine\n")
     result = sglang("update", check=5)
@@ -189,7 +190,9 @@ def test_a_file_that_was_edited_after_an_interruption_is_kept(sglang: Sources, u
     assert (sglang.path / "sglang/README.md.mine").read_text() == "mine\n"
 
 
-def test_the_end_of_a_shallow_history_is_marked_though_git_was_killed_before_it_did(sglang: Sources, upstream: Upstream) -> None:
+def test_the_end_of_a_shallow_history_is_marked_though_git_was_killed_before_it_did(
+    sglang: Sources, upstream: Upstream
+) -> None:
     sglang("clone", sglang="v0.5.3")
     sglang("update", sglang="main")
     new = upstream.commit("sglang")
@@ -229,11 +232,4 @@ def test_a_half_made_repository_of_a_submodule_is_completed(
 def test_no_process_is_left_running(project: Project) -> None:
     process = project.start("clone")
     process.communicate(timeout=120)
-    assert not [each for each in psutil.process_iter(["name"]) if _in_group(each, process.pid)]
-
-
-def _in_group(process: psutil.Process, group: int) -> bool:
-    try:
-        return os.getpgid(process.pid) == group
-    except ProcessLookupError:
-        return False
+    assert running(project) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -11,88 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.sources import Sources, commits, fingerprint, url, work
+from tests.thing import PRECIOUS, Thing
 from tests.upstream.host import GitHost
 from tests.upstream.store import Gitlink, Upstream
 
-PRECIOUS = "precious"
 LEFT_OUT = r"^\.lock|\.git/(objects/|config$|shallow$|info$)"
-Act = Callable[["Thing", str], None]
-
-
-class Thing:
-    """A small repository with a submodule, cloned; and what a user does in one of the two."""
-
-    def __init__(self, sources: Sources, upstream: Upstream) -> None:
-        self.sources, self.upstream = sources, upstream
-        sources.repositories = {"thing": {"url": url("some/thing"), "branch": "main"}}
-
-    def make(self) -> None:
-        """Make the upstreams and clone them."""
-        files = {
-            "a.txt": "a\n" * 9,
-            "b.txt": "b\n",
-            "gone.txt": "gone\n",
-            "kept.txt": "kept\n",
-            ".gitignore": "*.log\n",
-        }
-        modules = '[submodule "lib"]\n\tpath = deps/lib\n\turl = ../lib.git\n'
-        self.upstream.add_commit("some/lib", "main", files)
-        lib = self.upstream.add_commit("some/lib", "main", {"b.txt": "2\n"})
-        self.upstream.add_commit("some/thing", "main", files)
-        self.upstream.add_commit("some/thing", "main", {".gitmodules": modules, "deps/lib": Gitlink(lib)})
-        self.upstream.move_tag("some/thing", "v1.0")
-        self.sources("clone")
-
-    def move_on(self) -> str:
-        """Both upstreams have new commits, which change, add and delete files. Returns the repository's new commit."""
-        changes = {
-            "a.txt": "new\n" * 9,
-            "gone.txt": None,
-            "new.txt": "new\n",
-            "folder/new.txt": "new\n",
-            "new.log": "new\n",
-        }
-        lib = self.upstream.add_commit("some/lib", "main", changes)
-        return self.upstream.add_commit("some/thing", "main", {**changes, "deps/lib": Gitlink(lib)})
-
-    def write(self, place: str, name: str, text: str = f"{PRECIOUS}\n") -> None:
-        file = self.sources.path / place / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-
-    def git(self, place: str, *arguments: str, check: bool = True) -> str:
-        return self.sources.git(place, *arguments, check=check)
-
-    def commit(self, place: str, name: str = "mine.txt") -> str:
-        return self.sources.commit(place, name, f"{PRECIOUS}\n")
-
-    def has(self, text: str = PRECIOUS) -> bool:
-        """Whether the text is in a file below the folder, or in a commit that a ref of the repositories leads to."""
-        files = (file for file in self.sources.path.rglob("*") if file.is_file() and ".git" not in file.parts)
-        if any(text in file.read_text(errors="replace") for file in files):
-            return True
-        places = [place for place in ("thing", "thing/deps/lib") if (self.sources.path / place / ".git").exists()]
-        return any(self.git(place, "log", "--all", "-m", "--format=%h", "-S", text) for place in places)
-
-    def own(self, place: str, *revisions: str) -> set[str]:
-        """The commits that a ref of the repository (or `revisions` alone) leads to and that are not upstream's."""
-        upstreams = (self.upstream.path(name) for name in ("some/thing", "some/lib"))
-        found = commits(self.sources.path / place, *revisions)
-        return found.difference(*(commits(path, "--all") for path in upstreams))
-
-
-@pytest.fixture
-def thing(sources: Sources, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Thing:
-    """The small repository, cloned: made once for each worker, then copied."""
-    thing, made = Thing(sources, upstream), tmp_path_factory.getbasetemp() / "thing"
-    if made.exists():
-        shutil.copytree(made / "some", upstream.root / "some")
-        subprocess.run(["cp", "-a", made / "tmp", sources.path], check=True)  # with times to the nanosecond
-    else:
-        thing.make()
-        shutil.copytree(upstream.root / "some", made / "some")
-        subprocess.run(["cp", "-a", sources.path, made / "tmp"], check=True)
-    return thing
+Act = Callable[[Thing, str], None]
 
 
 def modified(thing: Thing, place: str) -> None:
@@ -254,8 +179,9 @@ UNSAFE = [
     made_executable,
     replaced_by_a_link, assumed_unchanged, skipped_in_the_worktree, assumed_unchanged_and_deleted_by_the_target,
     untracked_in_the_way, ignored_in_the_way, untracked_folder_in_the_way, untracked_file_where_a_folder_comes,
-    link_where_a_folder_comes, committed_on_the_branch, committed_on_a_detached_head, merge_in_progress, rebase_in_progress,
-    cherry_pick_in_progress, revert_in_progress, am_in_progress, bisect_in_progress, stash_that_did_not_apply,
+    link_where_a_folder_comes, committed_on_the_branch, committed_on_a_detached_head, merge_in_progress,
+    rebase_in_progress, cherry_pick_in_progress, revert_in_progress, am_in_progress, bisect_in_progress,
+    stash_that_did_not_apply,
 ]  # fmt: skip
 UNSAFE_IN_A_SUBMODULE = [
     modified, staged_new, deleted, skipped_in_the_worktree, untracked_in_the_way, link_where_a_folder_comes,
@@ -432,8 +358,48 @@ def test_a_file_that_is_changed_during_a_download_is_kept(name: str, thing: Thin
     assert thing.has()
 
 
-def test_a_commit_in_a_submodule_that_is_none_any_more(thing: Thing) -> None:
-    """The folder of a former submodule, with a commit made there afterwards; then it is a submodule again."""
+def test_a_submodule_that_the_new_commit_lacks_is_removed_and_its_repository_kept(thing: Thing) -> None:
+    stashed(thing, "thing/deps/lib")
+    new = thing.upstream.add_commit("some/thing", "main", {".gitmodules": None, "deps/lib": None})
+    thing.sources("update")
+    assert thing.sources.head("thing") == new
+    assert not (thing.sources.path / "thing/deps").exists()
+    assert thing.git("thing", "status", "--porcelain", "--ignored", "--ignore-submodules=none") == ""
+    assert PRECIOUS in thing.git("thing", "--git-dir=.git/modules/lib", "show", "stash:a.txt")
+    thing.sources.repositories["thing"]["branch"] = "v1.0"
+    thing.sources("update")
+    assert thing.sources.head("thing/deps/lib") == thing.upstream.commit("some/lib")
+    assert thing.git("thing", "status", "--porcelain", "--ignore-submodules=none") == ""
+
+
+@pytest.mark.parametrize(
+    "act",
+    [untracked, installed_artefacts, modified, staged_new, assumed_unchanged, skipped_in_the_worktree],
+    ids=lambda act: act.__name__,
+)
+def test_a_former_submodule_with_local_work_stays_and_is_named_in_a_warning(act: Act, thing: Thing) -> None:
+    act(thing, "thing/deps/lib")
+    before = work(thing.sources.path / "thing/deps/lib")
+    new = thing.upstream.add_commit("some/thing", "main", {".gitmodules": None, "deps/lib": None})
+    result = thing.sources("update")
+    assert thing.sources.head("thing") == new
+    assert work(thing.sources.path / "thing/deps/lib") == before
+    assert re.search(r"warning: .*deps/lib", result.err)
+    assert thing.git("thing", "status", "--porcelain") == "?? deps/"
+    assert "up to date" in thing.sources("update").out
+    assert thing.has()
+
+
+def test_a_submodule_whose_files_were_deleted_is_restored(thing: Thing) -> None:
+    shutil.rmtree(thing.sources.path / "thing/deps/lib")
+    new = thing.move_on()
+    thing.sources.resolve()
+    assert thing.sources.head("thing") == new
+    assert thing.sources.head("thing/deps/lib") == thing.upstream.commit("some/lib")
+
+
+def test_a_commit_in_a_former_submodule_that_is_one_again_is_kept(thing: Thing) -> None:
+    untracked(thing, "thing/deps/lib")
     thing.upstream.add_commit("some/thing", "main", {".gitmodules": None, "deps/lib": None})
     thing.sources("update")
     mine = thing.commit("thing/deps/lib")
@@ -542,8 +508,8 @@ def test_whatever_is_in_place_of_a_checkout_stays_as_it_is(
     result = thing.sources("update", check=5)
     assert fingerprint(thing.sources.path, LEFT_OUT) == before
     assert str(top) in result.err
-    thing.sources.resolve("clone") if what is not a_repository_without_commits else None
-    thing.sources.resolve("update")
+    thing.sources.resolve("clone")
+    thing.sources("update")
     assert thing.sources.head("thing") == upstream.commit("some/thing")
     assert thing.has() == known
 

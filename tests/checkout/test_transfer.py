@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,7 +86,7 @@ def git_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[
     return processes
 
 
-def test_a_cold_clone_brings_the_files_of_one_commit_and_the_commits_of_version_tags(
+def test_a_cold_clone_fetches_the_files_of_one_commit_and_the_commits_of_version_tags(
     sources: Sources, upstream: Upstream
 ) -> None:
     sources("clone")
@@ -103,7 +104,7 @@ def test_a_cold_clone_brings_the_files_of_one_commit_and_the_commits_of_version_
         assert {sources.git(name, "rev-parse", f"{tag}^{{commit}}") for tag in tags} <= set(here)
 
 
-def test_a_cold_clone_brings_of_submodules_the_declared_folders(flashinfer: Sources, upstream: Upstream) -> None:
+def test_a_cold_clone_fetches_the_declared_directories_of_submodules(flashinfer: Sources, upstream: Upstream) -> None:
     flashinfer("clone")
     for name, cone in CONES.items():
         place = f"3rdparty/{name}"
@@ -118,23 +119,41 @@ def test_a_cold_clone_brings_of_submodules_the_declared_folders(flashinfer: Sour
         assert set(here.values()) == {1}
 
 
-def test_a_cold_clone_asks_each_remote_as_little_as_it_can(sources: Sources, host: GitHost) -> None:
+def test_a_cold_clone_makes_few_requests_to_each_remote(sources: Sources, host: GitHost) -> None:
     sources("clone")
     asked = {name: host.count(rf"/{path}\.git.*{FETCH}") for name, path in PATHS.items()}
-    own, slim, whole = 4, 2, 1  # the tree, then its metadata, then tags and files; the tree, then files; all of it
+    own, slim, whole = 2, 2, 1  # the files, then tags; trees, then files; all of it
     expected = {"sglang": own, "flashinfer": own, "cutlass": slim, "spdlog": slim, "cccl": slim, "nixl": whole}
     assert {name: count for name, count in asked.items() if count} == expected
     assert host.count("ls-refs") == 2
-    assert len(host.requests) == 2 * (sum(expected.values()) + 2), "one GET and one POST for each"
 
 
-def test_a_cold_clone_moves_a_fraction_of_what_git_moves(flashinfer: Sources, host: GitHost, tmp_path: Path) -> None:
+def test_a_cold_clone_downloads_a_fraction_of_what_git_clone_does(
+    flashinfer: Sources, host: GitHost, tmp_path: Path
+) -> None:
     flashinfer("clone")
     moved = host.bytes_sent
     host.reset()
     plain = ["git", "clone", "-q", "--recurse-submodules", "https://github.com/flashinfer-ai/flashinfer.git", "plain"]
     subprocess.run(plain, cwd=tmp_path, check=True)
     assert moved < host.bytes_sent / 2
+
+
+def test_requests_and_bytes_of_each_run(sources: Sources, host: GitHost, upstream: Upstream) -> None:
+    """Requests are exact, one GET and one POST each; git's own progress makes the bytes vary by 0.3 %."""
+    tags, back = {"sglang": "v0.5.3", "flashinfer": "v0.6.7.post3"}, {"sglang": "main", "flashinfer": "main"}
+    new = {"include/flashinfer/new.cuh": "// new\n", "README.md": "new\n"}
+    steps: list[tuple[str, dict[str, Any], int, int]] = [
+        ("clone", {}, 26, 134_500), ("update", {}, 4, 3_100), ("update", {}, 8, 4_950), ("update", tags, 22, 24_200),
+        ("update", back, 4, 3_100),
+    ]  # fmt: skip
+    for number, (task, refs, requests, sent) in enumerate(steps):
+        if number == 2:
+            upstream.add_commit("flashinfer", "main", new)
+        host.reset()
+        sources(task, **refs)
+        assert len(host.requests) == requests, (number, list(map(str, host.requests)))
+        assert host.bytes_sent <= sent, (number, host.bytes_sent)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +164,7 @@ def test_a_cold_clone_moves_a_fraction_of_what_git_moves(flashinfer: Sources, ho
         (("cutlass", "spdlog", "cccl", "nixl"), "fetch"),
     ],
 )
-def test_remotes_are_asked_side_by_side(names: tuple[str, ...], on: str, sources: Sources, host: GitHost) -> None:
+def test_remotes_are_asked_at_the_same_time(names: tuple[str, ...], on: str, sources: Sources, host: GitHost) -> None:
     together = threading.Barrier(len(names))
     for name in names:
         host.fault("hook", rf"{PATHS[name]}\.git.* {on}", call=lambda: together.wait(30))
@@ -156,14 +175,11 @@ def test_remotes_are_asked_side_by_side(names: tuple[str, ...], on: str, sources
 def test_a_cold_clone_starts_few_git_processes(flashinfer: Sources, git_processes: Callable[[], Counter[str]]) -> None:
     flashinfer("clone")
     started = git_processes()
-    own = Counter({"init": 2, "fetch": 4, "ls-tree": 1, "cat-file": 1, "config": 3, "update-ref": 1, "checkout": 1})
-    slim = Counter({"init": 1, "fetch": 2, "ls-tree": 1, "config": 1, "checkout": 1})
-    whole = slim - Counter({"fetch": 1})
-    asked = Counter({"ls-remote": 1, "for-each-ref": 1})
-    assert started == asked + own + slim + slim + slim + whole
+    assert (started["ls-remote"], started["fetch"]) == (1, 9), "its tags, and what the submodules need"
+    assert sum(started.values()) <= 105, started
 
 
-def test_nothing_new_is_one_question_and_not_a_file_written(
+def test_an_update_without_news_makes_one_request_to_each_remote_and_writes_no_file(
     sources: Sources, host: GitHost, git_processes: Callable[[], Counter[str]]
 ) -> None:
     sources("clone")
@@ -176,25 +192,17 @@ def test_nothing_new_is_one_question_and_not_a_file_written(
     assert [str(request).split("/")[-1] for request in host.requests].count("git-upload-pack? ls-refs") == 2
     assert len(host.requests) == 4
     assert fingerprint(sources.path.parent, r"(^|/)(\.lock|processes|venv|upstream)") == before
-    of_each = ("config", "for-each-ref", "ls-remote", "ls-tree")  # its remote, its refs, the question, its submodules
-    assert started == Counter(dict.fromkeys(of_each, 2)) + Counter({"config": 1}), ".gitmodules"
+    assert {"fetch", "switch", "checkout", "submodule"}.isdisjoint(started)
+    assert sum(started.values()) <= 17, started
 
 
-def test_a_second_setup_asks_one_question_and_starts_no_installer(
+def test_a_second_setup_makes_one_request_to_each_remote_and_starts_no_installer(
     project: Project, host: GitHost, tmp_path: Path
 ) -> None:
     project.environ["PATH"] += f":{sysconfig.get_path('scripts')}"  # where the tests' uv is
     project.invoke("setup", "--no-deps", check=None)
     seen = r"(^|/)(\.lock|__pycache__)|\.pyc$"
     before = fingerprint(project.tmp, seen), fingerprint(project.environment.path, seen)
-    installed = min(
-        int((project.tmp / name / ".git/installed.json").stat().st_mtime) for name in ("sglang", "flashinfer")
-    )
-    for place in ("sglang", "flashinfer", "flashinfer/3rdparty/spdlog"):
-        files = [project.tmp / place / name for name in project.git(place, "ls-files").splitlines()]
-        newest = max(int(file.stat().st_mtime) for file in files if file.is_file())
-        index = Path(project.git(place, "rev-parse", "--absolute-git-dir"), "index")
-        assert int(index.stat().st_mtime) > newest or installed <= newest, "git has nothing to read again"
     host.reset()
     folder, log = tmp_path / "first on the path", tmp_path / "installers"
     folder.mkdir()
@@ -209,7 +217,7 @@ def test_a_second_setup_asks_one_question_and_starts_no_installer(
     assert (fingerprint(project.tmp, seen), fingerprint(project.environment.path, seen)) == before
 
 
-def test_an_update_of_one_commit_moves_what_that_commit_changed(
+def test_an_update_of_one_commit_downloads_what_it_changed(
     flashinfer: Sources, host: GitHost, upstream: Upstream, git_processes: Callable[[], Counter[str]]
 ) -> None:
     flashinfer("clone")
@@ -226,15 +234,11 @@ def test_an_update_of_one_commit_moves_what_that_commit_changed(
     more = kinds(upstream, "flashinfer", set(moved) - set(listed))
     assert list(more.values()) in ([], ["tree"]), "git spares itself the search in trees that it would send"
     assert host.count(FETCH) == host.count(rf"flashinfer\.git.*{FETCH}") == 2
-    assert host.bytes_sent < 5000
-    looking = Counter({"config": 1, "for-each-ref": 1, "ls-remote": 1, "ls-files": 2, "status": 1, "rev-list": 1})
-    bringing = Counter({"fetch": 2, "ls-tree": 2, "rev-list": 1, "cat-file": 1, "config": 1})
-    moving = Counter({"rev-list": 1, "update-ref": 1, "config": 2, "checkout": 1, "for-each-ref": 1})
-    submodules = Counter({"ls-files": len(CONES), "status": len(CONES)})
-    assert started == looking + bringing + moving + submodules
+    assert (started["fetch"], started["switch"]) == (2, 1), "trees, then files"
+    assert sum(started.values()) <= 58, started
 
 
-def test_no_history_is_brought_where_local_work_is_in_the_way(flashinfer: Sources, host: GitHost) -> None:
+def test_no_history_is_downloaded_where_local_work_is_in_the_way(flashinfer: Sources, host: GitHost) -> None:
     flashinfer("clone")
     (flashinfer.path / "flashinfer/version.txt").write_text("mine\n")
     host.reset()
@@ -242,7 +246,9 @@ def test_no_history_is_brought_where_local_work_is_in_the_way(flashinfer: Source
     assert host.count(FETCH) == 0
 
 
-def test_an_update_of_one_submodule_asks_no_other(flashinfer: Sources, host: GitHost, upstream: Upstream) -> None:
+def test_an_update_of_one_submodule_asks_no_other_remote(
+    flashinfer: Sources, host: GitHost, upstream: Upstream
+) -> None:
     flashinfer("clone")
     commit = upstream.add_commit("cutlass", "main", {"include/cutlass/new.h": "// new\n", "examples/new.cu": "// no\n"})
     upstream.add_commit("flashinfer", "main", {"3rdparty/cutlass": Gitlink(commit)})
@@ -254,7 +260,7 @@ def test_an_update_of_one_submodule_asks_no_other(flashinfer: Sources, host: Git
     assert not (flashinfer.path / "flashinfer/3rdparty/cutlass/examples").exists()
 
 
-def test_a_release_that_declares_another_folder_gets_that_folder_and_moves_no_more(
+def test_a_release_that_declares_another_directory_downloads_that_directory_only(
     flashinfer: Sources, host: GitHost, upstream: Upstream
 ) -> None:
     flashinfer("clone")
@@ -270,7 +276,7 @@ def test_a_release_that_declares_another_folder_gets_that_folder_and_moves_no_mo
     assert flashinfer.git("flashinfer/3rdparty/cutlass", "status", "--porcelain") == ""
 
 
-def test_a_release_and_a_submodule_that_change_together_move_each_file_once(
+def test_a_release_and_a_submodule_that_change_together_download_each_file_once(
     flashinfer: Sources, host: GitHost, upstream: Upstream
 ) -> None:
     flashinfer("clone")
@@ -289,7 +295,7 @@ def test_a_release_and_a_submodule_that_change_together_move_each_file_once(
     assert (flashinfer.path / "flashinfer/3rdparty/cutlass/examples/part0.h").read_text() == "// 0\n"
 
 
-def test_a_second_worktree_moves_no_object_and_stays_whole_without_the_cache(
+def test_a_second_project_downloads_no_object_and_stays_complete_without_the_cache(
     sources: Sources, host: GitHost, upstream: Upstream, tmp_path: Path
 ) -> None:
     sources.settings["cache"] = str(tmp_path / "cache")
@@ -310,7 +316,7 @@ def test_a_second_worktree_moves_no_object_and_stays_whole_without_the_cache(
     assert sources.head("flashinfer") == new
 
 
-def test_an_update_in_a_second_worktree_moves_what_the_first_one_had_not(
+def test_an_update_in_a_second_project_takes_new_objects_from_the_cache(
     flashinfer: Sources, host: GitHost, upstream: Upstream, tmp_path: Path
 ) -> None:
     first = flashinfer.path
@@ -333,13 +339,13 @@ def test_no_cache_is_kept_where_none_is_wanted(sglang: Sources, host: GitHost, t
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
-def test_full_brings_whole_histories_and_says_first_what_that_costs(
+def test_full_downloads_all_history_and_says_first_what_that_costs(
     later: bool, flashinfer: Sources, host: GitHost, upstream: Upstream
 ) -> None:
     if later:
         flashinfer("clone")
     result = flashinfer("update" if later else "clone", full=True)
-    assert result.out.index("whole history moves about") < result.out.index("fetch --no-tags")
+    assert result.out.index("the full history moves about") < result.out.index("fetch --progress")
     revisions = ["main", *flashinfer.git("flashinfer", "tag").splitlines()]
     for revision in revisions:
         count = git(upstream.path("flashinfer"), "rev-list", "--count", revision)
@@ -364,7 +370,7 @@ def test_full_brings_whole_histories_and_says_first_what_that_costs(
     [(False, True, False), (True, False, True), (True, True, True), (False, False, True)],
     ids=["no filters", "no ids", "protocol 0", "nothing of these"],
 )
-def test_a_remote_that_can_less_still_serves(
+def test_a_remote_with_fewer_capabilities_is_enough(
     filters: bool, anysha: bool, protocol0: bool, flashinfer: Sources, host: GitHost, upstream: Upstream
 ) -> None:
     host.filters, host.anysha, host.protocol0 = filters, anysha, protocol0
@@ -378,7 +384,7 @@ def test_a_remote_that_can_less_still_serves(
 
 
 @pytest.mark.parametrize("count", [2, 20])
-def test_more_repositories_are_more_requests_but_not_more_rounds(
+def test_more_repositories_need_more_requests_but_not_more_rounds(
     count: int, sources: Sources, host: GitHost, upstream: Upstream
 ) -> None:
     names = [f"some/project{number}" for number in range(count)]
@@ -393,7 +399,7 @@ def test_more_repositories_are_more_requests_but_not_more_rounds(
     sources("clone")
     assert not any(together.broken for together in rounds.values()), "each round is one for all"
     assert host.count("ls-refs") == count
-    assert host.count(FETCH) == 2 * count
+    assert host.count(FETCH) == count
     host.reset()
     sources("update")
     assert len(host.requests) == 2 * count

@@ -60,7 +60,7 @@ def test_a_checkout_moves_between_all_layouts(flashinfer: Sources, upstream: Ups
         for path, commit in tracked(upstream, ref).items():
             assert flashinfer.head(f"flashinfer/{path}") == commit
             assert flashinfer.git(f"flashinfer/{path}", "status", "--porcelain") == ""
-        assert flashinfer.git("flashinfer", "status", "--porcelain", "--untracked-files=no") == ""
+        assert flashinfer.git("flashinfer", "status", "--porcelain", "--ignore-submodules=none") == ""
     assert not (flashinfer.path / "flashinfer/python").exists()
 
 
@@ -176,6 +176,16 @@ def test_a_clone_made_by_hand_is_updated(how: tuple[str, ...], flashinfer: Sourc
     sound(flashinfer, "flashinfer/3rdparty/cutlass")
 
 
+def test_a_clone_made_by_hand_that_is_up_to_date_is_adopted(flashinfer: Sources) -> None:
+    address = flashinfer.repositories["flashinfer"]["url"]
+    command = ["git", "clone", "-q", "--recurse-submodules", address, flashinfer.path / "flashinfer"]
+    flashinfer.path.mkdir()
+    subprocess.run(command, check=True)
+    assert "up to date: main (" in flashinfer("update").out
+    checks = flashinfer("verify", check=None).out
+    assert re.search(rf"main \({flashinfer.head('flashinfer')[:10]}\), from the configuration", checks)
+
+
 def test_submodules_move_with_their_commits_and_urls(flashinfer: Sources, upstream: Upstream, host: GitHost) -> None:
     flashinfer("clone", flashinfer="v0.6.7.post3")
     elsewhere = upstream.add_commit("fork/cutlass", "main", {"include/fork.h": "// fork\n"})
@@ -252,12 +262,15 @@ def test_matching_follows_the_sglang_that_is_updated_in_the_same_run(sources: So
     assert "0.4.0rc3 → 0.6.7.post3" in result.out
 
 
-def test_a_deleted_cache_and_deleted_submodule_files_are_restored(flashinfer: Sources, tmp_path: Path) -> None:
-    """The shared cache may be deleted at any time, and a submodule's folder once it is no submodule any more."""
+def test_a_removed_submodule_comes_back_without_a_download(flashinfer: Sources, host: GitHost, tmp_path: Path) -> None:
+    """The shared cache may be deleted at any time."""
     flashinfer("clone", flashinfer="v0.2.0")
     flashinfer("update", flashinfer="main")
-    shutil.rmtree(flashinfer.path / "flashinfer/3rdparty/nvbench")
+    assert not (flashinfer.path / "flashinfer/3rdparty/nvbench").exists()
+    sound(flashinfer, "flashinfer")
     shutil.rmtree(tmp_path / "home/.cache")
+    host.reset()
     flashinfer("update", flashinfer="v0.2.0")
     assert (flashinfer.path / "flashinfer/3rdparty/nvbench/README.md").exists()
-    sound(flashinfer, "flashinfer/3rdparty/nvbench")
+    assert host.count(FETCH) == 0
+    sound(flashinfer, "flashinfer")

@@ -105,7 +105,7 @@ def test_a_name_that_is_both_is_the_branch_and_the_tag_has_its_full_name() -> No
 def test_a_full_commit_id_is_taken_as_it_is() -> None:
     unknown = "F" * 39 + "0"
     assert resolved(unknown) == Target(unknown, "commit", "", unknown.lower(), unknown.lower())
-    assert resolved("1" * 64).commit == "1" * 64
+    assert "SHA-1" in refused("1" * 64)
     assert resolved("c" * 40).commit == "d" * 40, "the id of a tag object leads to its commit"
 
 
