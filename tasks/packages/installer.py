@@ -137,7 +137,7 @@ def find_installer(
 
 
 def _find_uv() -> str:
-    """The path of a uv that runs: the one installed with this tool, else the one on the PATH; empty for none."""
+    """The path of a uv that runs: the one installed with this tool, else the one on the PATH; or empty."""
     candidates = [shutil.which("uv")]
     with suppress(ImportError, FileNotFoundError):
         from uv import find_uv_bin

@@ -86,17 +86,11 @@ class Package:
     def of(cls, source: Source) -> Package:
         """What is to be installed of a checkout. Raises SourcesError where its metadata cannot be read."""
         layout, metadata, repository = source.layout, source.metadata, source.repository
+        module = layout.module or metadata.distribution.replace("-", "_")
         return cls(
-            repository=repository.name,
-            folder=repository.path / layout.folder,
-            metadata=metadata,
-            version=source.version,
-            module=layout.module or metadata.distribution.replace("-", "_"),
-            commit=source.commit,
-            git_dir=repository.path / ".git",
-            extras=repository.extras,
-            companions=layout.companions,
-        )
+            repository.name, repository.path / layout.folder, metadata, source.version, module, source.commit,
+            repository.path / ".git", repository.extras, layout.companions,
+        )  # fmt: skip
 
     def __str__(self) -> str:
         return f"{self.repository} {self.version}".strip()
@@ -154,7 +148,7 @@ class Package:
         return all(canonicalize_name(one.requirement.name) in ours for one in missing)
 
     def without_deps(self, environment: Environment) -> bool:
-        """Whether it was installed without its requirements on purpose (`--no-deps`)."""
+        """Whether it was installed with `--no-deps`."""
         return self._stamp(environment).get("deps") is False
 
     def remember(self, environment: Environment, deps: bool | None) -> None:
