@@ -14,7 +14,7 @@ from .package import Package, Source, names
 from .requirements import Missing, admits, missing_requirements
 
 __all__ = [
-    "FLASHINFER", "LOCK", "Environment", "Lock", "LockedRepository", "Metadata", "Missing", "Package", "Source", "admits",
-    "differences", "flashinfer_requirement", "has_release", "import_check", "install", "install_locked", "make_lock",
-    "matching", "missing_requirements", "names", "probe", "read_lock", "read_metadata", "read_toml",
+    "FLASHINFER", "LOCK", "Environment", "Lock", "LockedRepository", "Metadata", "Missing", "Package", "Source",
+    "admits", "differences", "flashinfer_requirement", "has_release", "import_check", "install", "install_locked",
+    "make_lock", "matching", "missing_requirements", "names", "probe", "read_lock", "read_metadata", "read_toml",
 ]  # fmt: skip
