@@ -22,7 +22,7 @@ from ..errors import UsageError
 from . import facts
 
 PACKAGING = Path(packaging.__file__).parent.parent
-# What `python -P` does, for Pythons before 3.11, too
+# What `python -P` does from Python 3.11 on
 _SAFE_PATH = "import json, os, sys; sys.path[:] = filter(None, sys.path)\n"
 _FACTS = Path(facts.__file__).read_text(encoding="utf-8") + "\nanswer = facts(sys.argv[1])"
 _IMPORT = """import importlib
@@ -80,7 +80,7 @@ class Environment:
         try:
             headers = found[0].metadata
             version, requires = (headers.get_all(key) or [] for key in ("Version", "Requires-Dist"))
-        except (OSError, ValueError, TypeError):  # not UTF-8, or no such file
+        except (OSError, ValueError, TypeError, AttributeError):  # not UTF-8, or no such file
             version, requires = [], []
         editable, url, broken = read_direct_url(found[0])
         location = Path(unquote(urlsplit(url).path)) if url.startswith("file:") else None
@@ -126,7 +126,7 @@ def probe(python: Path | None = None, timeout: float = 30) -> Environment:
     """The environment of an interpreter, or of a virtual environment's directory; by default the running one, for
     which nothing is started.
 
-    Raises UsageError if `python` is no Python, or does not answer within `timeout` seconds.
+    Raises UsageError if `python` is not a Python interpreter, or does not answer within `timeout` seconds.
     """
     own = Path(os.path.abspath(sys.executable))  # noqa: PTH100 - not resolved: a venv's python is a symbolic link
     path = Path(os.path.abspath(python)) if python else own  # noqa: PTH100

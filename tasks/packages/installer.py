@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,20 +137,16 @@ def find_installer(
 
 
 def _find_uv() -> str:
-    """The path of a uv that runs: the one installed with this tool, else the one on the PATH; empty for none."""
+    """The path of a uv that runs: the one installed with this tool, else the one on the PATH; or empty."""
     candidates = [shutil.which("uv")]
-    try:
+    with suppress(ImportError, FileNotFoundError):
         from uv import find_uv_bin
 
         candidates.insert(0, find_uv_bin())
-    except (ImportError, FileNotFoundError):
-        pass
     for path in filter(None, candidates):
-        try:
+        with suppress(OSError):  # built for another kind of machine
             if processes.run([path, "--version"], timeout=30).status == 0:
                 return path
-        except OSError:  # built for another kind of machine
-            continue
     return ""
 
 

@@ -35,7 +35,7 @@ def make_lock(
     """The lock of the checkouts `repositories` and of what the `packages` require, in the versions installed now.
 
     The package index names the files of these versions and their hashes, with uv. `obstacles` says what keeps checkouts
-    from being reproduced, such as «sglang: 2 changed files». Raises LocalWorkError that names them and those of the
+    from being reproduced, such as `sglang: 2 changed files`. Raises LocalWorkError that names them and those of the
     environment, NetworkError, InstallError.
     """
     found = required(packages, environment)
@@ -82,9 +82,8 @@ def install_locked(
     another Python or platform, and what `install` raises.
     """
     if wrong := lock.mismatch(environment):
-        raise InstallError(
-            f"{FILE} was made on another Python or platform: {wrong}.", "Make a set-up and its lock on this one."
-        )
+        hint = "Run `invoke setup` and `invoke lock` on this one."
+        raise InstallError(f"{FILE} was made on another Python or platform: {wrong}.", hint)
     there = {name: environment.distribution(name) for name in lock.versions}
     missing = [name for name, version in lock.versions.items() if _version(there[name]) != version]
     if missing and not c.config.run.dry:
@@ -114,7 +113,7 @@ def differences(
     found = {"environment": lock.mismatch(environment)}
     for name in sorted({*now, *was}):
         here, locked = now.get(name, {}), was.get(name, {})
-        changed = [key for key in {**locked, **here} if here.get(key) != locked.get(key)]
+        changed = [key for key in {**locked, **here} if here.get(key, "") != locked.get(key, "")]
         found[name] = "; ".join(f"{key} {here.get(key) or 'none'}, locked is {locked.get(key) or 'none'}"
                                 for key in changed)  # fmt: skip
     failed = [Check(f"lock: {name}", "fail", redact(what), command="invoke setup --locked")
@@ -133,7 +132,7 @@ def _facts(repositories: Sequence[LockedRepository], versions: Mapping[str, str]
 
 
 def required(packages: Sequence[Package], environment: Environment) -> dict[str, Distribution]:
-    """What is installed of what the packages (with their extras) require, directly or not, and of their companions.
+    """The installed distributions that the packages (with their extras) require, directly or not, and their companions.
 
     Raises SourcesError for metadata that cannot be read.
     """

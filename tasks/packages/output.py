@@ -21,7 +21,7 @@ from ..errors import DiskError, InstallError, NetworkError, SourcesError
 from ..models import Reporter
 from ..names import redact
 
-SILENCE = 10.0  # seconds without a line after which one says that the work goes on
+SILENCE = 10.0  # seconds without a line after which one says that the command is still running
 GRACE = 5.0  # seconds that an interrupted installer gets to clean up
 KEPT = 400  # last lines, in which the reason of a failure is looked for
 SHOWN = 15  # last lines of a failed installer's output
@@ -110,7 +110,7 @@ class Output:
         self._log.flush()
 
     def say_alive(self) -> None:
-        """Say that the work goes on, where nothing was shown for some time."""
+        """Report that the command is still running, where nothing was shown for some time."""
         if time.monotonic() - self._shown >= SILENCE:
             last = f": {self.lines[-1].strip()}" if self.lines else ""
             self._show(f"still {self._doing}, {time.monotonic() - self._began:.0f} s{last}")

@@ -1,4 +1,4 @@
-"""What is to be installed of one repository, and whether it is installed already."""
+"""What a checkout says about its own package, what is to be installed of it, and whether it is installed already."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,52 @@ from packaging.version import InvalidVersion, Version
 
 from ..errors import SourcesError
 from ..git import write_atomic
+from ..git.revisions import highest, release
+from ..models import Repository
 from .environment import Distribution, Environment
+from .layouts import Layout, find_layout
 from .matching import FLASHINFER
-from .metadata import Metadata
+from .metadata import Metadata, read_metadata
 from .requirements import missing_requirements
-from .source import Source
 
 BUILD_FILES = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "version.txt")
 STAMP = "installed.json"
 HOOKS = ("BUILD_NVEP", "BUILD_NIXL_EP", "BUILD_NCCL_EP", "FLASHINFER_BUILD_NO_PIP")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of the checkout of `repository` at `commit`; `tags` are its local tags, name to commit id."""
+
+    repository: Repository
+    commit: str
+    tags: Mapping[str, str]
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Raises SourcesError where the files have no known layout."""
+        return find_layout(self.repository.name, lambda path: (self.repository.path / path).exists())
+
+    @cached_property
+    def files(self) -> dict[str, bytes]:
+        """The metadata files, path to content."""
+        places = {name: self.repository.path / name for name in self.layout.metadata_files}
+        return {name: place.read_bytes() for name, place in places.items() if place.is_file()}
+
+    @cached_property
+    def metadata(self) -> Metadata:
+        """Raises SourcesError where a file is not valid."""
+        return read_metadata(self.files, self.layout.folder)
+
+    @property
+    def version(self) -> str:
+        """The version in the files; where they leave it to the tags (setuptools-scm), the release at this commit, or
+        else the highest tag, as SGLang's build has it. Empty where neither exists. Raises SourcesError."""
+        if self.layout.installable and not self.metadata.from_tags:
+            return self.metadata.version or ""
+        here = (release(tag) for tag, commit in self.tags.items() if commit == self.commit)
+        newest = max((version for version in here if version), default=None)
+        return str(newest or (highest(self.tags) if self.layout.installable else None) or "")
 
 
 @dataclass(frozen=True)
@@ -48,17 +86,11 @@ class Package:
     def of(cls, source: Source) -> Package:
         """What is to be installed of a checkout. Raises SourcesError where its metadata cannot be read."""
         layout, metadata, repository = source.layout, source.metadata, source.repository
+        module = layout.module or metadata.distribution.replace("-", "_")
         return cls(
-            repository=repository.name,
-            folder=repository.path / layout.folder,
-            metadata=metadata,
-            version=source.version,
-            module=layout.module or metadata.distribution.replace("-", "_"),
-            commit=source.commit,
-            git_dir=repository.path / ".git",
-            extras=repository.extras,
-            companions=layout.companions,
-        )
+            repository.name, repository.path / layout.folder, metadata, source.version, module, source.commit,
+            repository.path / ".git", repository.extras, layout.companions,
+        )  # fmt: skip
 
     def __str__(self) -> str:
         return f"{self.repository} {self.version}".strip()
@@ -116,7 +148,7 @@ class Package:
         return all(canonicalize_name(one.requirement.name) in ours for one in missing)
 
     def without_deps(self, environment: Environment) -> bool:
-        """Whether it was installed without its requirements on purpose (`--no-deps`)."""
+        """Whether it was installed with `--no-deps`."""
         return self._stamp(environment).get("deps") is False
 
     def remember(self, environment: Environment, deps: bool | None) -> None:

@@ -1,4 +1,4 @@
-"""What can be known before an installation begins: everything that would make it fail, all of it at once."""
+"""Everything that is known before an installation to make it fail, all of it at once."""
 
 from __future__ import annotations
 

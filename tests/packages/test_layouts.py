@@ -60,12 +60,12 @@ def test_layouts_of_the_releases(name: str, tree: set[str], folder: str, expecte
     assert None not in found.values()
 
 
-def test_a_missing_key_folder_is_none() -> None:
+def test_a_missing_key_directory_is_none() -> None:
     layout = find_layout("sglang", SGLANG.__contains__)
     assert layout.find_directories(SGLANG.__contains__)["attention"] is None
 
 
-def test_metadata_is_looked_for_in_the_package_folder_and_the_version_at_the_root_too() -> None:
+def test_metadata_is_read_from_the_package_directory_and_the_version_from_the_root_too() -> None:
     old = find_layout("flashinfer", OLD_FLASHINFER.__contains__).metadata_files
     assert {"python/setup.py", "python/version.txt", "version.txt"} <= set(old)
     new = find_layout("flashinfer", FLASHINFER.__contains__).metadata_files

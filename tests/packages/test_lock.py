@@ -256,7 +256,7 @@ def test_each_difference_is_found_and_named(here: Place, wheels: Path) -> None:
     }
 
 
-def test_another_python_or_platform_is_said(here: Place, make: Callable[..., Place]) -> None:
+def test_another_python_or_platform_is_reported(here: Place, make: Callable[..., Place]) -> None:
     lock = replace(here.lock(), made_on={**here.lock().made_on, "python_version": "3.9", "sys_platform": "darwin"})
     there = make("there")
     with pytest.raises(InstallError, match=r"python_version is 3.*, not 3.9, sys_platform is linux, not darwin"):
@@ -302,7 +302,7 @@ def test_nothing_is_installed_of_files_that_are_not_the_locked_ones(
     assert not there.environment.distribution("beta")
 
 
-def test_what_is_no_lock_file_of_this_tool_is_refused_in_one_sentence(here: Place, tmp_path: Path) -> None:
+def test_what_is_not_a_lock_file_of_this_tool_is_refused_in_one_sentence(here: Place, tmp_path: Path) -> None:
     text = here.lock().text()
     for old, new in (
         ('lock-version = "1.0"', 'lock-version = "x"'),
