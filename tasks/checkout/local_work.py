@@ -157,8 +157,8 @@ def check_commits(repository: LocalRepository, branch: str, known: Iterable[str]
     on = repository.git("symbolic-ref", "--quiet", "HEAD", check=False)
     tips = [*(["HEAD"] if not on or on == ref else []), *([ref] if branch else [])]
     tips += ["MERGE_HEAD"] if (repository.git_dir / "MERGE_HEAD").exists() else []
-    lost = [found for tip in tips if (found := commits_without_ref(repository, [tip], known, but=ref))]
-    if lost:
+    if commits_without_ref(repository, tips, known, but=ref):
+        lost = [found for tip in tips if (found := commits_without_ref(repository, [tip], known, but=ref))]
         count = len(set().union(*lost))
         where = f"on {branch}" if branch else "on a detached HEAD"
         what = f"{count} commit{'s' if count > 1 else ''} {where} in {repository.path} that its remote does not have."

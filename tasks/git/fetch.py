@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import NetworkError, UsageError
 from ..models import Network
 from .command import run
-from .messages import NoObjectError, RefusedError
+from .messages import GitError, NoObjectError, RefusedError
 from .packs import add_shallow, link_packs, read_shallow
 from .revisions import Target
 from .transfer import reading, transfer
@@ -76,7 +76,9 @@ def present_commits(repository: LocalRepository, oids: Iterable[str]) -> dict[st
 def close_history(repository: LocalRepository, commits: Iterable[str]) -> None:
     """Mark those of the commits whose parents are not here as having none. git does so after a fetch, but not for packs
     out of the cache, and it may have been killed before it did."""
-    here = present_commits(repository, commits)
+    if not (unmarked := {*commits} - read_shallow(repository.git_dir)):
+        return
+    here = present_commits(repository, unmarked)
     if not any(here.values()):
         return
     parents = present_commits(repository, {parent for each in here.values() for parent in each})
@@ -99,8 +101,12 @@ def read_blob(repository: LocalRepository, tree: Mapping[str, Entry], path: str)
 def missing_objects(repository: LocalRepository, commit: str, *filters: str) -> set[str]:
     """The objects of the commit, its trees and files, that are not here (git-rev-list(1), --missing)."""
     options = ("--objects", "--missing=print", "--no-object-names", "--no-walk", *filters, commit)
-    lines = repository.git("rev-list", *options, check=False).splitlines()  # the commit itself comes first
-    return {line[1:] for line in lines if line.startswith("?")} if lines else {commit}
+    try:
+        return {line[1:] for line in repository.git("rev-list", *options).splitlines() if line.startswith("?")}
+    except GitError:
+        if present_commits(repository, [commit]):
+            raise
+        return {commit}
 
 
 def fetch_commit(repository: LocalRepository, target: Target, haves: Iterable[str], *, files: bool) -> None:
