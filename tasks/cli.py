@@ -6,23 +6,28 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from traceback import walk_tb
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from invoke.config import AmbiguousMergeError
 from invoke.exceptions import AmbiguousEnvVar, Exit, ParseError, UncastableEnvVar
+from invoke.vendor import yaml
 
 if TYPE_CHECKING:
     from invoke.program import Program
 
 AsJson = Callable[[str, str], object]  # given a task and what is wrong
-Hook = Callable[[type[BaseException], BaseException, "TracebackType | None"], Any]
+Trace = TracebackType | None
+Hook = Callable[[type[BaseException], BaseException, Trace], Any]
 WRONG = 2  # the exit status for a wrong option or configuration
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = Path(__file__).parent / "requirements.txt"
 MODULES = {"gitpython": "git"}  # a library's module, where it has another name
+READING = (yaml.YAMLError, AmbiguousEnvVar, UncastableEnvVar, AttributeError, TypeError, ValueError)  # configuration
 
 
 def explain_mistakes(as_json: AsJson) -> None:
@@ -99,12 +104,11 @@ def _nearest(word: str, known: Iterable[Any]) -> str:
 
 
 def _on_error(
-    program: Program, as_json: AsJson, usual: Hook, kind: type[BaseException], error: BaseException,
-    trace: TracebackType | None,
-) -> None:  # fmt: skip
+    program: Program, as_json: AsJson, usual: Hook, kind: type[BaseException], error: BaseException, trace: Trace
+) -> None:
     """Stand in for `sys.excepthook`: explain what a user can cause, and show the traceback of anything else."""
     missing = isinstance(error, ModuleNotFoundError) and _missing(error)
-    message = missing or _unreadable(program, error)
+    message = missing or _unreadable(program, error, trace)
     if not message or program.args.debug.value:
         usual(kind, error, trace)
     if missing:
@@ -116,61 +120,41 @@ def _on_error(
 
 
 def _missing(error: ModuleNotFoundError) -> str:
-    """Which library of this tool is missing, and how to get it; nothing where it is none of this tool's."""
-    lines = REQUIREMENTS.read_text(encoding="utf-8").lower() if REQUIREMENTS.exists() else ""
-    libraries = re.findall(r"^[\w-]+", lines, re.MULTILINE)
+    """Which library of this tool is missing, and how to get it; empty where it is another one."""
+    libraries = re.findall(r"^[\w-]+", REQUIREMENTS.read_text(encoding="utf-8").lower(), re.MULTILINE)
     if (error.name or "").partition(".")[0] not in [MODULES.get(name, name) for name in libraries]:
         return ""
     command = shlex.join([sys.executable, "-m", "pip", "install", "-r", str(REQUIREMENTS)])
     return f"{error.name} is not installed for {sys.executable}.\n  {command}"
 
 
-def _unreadable(program: Program, error: BaseException) -> str:
-    """What is wrong in which file or variable, if `error` is of a kind that Invoke raises while it reads them."""
-    from invoke.config import Config
-    from invoke.vendor import yaml
+def _unreadable(program: Program, error: BaseException, trace: Trace) -> str:
+    """Which configuration file or variable is wrong, and why; empty where the error has another cause."""
+    if not isinstance(error, READING):
+        return ""
+    from .config import load
+    from .errors import UsageError
+    from .names import redact
 
-    kinds = (yaml.YAMLError, AmbiguousEnvVar, UncastableEnvVar, AttributeError, TypeError, ValueError)
-    stems = (f"{ROOT}/invoke", Path("~/.invoke").expanduser(), "/etc/invoke")
-    given = [name] if (name := program.args.config.value) else []
-    files = map(Path, (*given, *(f"{stem}.{end}" for stem in stems for end in ("yaml", "yml"))))
-    base = {**Config.global_defaults(), **sys.modules[__package__ or ""].namespace.configuration()}
-    for file in filter(Path.is_file, files if isinstance(error, kinds) else ()):
+    stems = (ROOT / "invoke", Path("~/.invoke").expanduser(), "/etc/invoke")
+    names = [program.args.config.value, *(f"{stem}.{end}" for stem in stems for end in ("yaml", "yml"))]
+    files = [Path(name) for name in names if name and Path(name).is_file()]
+    for file in files:
         try:
-            tree = yaml.safe_load(file.read_text(encoding="utf-8"))  # type: ignore[no-untyped-call]
+            tree = yaml.safe_load(file.read_text(encoding="utf-8")) or {}  # type: ignore[no-untyped-call]
+            if not isinstance(tree, dict):
+                return f"{file}: the file must be a table of keys"
+            load(tree, ROOT)
         except (yaml.YAMLError, UnicodeDecodeError) as broken:
             mark = getattr(broken, "problem_mark", None)
             at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
             return f"{file}: {at}{getattr(broken, 'problem', None) or broken}"
-        if wrong := _misfit(tree or {}, base):
-            return f"{file}: {wrong}"
-        if isinstance(error, AmbiguousEnvVar):
-            return f"{file}: two keys for INVOKE_{str(error).split()[-1]}"
-    return ""
-
-
-def _misfit(tree: Any, base: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:
-    """The first key below `path` that Invoke cannot merge into `base`, or cannot set from the variable for it."""
-    if not isinstance(tree, dict):
-        return f"{'.'.join(path) or 'the file'} must be a table of keys"
-    for name, value in tree.items():
-        here, known = (*path, str(name)), base.get(name, value)
-        key, variable = ".".join(here), "_".join(("INVOKE", *here)).upper()
-        if not isinstance(name, str):
-            return f"{key}: names must be text (put numbers in quotes)"
-        if isinstance(value, dict) and not isinstance(known, dict):
-            return f"{key} must be a single value, not a table of keys"
-        if isinstance(known, dict):
-            if wrong := _misfit(value, known, here):
-                return wrong
-        elif variable in os.environ and not _fits(os.environ[variable], value):
-            return f"{variable} must be of the same kind as {value!r}, which is configured there"
-    return ""
-
-
-def _fits(text: str, value: Any) -> bool:
-    """Whether Invoke can convert the text to the type of `value`."""
-    try:
-        return value is None or isinstance(value, str | bool) or type(value)(text) != list(text)
-    except ValueError:
-        return False
+        except UsageError as wrong:
+            return f"{file}: {wrong.what}"
+    if isinstance(error, AmbiguousMergeError):
+        return (
+            f"{', '.join(map(str, files))}: a value, or nothing, where a table of keys belongs (`{{}}` is an empty one)"
+        )
+    variables = ", ".join(name for name in os.environ if name.startswith("INVOKE_"))
+    functions = [frame.f_code.co_name for frame, _ in walk_tb(trace)]
+    return f"{variables}: {redact(str(error))}" if variables and "load_shell_env" in functions else ""

@@ -20,7 +20,6 @@ from pathlib import Path
 
 KEPT = 1_000_000  # bytes of standard error that are kept, the last ones
 MOST = 200_000_000  # bytes of output; no command here has that much to say
-GRACE = 0.5  # seconds for output of a process that has ended, where a child of it keeps the pipe open
 PATIENCE = 5  # seconds for a process to end by itself
 BLOCK = 65536
 
@@ -138,14 +137,16 @@ def _read(
     """Read both outputs until they are closed, the process has ended, or a deadline has passed."""
     output, errors, count = bytearray(), bytearray(), 0
     began = heard = time.monotonic()
-    ended: float | None = None
     reason = ""
     assert process.stdout and process.stderr
     with selectors.DefaultSelector() as selector:
         for stream in (process.stdout, process.stderr):
             selector.register(stream, selectors.EVENT_READ)
         while selector.get_map() and not reason:
-            for key, _ in selector.select(0.1):
+            has_ended, ready = process.poll() is not None, selector.select(0.1)
+            if has_ended and not ready:
+                break  # a child that lives on has inherited the pipe
+            for key, _ in ready:
                 if not (block := os.read(key.fd, BLOCK)):
                     selector.unregister(key.fileobj)
                     continue
@@ -156,11 +157,8 @@ def _read(
                     errors = (errors + block)[-KEPT:]
                     if on_errors:
                         on_errors(block)
+            check_stopped()
             now = time.monotonic()
-            if ended is None and process.poll() is not None:
-                ended = now
-            if ended is not None and now - max(ended, heard) > GRACE:
-                break  # a child that lives on has inherited the pipe
             reason = _overdue(silence and now - heard, silence, timeout and now - began, timeout, count)
     return bytes(output), bytes(errors), reason
 

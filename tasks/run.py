@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 import threading
 import time
@@ -237,6 +238,7 @@ def _interruptible() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         for each in before:
             signal.signal(each, signal.SIG_IGN)
+            atexit.register(signal.signal, each, signal.SIG_IGN)  # also while Python ends
         processes.stop_all()
         raise KeyboardInterrupt
 

@@ -43,14 +43,14 @@ class Sources:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, task: str, *, check: int | None = 0, full: bool = False, **refs: Any) -> Result:
-        """Run `clone` or `update`; `sglang="main"` and the like name REFs; `check` is the exit status it must have."""
+        """Run a task; `sglang="main"` and the like name REFs; `check` is the exit status that it must have."""
         given = {"directory": str(self.path), "attempts": "2", "repositories": self.repositories}
         tree = {**DEFAULTS, **given, **self.settings}  # whole, so nothing is added
         context = Context(Config(overrides={"sources": tree, "run": {"echo": True}}, lazy=True))
-        options = {f"{name}_branch": ref for name, ref in refs.items()}
+        options = {**{f"{name}_branch": ref for name, ref in refs.items()}, **({"full": True} if full else {})}
         self.capture.readouterr()
         try:
-            getattr(tasks, task)(context, full=full, only=[*self.repositories], **options)
+            getattr(tasks, task)(context, only=[*self.repositories], **options)
             status = 0
         except Exit as exit:
             status = exit.code or 0

@@ -14,7 +14,8 @@ from tests.sources import fingerprint
 from tests.upstream.host import GitHost
 
 TASKS = ("clone", "update", "install", "verify", "setup", "lock")
-SLOW = ("rich", "git", "packaging", "tenacity", "filelock", "platformdirs", "psutil", "fastjsonschema")
+SLOW = ("rich", "git", "packaging", "tenacity", "platformdirs", "psutil", "fastjsonschema")
+URL = "https://example.org/x.git"
 FURTHER = "sources:\n  repositories:\n"
 
 
@@ -57,14 +58,14 @@ def test_a_mistake_on_the_command_line_is_answered_with_what_was_meant(project: 
     ("content", "wrong"),
     [
         ("sources: 5\n", "sources must be a table of keys"),
-        ("sources:\n  repositories: 5\n", "sources.repositories must be a table of keys"),
-        (f"{FURTHER}    sglang:\n", "sources.repositories.sglang must be a table of keys"),
-        ("sources:\n  directory: {a: b}\n", "sources.directory must be a single value, not a table of keys"),
-        (f"{FURTHER}    Foo: {{url: x}}\n    foo: {{url: x}}\n", "two keys for INVOKE_SOURCES_REPOSITORIES_FOO_"),
-        (f"{FURTHER}    1: {{url: x}}\n", "sources.repositories.1: names must be text (put numbers in quotes)"),
+        ("sources:\n  repositories: 5\n", "sources.repositories must be a table of repositories, got 5"),
+        (f"{FURTHER}    sglang:\n", "a value, or nothing, where a table of keys belongs"),
+        ("sources:\n  directory: {a: b}\n", "sources.directory must be the path of a directory, got "),
+        (f"{FURTHER}    Foo: {{url: {URL}}}\n    foo: {{url: {URL}}}\n", "foo and Foo would share a directory"),
+        (f"{FURTHER}    1: {{url: x}}\n", "sources.repositories.1 is not a valid directory name"),
         ("sources: [\n", "line 2, column 1"),
         ("- a\n", "the file must be a table of keys"),
-        ("tasks: 5\n", "tasks must be a table of keys"),
+        ("tasks: 5\n", "a value, or nothing, where a table of keys belongs"),
         ("\x80", "invalid start byte"),
     ],
 )
@@ -90,17 +91,17 @@ def test_an_unknown_key_is_one_error_too(project: Project) -> None:
 def test_a_configuration_file_that_is_given_is_the_one_that_is_named(project: Project) -> None:
     (project.path / "other.yaml").write_text("sources: 5\n")
     result = project.invoke("-f", "other.yaml", "verify", check=2)
-    assert result.err == "error: other.yaml: sources must be a table of keys\n"
+    assert result.err == "error: other.yaml: sources must be a table of keys, got 5\n"
 
 
 def test_a_variable_that_does_not_fit_is_named(project: Project) -> None:
     tree = "sources: {attempts: 3, stall: 2.5, repositories: {sglang: {extras: [srt]}}}\n"
     (project.path / "invoke.yaml").write_text(tree)
-    for name, value in {"ATTEMPTS": "3", "STALL": "2.5", "REPOSITORIES_SGLANG_EXTRAS": "['srt']"}.items():
+    for name in ("ATTEMPTS", "STALL", "REPOSITORIES_SGLANG_EXTRAS"):
         variable = f"INVOKE_SOURCES_{name}"
         result = project.invoke("verify", env={variable: "many"}, check=2)
-        wrong = f"{variable} must be of the same kind as {value}, which is configured there"
-        assert result.err == f"error: {project.path}/invoke.yaml: {wrong}\n"
+        assert result.err.startswith(f"error: {variable}: ")
+        assert len(result.err.splitlines()) == 1
     (project.path / "invoke.yaml").unlink()
     assert "INVOKE_SOURCES_STALL" in project.invoke("verify", env={"INVOKE_SOURCES_STALL": "many"}, check=2).err
 

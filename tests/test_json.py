@@ -67,7 +67,7 @@ def not_cloned(project: Project, host: GitHost) -> None:
 
 
 def wrong_configuration(project: Project, host: GitHost) -> None:
-    (project.path / "invoke.yaml").write_text("sources: {attempts: 0}\n")
+    (project.path / "invoke.yaml").write_text("sources: {stall: 0}\n")
 
 
 def network_down(project: Project, host: GitHost) -> None:

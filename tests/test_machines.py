@@ -1,4 +1,4 @@
-"""README's fabfile, run by Fabric against two SSH servers on loopback, each with a project and an environment."""
+"""The fabfile in docs/machines.md, run by Fabric against two SSH servers on loopback, each with its environment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 from tests.conftest import Environment, Project
 from tests.upstream.host import GitHost
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parent.parent / "docs/machines.md").read_text(encoding="utf-8")
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 CONFIGURATION = """\
 ListenAddress 127.0.0.1
@@ -89,7 +89,7 @@ def test_one_command_sets_up_every_host_each_with_its_own_environment_and_a_shar
     host: GitHost,
     tmp_path: Path,
 ) -> None:
-    (fabfile,) = re.findall(r"As `fabfile.py`.*?```python\n(.*?)```", README, re.S)
+    (fabfile,) = re.findall(r"as `fabfile.py`.*?```python\n(.*?)```", PAGE, re.S)
     (tmp_path / "fabfile.py").write_text(fabfile)
     projects = [make_project(f"home-{address.rpartition(':')[2]}/project") for address in servers]
     for project in projects:
@@ -104,7 +104,7 @@ def test_one_command_sets_up_every_host_each_with_its_own_environment_and_a_shar
     fab = [
         sys.executable, "-m", "fabric", "-i", str(tmp_path / "user_key"), "sources",
         f"--on={','.join(servers)}",
-        f"--folder={tmp_path}/home-${{SSH_CONNECTION##* }}/project",  # each server's own home
+        f"--directory={tmp_path}/home-${{SSH_CONNECTION##* }}/project",  # each server's own home
         f"--cache={tmp_path}/shared",
     ]  # fmt: skip
     done = subprocess.run(
@@ -124,6 +124,6 @@ def test_one_command_sets_up_every_host_each_with_its_own_environment_and_a_shar
 
 
 def test_the_line_for_slurm_is_one_task_on_each_node() -> None:
-    (line,) = re.findall(r"^`srun (.*)`\.$", README, re.M)
+    (line,) = re.findall(r"^srun (.*)$", PAGE, re.M)
     assert "--ntasks-per-node=1" in line
     assert line.endswith(".venv/bin/invoke setup")

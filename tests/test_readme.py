@@ -1,28 +1,38 @@
-"""What README and the workflow say is what happens. RECORD=1 in the environment rewrites README's sessions."""
+"""What README, docs/ and the workflow say is what happens. RECORD=1 in the environment records the sessions again."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from invoke.vendor import yaml
 
-from tasks.config.defaults import DEFAULTS
+from tasks import namespace
+from tasks.config.defaults import DEFAULTS, REPOSITORIES
+from tasks.config.settings import REPOSITORY
 from tasks.packages.layouts import LAYOUTS
 from tests.conftest import Environment, Project
+from tests.upstream.store import Upstream
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8")
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
 HOME = "/home/you/project"
 SESSION = re.compile(r"```console\n(.*?)```", re.S)
+SVG = "{http://www.w3.org/2000/svg}"
 INSTALL = "python3 -m venv .venv && .venv/bin/pip install "
+LEFT_OUT = "..."
+WITH_SESSIONS = [page for page in PAGES if SESSION.search(page.read_text(encoding="utf-8"))]
 
 
 @pytest.fixture
@@ -31,7 +41,7 @@ def shell(project: Project, make_environment: Callable[[str], Environment], tool
     environment = make_environment(f"{project.path.name}/.venv")
     (site,) = environment.path.glob("lib/python*/site-packages")
     (site / "tools.pth").unlink()
-    for source in tools.iterdir():  # copied, as uv looks for what is installed in this folder alone
+    for source in tools.iterdir():  # copied, as uv looks for what is installed in this directory alone
         if source.name != "pip":
             (shutil.copytree if source.is_dir() else shutil.copy)(source, site / source.name)
     invoke = environment.path / "bin/invoke"
@@ -52,57 +62,152 @@ def run(command: str, project: Project) -> str:
     return told + (f"(exit status {done.returncode})\n" if done.returncode else "")
 
 
-def settled(text: str) -> list[str]:
-    """The lines without times, sizes, widths and the order of what runs side by side."""
-    text = re.sub(r"Python [\d.]+|\d\d:\d\d:\d\d|\d+(\.\d+)?(ms| ?s| kB| MB| min)\b", "N", text)
-    return sorted(" ".join(line.split()) for line in text.splitlines() if line.strip())
+def key(line: str) -> str:
+    """The line without what differs from run to run: times, durations, sizes and widths."""
+    amount = r"Python [\d.]+|\d\d:\d\d:\d\d|(\d+ min )?\d+(\.\d+)?(ms| ?s| kB| MB| min)\b"
+    return " ".join(re.sub(amount, "N", line).split())
 
 
-def test_the_sessions_are_what_is_seen(shell: Project) -> None:
-    whole = TEXT
-    for session in SESSION.finditer(TEXT):
-        commands = re.findall(r"^\$ (.*)$", session[1], re.M)
-        seen = "\n".join(f"$ {command}\n{run(command, shell)}" for command in commands)
-        whole = whole.replace(session[0], f"```console\n{seen}```")
-        if "RECORD" not in os.environ:
-            assert settled(seen) == settled(session[1])
+def keys(text: str) -> list[str]:
+    """The keys of all lines with text, sorted: what runs side by side may end in another order."""
+    return sorted(filter(None, map(key, text.splitlines())))
+
+
+def shortened(shown: str, seen: str) -> str:
+    """Of the output `seen` the lines that a page shows now, where it leaves some out; else all of it.
+
+    Fails where a line that is shown is not printed any more.
+    """
+    if LEFT_OUT not in shown.splitlines():
+        return seen
+    printed = {key(line): line for line in seen.splitlines()}
+    for line in shown.splitlines():
+        assert line in ("", LEFT_OUT) or key(line) in printed, f"no longer printed: {line!r}, but\n{seen}"
+    return "\n".join(printed.get(key(line), line) for line in shown.splitlines())
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="the sessions were recorded without a GPU")
+@pytest.mark.parametrize("page", WITH_SESSIONS, ids=lambda page: page.name)
+def test_the_sessions_are_what_is_seen(page: Path, shell: Project) -> None:
+    text = page.read_text(encoding="utf-8")
+    for session in SESSION.findall(text):
+        _, *parts = re.split(r"^\$ (.*)\n", session, flags=re.M)
+        again = []
+        for command, shown in zip(parts[::2], parts[1::2], strict=True):
+            seen = shortened(shown.strip("\n"), run(command, shell))
+            assert "RECORD" in os.environ or keys(seen) == keys(shown)
+            again.append(f"$ {command}\n{seen.strip(chr(10))}\n")
+        text = text.replace(session, "\n".join(again))
     if "RECORD" in os.environ:
-        README.write_text(whole, encoding="utf-8")
+        page.write_text(text, encoding="utf-8")
+
+
+def test_the_recording_shows_a_set_up_of_the_stand_ins(built: Upstream) -> None:
+    svg = (ROOT / "docs/setup.svg").read_text(encoding="utf-8")
+    shown = [text for text in last_screen(svg) if text]
+    for name, branch in (("sglang", "main"), ("flashinfer", "v0.6.7.post3")):
+        assert any(built.commit(name, branch)[:10] in text for text in shown)
+    assert any(text.startswith("Ready in ") for text in shown)
+
+
+def test_the_recorder_draws_what_a_command_prints_and_when(tmp_path: Path) -> None:
+    code = "import time; print('first <line>', flush=True); time.sleep(1.5); print('\\x1b[A\\x1b[2K\\x1b[32mdone')"
+    file = tmp_path / "some.svg"
+    record: list[str | Path] = [sys.executable, ROOT / "docs/record.py", "--title=it"]
+    subprocess.run([*record, file, sys.executable, "-c", code], check=True)
+    assert last_screen(file.read_text()) == ["$ it", "done"]
+    hidden = [text for text in ElementTree.parse(file).iter(f"{SVG}text") if text.get("visibility") == "hidden"]
+    assert [text.text for text in hidden] == ["first <line>"]
+    assert subprocess.run([*record, tmp_path / "none.svg", "false"], check=False).returncode == 1
+    assert not (tmp_path / "none.svg").exists()
+
+
+def last_screen(svg: str) -> list[str]:
+    """The texts that stay, from top to bottom and left to right."""
+    texts = [text for text in ElementTree.fromstring(svg).iter(f"{SVG}text") if text.get("visibility") != "hidden"]
+    texts.sort(key=lambda text: (float(text.get("y", 0)), float(text.get("x", 0))))
+    return [text.text or "" for text in texts]
 
 
 def test_the_configuration_shown_is_the_default() -> None:
     (shown,) = re.findall(r"these are the defaults:\n\n```yaml\n(.*?)```", TEXT, re.S)
     tree = yaml.safe_load(shown)["sources"]  # type: ignore[no-untyped-call]
-    assert {key: value if key == "repositories" else str(value) for key, value in tree.items()} == DEFAULTS
+    kinds = {key: value if isinstance(value, dict | list) else str(value) for key, value in tree.items()}
+    assert kinds == DEFAULTS
+    page = (ROOT / "docs/configuration.md").read_text()
+    assert set(re.findall(r"`([\w-]+)`", re.findall(r"Known by name.*?\.\n", page, re.S)[0])) >= {*REPOSITORIES}
+    (table,) = re.findall(r"\| key \|.*?\n\n", page, re.S)
+    assert set(re.findall(r"^\| `(\w+)`", table, re.M)) == {*REPOSITORY}
 
 
-def test_options_in_the_table_exist_and_none_is_missing(shell: Project) -> None:
-    helped = shell.invoke("--help", "setup").out
-    options = {
-        option.replace("[no-]", "no-") for option in re.findall(r"--[\w\[\]-]+", helped.partition("Options:")[2])
-    }
+def test_tasks_and_options_in_the_table_are_those_that_exist(shell: Project) -> None:
     (table,) = re.findall(r"\| task \|.*?\n\n", TEXT, re.S)
-    assert set(re.findall(r"`(--[\w-]+)", table)) == options
+    rows = {task: set(re.findall(r"`(--[\w-]+)", row)) for task, row in re.findall(r"^\| `(\w+)` (.*)", table, re.M)}
+    rows["update"] = rows["clone"]
+    rows["setup"] = set().union(*rows.values())
+    assert {*rows} == {*namespace.task_names}
+    for task, options in rows.items():
+        helped = shell.invoke("--help", task).out.partition("Options:")[2]
+        found = {option.replace("[no-]", "no-") for option in re.findall(r"^ +(?:-\w, )?(--[\w\[\]-]+)", helped, re.M)}
+        assert found - {"--json"} == options, task
+
+
+def test_the_statuses_in_the_table_are_those_of_the_schema() -> None:
+    schema = json.loads((ROOT / "tasks/verify/schemas/result.schema.json").read_text())
+    statuses = list(map(int, re.findall(r"^\| (\d+) \|", TEXT, re.M)))
+    assert statuses == schema["properties"]["exit_status"]["enum"]
+
+
+def test_the_keys_of_the_json_in_the_documentation_are_those_of_the_schema() -> None:
+    schema = json.loads((ROOT / "tasks/verify/schemas/result.schema.json").read_text())
+    (table,) = re.findall(r"\| key \|.*?\n\n", (ROOT / "docs/json.md").read_text(), re.S)
+    cells = re.findall(r"^\| (`.*?`) \|", table, re.M)
+    assert set(re.findall(r"`(\w+)`", " ".join(cells))) == {*schema["properties"]}
 
 
 def test_the_commands_install_what_pyproject_offers() -> None:
     commands = re.findall(rf"^{re.escape(INSTALL)}.*$", TEXT, re.M)
     assert f"{INSTALL}. && .venv/bin/invoke setup" in commands
     assert f"{INSTALL}'.[test]' && .venv/bin/python -m pytest -n auto" in commands
-    assert "\ntest = [" in (ROOT / "pyproject.toml").read_text()
+    project = (ROOT / "pyproject.toml").read_text()
+    assert "\ntest = [" in project and "\nlint = [" in project
 
 
-def test_nothing_private_is_said() -> None:
-    assert not re.search(r"/work/|/root/|\bissue \d|localhost|127\.0\.0\.1", TEXT)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+    for path, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text):
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.M) if anchor else []
+        assert not anchor or anchor in [re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_have_plain_words_and_nothing_private(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"/work/|/root/|\bissue \d|localhost|127\.0\.0\.1", text)
+    prose = re.sub(r"```.*?```|\| say \|.*?\n\n", "", text, flags=re.S)
+    assert not re.findall(r"\b(?:mends?|settled?s?|left-overs?|on a train|win over|folders?)\b", prose, re.I)
+
+
+def test_every_layout_is_of_a_repository_that_readme_names() -> None:
     assert set(LAYOUTS) <= set(re.findall(r"\w+", TEXT))
 
 
 def test_the_workflow_runs_what_exists(shell: Project) -> None:
-    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]  # type: ignore[no-untyped-call]
+    text = (ROOT / ".github/workflows/ci.yml").read_text()
+    workflow = yaml.safe_load(text)  # type: ignore[no-untyped-call]
+    jobs = workflow["jobs"]
+    assert workflow["permissions"] == {"contents": "read"} and workflow["concurrency"]
+    uses = re.findall(r"uses: (.*)", text)
+    assert uses and all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", each) for each in uses)
     assert [step["run"] for step in jobs["tests"]["steps"] if "run" in step] == [".ci/run"]
+    offered = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
+    assert jobs["tests"]["strategy"]["matrix"]["python-version"] == offered
     assert os.access(ROOT / ".ci/run", os.X_OK)
     subprocess.run(["bash", "-n", ROOT / ".ci/run"], check=True)
-    kept = next(step["with"]["path"] for step in jobs["sources"]["steps"] if "cache@" in step.get("uses", ""))
+    kept = {step["with"]["path"] for step in jobs["sources"]["steps"] if "actions/cache/" in step.get("uses", "")}
     shell.environ.update(jobs["sources"]["env"] | {"GITHUB_ACTIONS": "true"})
     first, *steps = [step["run"] for step in jobs["sources"]["steps"] if "run" in step]
     assert first == f"{INSTALL}."
@@ -111,4 +216,18 @@ def test_the_workflow_runs_what_exists(shell: Project) -> None:
             ["bash", "-e", "-c", step], cwd=shell.path, env=shell.environ, text=True, capture_output=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    assert all(any((shell.path / path).iterdir()) for path in kept.split())
+    assert len(kept) == 1 and all(any((shell.path / path).iterdir()) for path in kept.pop().split())
+    uploads = [step["with"] for step in jobs["sources"]["steps"] if "upload-artifact" in step.get("uses", "")]
+    assert [json.loads((shell.path / each["path"]).read_text())["ok"] for each in uploads] == [True]
+
+
+def test_ci_fails_if_anything_fails(tmp_path: Path) -> None:
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci/run", tmp_path / ".ci/run")
+    fake = "for name in pip mypy ruff; do cp /bin/true .venv/bin/$name; done"
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    for linter, status in (("true", 0), ("false", 1)):
+        command = f"python3 -m venv .venv && {fake} && cp /bin/{linter} .venv/bin/lint-imports && echo pytest"
+        (tmp_path / "README.md").write_text(f"```sh\n{command}\n```\n")
+        done = subprocess.run([tmp_path / ".ci/run"], capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stdout + done.stderr

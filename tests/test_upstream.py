@@ -184,3 +184,10 @@ def test_ctrl_c_reaches_the_command_and_ends_it_all(environ: dict[str, str]) -> 
     os.killpg(run.pid, signal.SIGINT)
     _, errors = run.communicate(timeout=120)
     assert (run.returncode, errors) == (130, b"")
+
+
+def test_the_command_installs_without_the_users_cache(environ: dict[str, str], tmp_path: Path) -> None:
+    command = upstream_command(environ, "uv", "pip", "install", "--target", str(tmp_path / "there"), "torch")
+    subprocess.run(command, cwd=ROOT, env=environ | {"UV_CACHE_DIR": str(tmp_path / "cache")}, check=True)
+    assert (tmp_path / "there/torch/__init__.py").is_file()
+    assert not (tmp_path / "cache").exists()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sources import Sources, url
+from tests.sources import Sources, commits, url
 from tests.upstream.store import Gitlink, Upstream
 
 PRECIOUS = "precious"
@@ -39,7 +39,7 @@ def contents(checkout: Path) -> set[bytes]:
 
 def _objects(git_dir: Path) -> set[bytes]:
     def git(*arguments: str, stdin: str = "") -> bytes:
-        command = ["git", "-c", "core.bare=true", "-c", "core.worktree=", f"--git-dir={git_dir}", *arguments]
+        command = ["git", f"--git-dir={git_dir}", f"--work-tree={git_dir}", *arguments]
         return subprocess.run(command, input=stdin.encode(), capture_output=True, check=False).stdout
 
     here = set(git("cat-file", "--batch-all-objects", "--batch-check=%(objectname)").decode().split())
@@ -95,9 +95,15 @@ class Thing:
         """Commit a file as the user would."""
         return self.sources.commit(place, name, f"{PRECIOUS}\n")
 
-    def has(self, text: str = f"{PRECIOUS}\n") -> bool:
-        """Whether the content is kept, in or beside the checkout."""
-        return text.encode() in contents(self.sources.path)
+    def has(self, text: str = PRECIOUS) -> bool:
+        """Whether a content with this text is kept, in or beside the checkout."""
+        return any(text.encode() in content for content in contents(self.sources.path))
+
+    def own(self, place: str, *revisions: str) -> set[str]:
+        """The commits that a ref of the repository (or `revisions` alone) leads to and that are not upstream's."""
+        upstreams = (self.upstream.path(name) for name in ("some/thing", "some/lib"))
+        found = commits(self.sources.path / place, *revisions)
+        return found.difference(*(commits(path, "--all") for path in upstreams))
 
     def git_dir(self, place: str) -> Path:
         """The repository of a checkout."""

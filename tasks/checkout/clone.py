@@ -44,7 +44,7 @@ def clone(session: Session, repository: Repository, *, strict: bool = True) -> O
         commit = download.commit(local, target, advertised, ())
         set_branch(local, target)
         with ThreadPoolExecutor(1) as pool:  # checking out meanwhile saves a fifth of a cold clone
-            rest = pool.submit(download.rest, commit, advertised)
+            rest = pool.submit(download.rest, commit, advertised, {})
             check_out_new(commit)
             commit = rest.result()
         set_tags(local, {}, target, advertised)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import SourcesError
+from ..errors import SourcesError, UsageError
 from ..git import (
     GITLINK,
     Advertised,
@@ -18,6 +18,7 @@ from ..git import (
     LocalRepository,
     Submodule,
     Target,
+    close_history,
     fetch_commit,
     fetch_history,
     fetch_objects,
@@ -26,6 +27,7 @@ from ..git import (
     initialise,
     missing_objects,
     packed_bytes,
+    present_commits,
     read_blob,
     read_shallow,
     read_submodules,
@@ -93,19 +95,20 @@ class Download:
         tags = [oid for tag, oid in advertised.tags.items() if release(tag)]
         return self._fetch(repository, target, haves, None, tags)
 
-    def rest(self, commit: Commit, advertised: Advertised) -> Commit:
-        """Download the version tags and the submodules, all at once. Raises as `commit` does, and SourcesError for what
-        .gitmodules declares."""
+    def rest(self, commit: Commit, advertised: Advertised, local: Mapping[str, tuple[str, str]]) -> Commit:
+        """Download the version tags, less those of the `local` refs, and the submodules, all at once. Raises as
+        `commit` does, and SourcesError for what .gitmodules declares."""
         repository = commit.repository
         submodules, undeclared = read_submodules(repository, commit.tree)
         for path in undeclared:
             repository.network.reporter.warn(repository.who, f"{path} is a submodule without an entry in .gitmodules")
-        tags = {tag: oid for tag, oid in advertised.tags.items() if release(tag)}
+        known = {oid for oid, _ in local.values()}
+        tags = {tag: oid for tag, oid in advertised.tags.items() if release(tag) and oid not in known}
         pyproject = read_blob(repository, commit.tree, PYPROJECT) if submodules else ""
         with ThreadPoolExecutor(AT_ONCE) as pool:
             parts = [pool.submit(self._submodule, repository, each, pyproject, 1) for each in submodules]
             moved = commit.moved
-            if not self.full:
+            if tags and not self.full:
                 before = packed_bytes(repository.git_dir)
                 fetch_tags(repository, tags, advertised.peeled)
                 moved += packed_bytes(repository.git_dir) - before
@@ -121,15 +124,19 @@ class Download:
         tags: Iterable[str] = (),
     ) -> Commit:
         cache = Cache(self.cache, repository.url)
-        known, linked = cache.take(repository.git_dir, full=self.full)
+        known, linked = cache.take(repository.git_dir)
         before = packed_bytes(repository.git_dir)
         with self._keeping(cache, repository):
             try:
+                if linked and not self.full:
+                    close_history(repository, known.shallow)
                 if self.full:
                     fetch_history(repository, target, tags, known.complete)
                 else:
                     whole = directories is None
                     fetch_commit(repository, target, [*haves, *known.tips], files=whole)
+                if target.kind == "tag" and not present_commits(repository, [target.commit]):
+                    raise UsageError(f"{repository.who}: the tag {target.name} names no commit.", "Name another REF.")
                 tree, holds = read_tree(repository.path, target.commit), cone(directories)
                 missing = missing_objects(repository, target.commit)
                 if directories is not None:
@@ -181,18 +188,22 @@ class Download:
 
 def _prepare(store: LocalRepository) -> None:
     """Create the submodule's repository, or point an existing one at its present URL."""
-    if not (store.git_dir / "HEAD").exists() or not (url := _config(store, "remote.origin.url", check=False)):
+    for name in ("config", "config.worktree"):  # where git-sparse-checkout(1) puts it
+        worktree = read_config(store.git_dir, "core.worktree", name)
+        if worktree and not (store.git_dir / worktree).is_dir():  # git would go there first
+            read_config(store.git_dir, "--unset-all", name, "core.worktree")
+    if (store.git_dir / "refs").is_dir() and not (store.git_dir / "HEAD").exists():
+        (store.git_dir / "HEAD").write_text("ref: refs/heads/main\n")  # which git-init(1) does not write again here
+    if not (store.git_dir / "HEAD").exists() or not (url := read_config(store.git_dir, "remote.origin.url")):
         return initialise(store, bare=True)
-    worktree = _config(store, "core.worktree", check=False)
-    if worktree and not (store.git_dir / worktree).is_dir():
-        _config(store, "--unset-all", "core.worktree")
     if url != store.url:
-        _config(store, "remote.origin.url", store.url)
+        store.git("config", f"--file={store.git_dir}/config", "remote.origin.url", store.url)
 
 
-def _config(store: LocalRepository, *args: str, check: bool = True) -> str:
-    """git-config(1) from outside the repository: in it no command works while its working tree is missing."""
-    return run(store.git_dir.parent, "config", f"--file={store.git_dir}/config", *args, who=store.who, check=check)
+def read_config(git_dir: Path, key: str, name: str = "config", *args: str) -> str:
+    """A value in a configuration file of a submodule's repository, read from outside: inside, a working tree that is
+    gone would stop git."""
+    return run(git_dir.parent, "config", f"--file={git_dir / name}", key, *args, check=False)
 
 
 def _waiting(repository: LocalRepository) -> Callable[[], object]:

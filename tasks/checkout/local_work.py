@@ -42,11 +42,9 @@ def find_checkout(repository: Repository) -> Checkout | None:
     if path.is_symlink() or not (path / ".git" / "HEAD").is_file():
         kind = "a symbolic link" if path.is_symlink() else "not a checkout"
         raise LocalWorkError(f"{repository.name}: {path} is {kind}.", command=move_aside(path))
-    run(path, "rev-parse", "--git-dir")  # refuses a repository of another user
-    try:
-        checkout = read_checkout(repository)
-    except LocalWorkError as error:
-        raise LocalWorkError(error.what, command=move_aside(path)) from None
+    checkout = read_checkout(repository)
+    if not checkout.head or not checkout.now.url:
+        run(path, "rev-parse", "--git-dir")  # refuses a repository of another user
     if not checkout.head:
         what = f"{repository.name}: {path} is a repository without a commit."
         raise LocalWorkError(what, command=move_aside(path))
@@ -104,7 +102,7 @@ def check_operation(repository: LocalRepository) -> None:
 def explain_refusal(repository: LocalRepository, error: OverwriteError) -> LocalWorkError:
     """git's refusal, with the command that resolves it without losing anything."""
     first = next((each for each in error.paths if (repository.path / each).is_dir()), error.paths[0])
-    command = _git(repository.path, "stash")
+    command = stash(repository)
     if error.untracked or (repository.path / first).is_dir():  # whose untracked files git-stash(1) would delete
         command = move_aside(repository.path / first)
     elif (flag := repository.git("ls-files", "-v", "--", first, check=False)[:1]) == "S" or flag.islower():
@@ -117,8 +115,6 @@ def _check_changes(repository: LocalRepository) -> None:
     changes = [line for line in repository.git(*_STATUS).split("\0") if line and not _is_ours(repository, line)]
     for line in changes:
         place = repository.path / line.split(" ", 8)[-1]
-        if line.split(" ")[4] == GITLINK and os.path.lexists(place / ".git") and not head_of(place):
-            raise LocalWorkError(f"{repository.who}: {place} has no commit to go by.", command=move_aside(place))
         if line[5] == "S" and (git_dir := linked_git_dir(place)):
             inner = replace(repository, path=place, git_dir=git_dir, who=f"{repository.who}/{place.name}")
             check_local_work(inner, "", [line.split(" ", 8)[6], read_record(git_dir).commit])
@@ -135,7 +131,7 @@ def _check_changes(repository: LocalRepository) -> None:
         command = ("reset", "--quiet", "--", submodule)  # git-stash(1) ignores submodules
         if states[names.index(submodule)][0] == ".":
             command = ("submodule", "update", "--init", "--", submodule)
-    fix = _git(path, *command)
+    fix = _git(path, *command) if command != ("stash",) else stash(repository)
     files = [name for name, line in zip(names, changes, strict=True) if line.split(" ")[4] != GITLINK]
     if replaced := next((name for name in files if (path / name).is_dir()), ""):
         fix = move_aside(path / replaced)  # git stash would delete the untracked files in it
@@ -143,13 +139,15 @@ def _check_changes(repository: LocalRepository) -> None:
 
 
 def _is_ours(repository: LocalRepository, line: str) -> bool:
-    """Whether a line of git-status(1) tells of a submodule that is where this tool has put it."""
-    if line[0] != "1" or line[5] != "S" or line[2] != ".":
+    """Whether a line of git-status(1) tells of a submodule that is where this tool has put it, or that is missing."""
+    fields = line.split(" ", 8)
+    if fields[0] != "1" or fields[1][0] != "." or fields[4] != GITLINK:
         return False
-    place = repository.path / line.split(" ", 8)[-1]
+    place = repository.path / fields[8]
     git_dir = linked_git_dir(place)
     record = read_record(git_dir) if git_dir else None
-    return bool(record and record.commit and head_of(place) in (record.commit, record.moving))
+    ours = record and record.commit and head_of(place) in {record.commit, record.moving} - {""}
+    return bool(ours) or not os.path.lexists(place)
 
 
 def check_commits(repository: LocalRepository, branch: str, known: Iterable[str]) -> None:
@@ -159,11 +157,13 @@ def check_commits(repository: LocalRepository, branch: str, known: Iterable[str]
     on = repository.git("symbolic-ref", "--quiet", "HEAD", check=False)
     tips = [*(["HEAD"] if not on or on == ref else []), *([ref] if branch else [])]
     tips += ["MERGE_HEAD"] if (repository.git_dir / "MERGE_HEAD").exists() else []
-    if lost := commits_without_ref(repository, tips, known, but=ref):
+    if commits_without_ref(repository, tips, known, but=ref):
+        lost = [found for tip in tips if (found := commits_without_ref(repository, [tip], known, but=ref))]
+        count = len(set().union(*lost))
         where = f"on {branch}" if branch else "on a detached HEAD"
-        count = "1 commit" if len(lost) == 1 else f"{len(lost)} commits"
-        what = f"{repository.who}: {count} {where} in {repository.path} that its remote does not have."
-        raise LocalWorkError(what, command=_git(repository.path, "branch", f"my-work-{lost[0][:7]}", lost[0]))
+        what = f"{count} commit{'s' if count > 1 else ''} {where} in {repository.path} that its remote does not have."
+        keep = [_git(repository.path, "branch", f"my-work-{found[0][:7]}", found[0]) for found in lost]
+        raise LocalWorkError(f"{repository.who}: {what}", command=" && ".join(dict.fromkeys(keep)))
 
 
 def commits_without_ref(
@@ -190,6 +190,15 @@ def _check_branch(repository: LocalRepository, branch: str) -> None:
         if f"branch refs/heads/{branch}" in lines and place.resolve() != repository.path.resolve():
             what = f"{repository.who}: branch {branch} is checked out in the linked worktree {place}."
             raise LocalWorkError(what, command=_git(place, "switch", "--detach"))
+
+
+def stash(repository: LocalRepository) -> str:
+    """The command that stashes the changed files; first the one that lets git see those that it was told to assume
+    unchanged: git-stash(1) would overwrite them."""
+    flags = repository.git("ls-files", "-v", "-z").split("\0")
+    if hidden := [line[2:] for line in flags if line[:1].islower()]:
+        return _git(repository.path, "update-index", "--no-assume-unchanged", "--", *hidden)
+    return _git(repository.path, "stash")
 
 
 def _listed(paths: list[str]) -> str:

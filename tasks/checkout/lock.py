@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,8 @@ from ..git import keep_open
 from ..models import Reporter, Settings
 from .recovery import remove_stale_files
 from .space import check_writable
+
+BEAT = 0.5  # seconds
 
 
 @contextmanager
@@ -46,18 +49,30 @@ def exclusive(settings: Settings, reporter: Reporter, *, reading: bool) -> Itera
             yield
             return
         if died := _read(holder):
-            for each in settings.repositories:
-                if (each.path / ".git").is_dir():
-                    remove_stale_files(each.path / ".git", each.name, died["began"] - 1, reporter)
+            ended = os.fstat(descriptor).st_mtime  # the last beat of the run that was killed
+            for record in directory.glob("*/.git/sources.json"):
+                remove_stale_files(record.parent, died["began"] - BEAT, ended + 2 * BEAT, reporter)
         _write(holder)
         keep_open(descriptor)
+        over = threading.Event()
+        beat = threading.Thread(target=_beat, args=(descriptor, over), daemon=True)
+        beat.start()
         try:
             yield
         finally:
+            over.set()
+            beat.join()
             keep_open(None)
             holder.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
+
+
+def _beat(descriptor: int, over: threading.Event) -> None:
+    """Let the time of the lock file say until when this run has lived."""
+    os.utime(descriptor)
+    while not over.wait(BEAT):
+        os.utime(descriptor)
 
 
 def _read(file: Path) -> dict[str, Any]:

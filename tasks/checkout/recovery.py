@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -18,25 +17,28 @@ from pathlib import Path
 from ..errors import LocalWorkError
 from ..git import Entry, LocalRepository, move_aside, read_tree, run
 from ..models import Reporter
+from .local_work import stash
 
 _STALE = ("index.lock", "HEAD.lock", "shallow.lock", "config.lock", "packed-refs.lock", "refs/**/*.lock", "*.new",
           "objects/pack/tmp_*", "info/*.new", "fetch-*", "tmp-index*")  # fmt: skip
 
 
-def remove_stale_files(git_dir: Path, who: str, since: float, reporter: Reporter) -> None:
-    """Remove the locks and drafts that a run of this tool left when it was killed; it began at the time `since`. Older
-    files, and those of other programs, are not ours."""
+def remove_stale_files(git_dir: Path, began: float, ended: float, reporter: Reporter) -> None:
+    """Remove the locks and drafts that a run of this tool left when it was killed; it lived between these times. Files
+    from before and after are other programs'."""
     inner = [head.parent for head in (git_dir / "modules").rglob("HEAD") if (head.parent / "objects").is_dir()]
     removed = 0
     for file in (file for each in (git_dir, *inner) for pattern in _STALE for file in each.glob(pattern)):
-        if file.lstat().st_mtime >= since:
+        if began <= file.lstat().st_mtime <= ended:
             if file.is_dir():
                 shutil.rmtree(file, ignore_errors=True)
             else:
                 file.unlink(missing_ok=True)
             removed += 1
     if removed:
-        reporter.event(who, f"removed {removed} stale file{'s' if removed > 1 else ''} of an interrupted run")
+        reporter.event(
+            git_dir.parent.name, f"removed {removed} stale file{'s' if removed > 1 else ''} of an interrupted run"
+        )
 
 
 def make_consistent(repository: LocalRepository, old: str, new: str) -> None:
@@ -119,6 +121,6 @@ def _rescue(repository: LocalRepository, file: Path) -> None:
 
 def _users(repository: LocalRepository, path: str, *, staged: bool = False) -> LocalWorkError:
     what = f"{repository.who}: {path} in {repository.path} was changed after an update had been interrupted."
-    stash = shlex.join(["git", "-C", str(repository.path), "stash"])
     directory = (repository.path / path).is_dir()  # whose untracked files git stash would delete
-    return LocalWorkError(what, command=stash if staged and not directory else move_aside(repository.path / path))
+    command = stash(repository) if staged and not directory else move_aside(repository.path / path)
+    return LocalWorkError(what, command=command)

@@ -91,7 +91,9 @@ class Session:
     def _ask(self, repository: Repository) -> Advertised:
         command = ("ls-remote", "--heads", "--tags", "--", repository.url)
         network, where = self.network, f"{repository.name}: {redact(repository.url)}"
-        output = transfer(self.settings.root, *command, who=repository.name, doing="asking", network=network)
+        is_cloned = (repository.path / ".git").is_dir()  # then its configuration counts
+        place = repository.path if is_cloned else self.settings.root
+        output = transfer(place, *command, who=repository.name, doing="asking", network=network)
         advertised = Advertised.parse(output, where)
         if not advertised.heads and not advertised.tags:
             hint = "Check the URL, and that no proxy or login page answers in place of the host."

@@ -90,5 +90,5 @@ def kept_ref(repository: Repository, record: Record) -> tuple[str, RefSource]:
 
 
 def read_checkout(repository: Repository) -> Checkout:
-    """The checkout at the repository's path. Raises LocalWorkError where none can be read there."""
-    return Checkout(repository, read_refs(repository.path, repository.name), read_record(repository.path / ".git"))
+    """The checkout at the repository's path."""
+    return Checkout(repository, read_refs(repository.path), read_record(repository.path / ".git"))

@@ -60,7 +60,11 @@ def check_out_new(commit: Commit) -> None:
     target = commit.target
     branch = ("-B", target.name, "--track", f"origin/{target.name}")
     where = branch if target.kind == "branch" else ("--detach", target.commit)
-    commit.repository.git("checkout", "--progress", *where, doing="checking out")
+    try:
+        commit.repository.git("checkout", "--progress", *where, doing="checking out")
+    except OverwriteError as error:  # by the commit itself: nothing of the user's is there
+        what = f"{commit.repository.who}: git refuses to check out {error.paths[0]} of {target.commit}."
+        raise GitError(what) from None
 
 
 def check_out(commit: Commit) -> None:

@@ -13,12 +13,13 @@ from ..git import (
     Target,
     head_of,
     linked_git_dir,
+    move_aside,
     read_shallow,
     read_tree,
     release,
 )
 from ..models import Outcome, Repository
-from .download import Commit, Download
+from .download import Commit, Download, read_config
 from .local_work import check_commits, check_local_work, check_operation, find_checkout
 from .recovery import make_consistent
 from .session import Session
@@ -62,7 +63,8 @@ def update(session: Session, repository: Repository) -> Outcome:
     branch = target.name if target.kind == "branch" else ""
     check_local_work(local, branch, known)
     download = Download(session.settings.cache, full)
-    commit = download.rest(download.commit(local, target, advertised, [checkout.head]), advertised)
+    commit = download.commit(local, target, advertised, [checkout.head])
+    commit = download.rest(commit, advertised, checkout.now.refs)
     for submodule in commit.submodules:
         _check_submodule(submodule)
     check_local_work(local, branch, known)  # again: the user may have worked while that took its time
@@ -90,9 +92,7 @@ def plan_update(session: Session, repository: Repository) -> Outcome:
     advertised, target = session.advertised(repository), session.target(repository, ref)
     local = session.local(repository)
     if is_current(session, local, checkout, target, advertised):
-        return Outcome(
-            repository.name, "up to date", ref, checkout.head, ref_source=source, resolved=target.resolved
-        )
+        return Outcome(repository.name, "up to date", ref, checkout.head, ref_source=source, resolved=target.resolved)
     known = [checkout.record.commit, *advertised.heads.values(), *advertised.tags.values()]
     check_local_work(local, target.name if target.kind == "branch" else "", known)
     session.reporter.event(repository.name, f"would update {checkout.head[:10]} → {target.commit[:10]}")
@@ -169,7 +169,8 @@ def _interrupted_submodules(local: LocalRepository) -> list[LocalRepository]:
     for record in (local.git_dir / "modules").rglob("sources.json"):
         if not read_record(record.parent).moving:
             continue
-        worktree = local.git("config", f"--file={record.parent}/config", "core.worktree", check=False)
+        files = ("config", "config.worktree")
+        worktree = next(filter(None, (read_config(record.parent, "core.worktree", name) for name in files)), "")
         place = (record.parent / worktree).resolve() if worktree else Path()
         if worktree and linked_git_dir(place) == record.parent.resolve():
             who = f"{local.who}/{place.relative_to(local.path.resolve())}"
@@ -185,6 +186,9 @@ def _check_submodule(commit: Commit) -> None:
         if head_of(repository.path):
             check_local_work(repository, "", known)
             rehearse(repository, commit.target.commit)
+        elif linked_git_dir(repository.path):
+            what = f"{repository.who}: {repository.path} is a repository without a commit."
+            raise LocalWorkError(what, command=move_aside(repository.path))
         else:
             check_commits(replace(repository, path=repository.git_dir), "", known)
     for each in commit.submodules:

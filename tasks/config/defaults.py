@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 REPOSITORIES: dict[str, dict[str, str]] = {
-    "sglang": {"url": "https://github.com/sgl-project/sglang.git", "branch": "main"},
-    "flashinfer": {"url": "https://github.com/flashinfer-ai/flashinfer.git", "branch": "main"},
-    "sgl-cookbook": {"url": "https://github.com/sgl-project/sgl-cookbook.git", "branch": "main"},
-    "flashinfer-trace": {"url": "https://huggingface.co/datasets/flashinfer-ai/flashinfer-trace", "branch": "main"},
+    "sglang": {"url": "https://github.com/sgl-project/sglang.git"},
+    "flashinfer": {"url": "https://github.com/flashinfer-ai/flashinfer.git"},
+    "sgl-cookbook": {"url": "https://github.com/sgl-project/sgl-cookbook.git"},
+    "flashinfer-trace": {"url": "https://huggingface.co/datasets/flashinfer-ai/flashinfer-trace"},
 }
 INSTALLED = ("sglang", "flashinfer")  # always set up; the others only where they are configured
 TRACE = "flashinfer-trace"  # its checkout is the trace data where the project has no directory of its own
 
-# Numbers stand as text: Invoke casts an environment variable by its default's type, and INVOKE_SOURCES_ATTEMPTS=many
-# would end in a bare ValueError.
+# Numbers are text here: Invoke converts a variable to the type of the default, and INVOKE_SOURCES_ATTEMPTS=many would
+# end in a bare ValueError.
 DEFAULTS: dict[str, Any] = {
     "directory": "tmp",
     "trace": "flashinfer_trace",
@@ -23,5 +23,5 @@ DEFAULTS: dict[str, Any] = {
     "installer": "auto",
     "indexes": [],
     "cache": "auto",
-    "repositories": {name: REPOSITORIES[name] for name in INSTALLED},
+    "repositories": {name: {**REPOSITORIES[name], "branch": "main"} for name in INSTALLED},
 }

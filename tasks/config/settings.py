@@ -21,9 +21,7 @@ INDEX = r"(?i:https?|file)://((?!%[01]|%7[Ff])[^\s\\\x00-\x1f\x7f])+"
 EXTRA = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"  # PEP 685
 
 Given = Config | Mapping[str, Any]
-Keys = Mapping[
-    str, tuple[str, Any, str]
-]  # what a value must be in words, its types, and the pattern of it or its items
+Keys = Mapping[str, tuple[str, Any, str]]  # what a value must be in words, its type, the pattern of it or its items
 SETTINGS: Keys = {
     "directory": ("the path of a directory", str, PATH),
     "trace": ("the path of a directory, or empty", str | None, f"({PATH})?"),
@@ -32,7 +30,7 @@ SETTINGS: Keys = {
     "installer": ("auto, uv or pip", str, "auto|uv|pip"),
     "indexes": ("a list of URLs, such as [https://flashinfer.ai/whl]", list, INDEX),
     "cache": ("auto, the path of a directory, or empty", str | None, f"({PATH})?"),
-    "repositories": ("a table of repositories", Mapping, ""),
+    "repositories": ("a table of repositories", Mapping, "(?s).*"),
 }
 REPOSITORY: Keys = {
     "url": ("a URL", str, "(?s).*"),
@@ -53,11 +51,17 @@ def load(config: Given, root: Path) -> Settings:
     _check(config, ("sources",), given, SETTINGS)
     tree = {**DEFAULTS, **given, "repositories": {**DEFAULTS["repositories"], **given.get("repositories", {})}}
     check_misspelt(config, tree)
-    directory, cache = (root / Path(tree[key] or "").expanduser() for key in ("directory", "cache"))
+    directory, trace, cache = (
+        root / Path(tree[key]).expanduser() if tree[key] else None for key in ("directory", "trace", "cache")
+    )
+    assert directory  # its pattern matches no empty text
     if tree["cache"] == "auto":
         from platformdirs import user_cache_path
 
         cache = user_cache_path("flashinfer-sources")
+    checkout = directory / TRACE  # the default means this where only this exists, or is going to
+    if trace and tree["trace"] == DEFAULTS["trace"] and not trace.exists():
+        trace = checkout if TRACE in tree["repositories"] or checkout.exists() else trace
     repositories: dict[str, Repository] = {}
     for name, entry in tree["repositories"].items():
         keys = ("sources", "repositories", name)
@@ -67,22 +71,14 @@ def load(config: Given, root: Path) -> Settings:
     return Settings(
         root=root,
         directory=directory,
-        trace=_trace(tree["trace"], root, directory / TRACE, TRACE in tree["repositories"]),
+        trace=trace,
         attempts=int(tree["attempts"]),
         stall=float(tree["stall"]),
         installer=tree["installer"],
         indexes=tuple(tree["indexes"]),
-        cache=cache if tree["cache"] else None,
+        cache=cache,
         repositories=tuple(repositories.values()),
     )
-
-
-def _trace(trace: str | None, root: Path, checkout: Path, configured: bool) -> Path | None:
-    """The trace data: the default means the checkout where only that exists, or is going to."""
-    path = root / Path(trace).expanduser() if trace else None
-    if path and trace == DEFAULTS["trace"] and not path.exists() and (configured or checkout.exists()):
-        return checkout
-    return path
 
 
 def _repository(config: Given, keys: tuple[str, ...], entry: Any, directory: Path) -> Repository:
@@ -92,8 +88,7 @@ def _repository(config: Given, keys: tuple[str, ...], entry: Any, directory: Pat
         raise UsageError(f"{_dotted(keys)} is not a valid directory name{origin(config, keys)}", hint)
     entry = {} if entry is None else entry
     _check(config, keys, entry, REPOSITORY)
-    default = {"branch": "main", "install": name in INSTALLED, "extras": ()}
-    entry = {**default, **REPOSITORIES.get(name, {}), **entry}
+    entry = {"branch": "main", "install": name in INSTALLED, "extras": (), **REPOSITORIES.get(name, {}), **entry}
     if "url" not in entry:
         hint = f"Only {', '.join(REPOSITORIES)} have a default URL."
         raise UsageError(f"{_dotted(keys)}.url is missing{origin(config, keys)}", hint)
@@ -103,8 +98,7 @@ def _repository(config: Given, keys: tuple[str, ...], entry: Any, directory: Pat
     except UsageError as error:
         place = f"{_dotted(keys)}.branch{origin(config, (*keys, 'branch'))}"
         raise UsageError(f"{place}: {error.what}", error.hint) from None
-    fields = {**entry, "extras": tuple(dict.fromkeys(entry["extras"]))}
-    return Repository(name=name, path=directory / name, **fields)
+    return Repository(name=name, path=directory / name, **{**entry, "extras": tuple(dict.fromkeys(entry["extras"]))})
 
 
 def _check(config: Given, path: tuple[str, ...], table: Any, keys: Keys) -> None:
@@ -122,15 +116,10 @@ def _check(config: Given, path: tuple[str, ...], table: Any, keys: Keys) -> None
             hint = f"{nearest(str(key), keys)} Known keys: {', '.join(keys)}.".lstrip()
             raise UsageError(f"unknown key {_dotted(place)}{origin(config, place)}", hint)
         expected, kind, pattern = keys[key]
-        if not isinstance(value, kind) or not _matches(value, pattern):
+        texts = value if isinstance(value, list) else ["" if value is None else str(value)]
+        right = all(isinstance(text, str) and re.fullmatch(pattern, text) for text in texts)
+        if not isinstance(value, kind) or not right:
             raise wrong(place, value, expected)
-
-
-def _matches(value: Any, pattern: str) -> bool:
-    """Whether the value as text, or each item of a list, matches the pattern."""
-    if isinstance(value, list):
-        return all(isinstance(item, str) and re.fullmatch(pattern, item) for item in value)
-    return isinstance(value, Mapping) or bool(re.fullmatch(pattern, "" if value is None else str(value)))
 
 
 def _dotted(keys: tuple[str, ...]) -> str:

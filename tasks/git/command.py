@@ -50,7 +50,10 @@ def keep_open(descriptor: int | None) -> None:
 
 
 def check_version() -> None:
-    """Raise SourcesError where git is missing or older than MINIMUM."""
+    """Raise SourcesError where git is missing or older than MINIMUM. Variables that name a repository are removed from
+    this process, GitPython's too."""
+    for name in _INHERITED:
+        os.environ.pop(name, None)
     wanted = ".".join(map(str, MINIMUM))
     hint = f"Install git {wanted} or newer."
     try:
@@ -92,7 +95,6 @@ def execute(
     on_errors: Callable[[bytes], object] | None = None,
 ) -> Completed:
     """Run git in `cwd`; `silence` and `on_errors` are those of `processes.run`."""
-    inherited = {name: value for name, value in os.environ.items() if name not in _INHERITED}
     above = {str(cwd.absolute().parent), str(cwd.resolve().parent)}  # where `cwd` is no repository, none above is meant
     ceiling = {"GIT_CEILING_DIRECTORIES": os.pathsep.join(above)}
     # Where git-lfs is configured but missing, git would fail: an empty `process` switches both filters off.
@@ -100,7 +102,7 @@ def execute(
     options = [word for key, value in {**_OPTIONS, **lfs}.items() for word in ("-c", f"{key}={value}")]
     return processes.run(
         ["git", "-C", str(cwd.absolute()), *options, *args],
-        env={**inherited, **_ENVIRONMENT, **ceiling, **environment},
+        env={**os.environ, **_ENVIRONMENT, **ceiling, **environment},
         stdin=os.fsencode(stdin),
         silence=silence,
         on_errors=on_errors,

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import NetworkError, UsageError
 from ..models import Network
 from .command import run
-from .messages import NoObjectError, RefusedError
+from .messages import GitError, NoObjectError, RefusedError
 from .packs import add_shallow, link_packs, read_shallow
 from .revisions import Target
 from .transfer import reading, transfer
@@ -49,7 +49,7 @@ class LocalRepository:
 
     def fetch(self, *args: str, doing: str, stdin: str = "", options: tuple[str, ...] = ()) -> None:
         """git-fetch(1) with `args`, retried. Raises what `transfer` raises."""
-        command = (*options, "fetch", "--progress", "--no-tags", "--no-write-fetch-head", *args)
+        command = (*options, "fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--refmap=", *args)
         transfer(self.path, *command, who=self.who, doing=doing, network=self.network, stdin=stdin)
 
 
@@ -57,24 +57,30 @@ def initialise(repository: LocalRepository, *, bare: bool = False) -> None:
     """Make an empty repository with the remote `origin`; a `bare` one is a submodule's, whose files come later."""
     repository.path.mkdir(parents=True, exist_ok=True)
     run(repository.path, "init", "--quiet", "--template=", *(("--bare",) if bare else ()))
-    settings = {"remote.origin.promisor": "true", "remote.origin.partialclonefilter": "blob:none"}
-    for key, value in {**settings, **({"core.bare": "false"} if bare else {})}.items():
-        run(repository.path, "config", f"--file={repository.git_dir}/config", key, value)
-    run(repository.path, "config", "remote.origin.url", repository.url)  # last: a repository with a URL is complete
+    url = repository.url.replace("\\", "\\\\").replace('"', '\\"')
+    remote = f'[remote "origin"]\n\turl = "{url}"\n\tpromisor = true\n\tpartialclonefilter = blob:none\n'
+    with (repository.git_dir / "config").open("a", encoding="utf-8") as config:  # in place of five git processes
+        config.write(("[core]\n\tbare = false\n" if bare else "") + remote)
 
 
 def present_commits(repository: LocalRepository, oids: Iterable[str]) -> dict[str, list[str]]:
     """Those of the commits that are in the repository, each with its parents as far as its history goes here; of a
     tag, the commit that it names. No remote is asked for the others."""
+    if not (stdin := "".join(f"{oid}\n" for oid in oids)):
+        return {}
     options = ("--no-walk=unsorted", "--parents", "--ignore-missing", "--missing=allow-any", "--stdin")
-    lines = repository.git("rev-list", *options, stdin="".join(f"{oid}\n" for oid in oids)).splitlines()
+    lines = repository.git("rev-list", *options, stdin=stdin).splitlines()
     return {commit: parents for commit, *parents in map(str.split, lines)}
 
 
 def close_history(repository: LocalRepository, commits: Iterable[str]) -> None:
     """Mark those of the commits whose parents are not here as having none. git does so after a fetch, but not for packs
     out of the cache, and it may have been killed before it did."""
-    here = present_commits(repository, commits)
+    if not (unmarked := {*commits} - read_shallow(repository.git_dir)):
+        return
+    here = present_commits(repository, unmarked)
+    if not any(here.values()):
+        return
     parents = present_commits(repository, {parent for each in here.values() for parent in each})
     add_shallow(repository.git_dir, [commit for commit, wanted in here.items() if not {*wanted} <= {*parents}])
 
@@ -94,20 +100,26 @@ def read_blob(repository: LocalRepository, tree: Mapping[str, Entry], path: str)
 
 def missing_objects(repository: LocalRepository, commit: str, *filters: str) -> set[str]:
     """The objects of the commit, its trees and files, that are not here (git-rev-list(1), --missing)."""
-    if not present_commits(repository, [commit]):
-        return {commit}
     options = ("--objects", "--missing=print", "--no-object-names", "--no-walk", *filters, commit)
-    return {line[1:] for line in repository.git("rev-list", *options).splitlines() if line.startswith("?")}
+    try:
+        return {line[1:] for line in repository.git("rev-list", *options).splitlines() if line.startswith("?")}
+    except GitError:
+        if present_commits(repository, [commit]):
+            raise
+        return {commit}
 
 
 def fetch_commit(repository: LocalRepository, target: Target, haves: Iterable[str], *, files: bool) -> None:
     """Fetch a commit with its trees, and all `files`, too, where none of the commits `haves` is here to build on: with
     one, only the trees that differ are sent, and `fetch_objects` brings the files that are missing."""
-    if missing_objects(repository, target.commit, "--filter=blob:none"):
-        bases = [f"--negotiation-tip={oid}" for oid in present_commits(repository, haves)]
-        content = "--no-filter" if files and not bases else "--filter=blob:none"
-        _fetch_one(repository, target, (*bases, "--depth=1", content), () if bases else _NOTHING_IN_COMMON)
-    close_history(repository, [target.commit])
+    if not missing_objects(repository, target.commit, "--filter=blob:none"):
+        return close_history(repository, [target.commit])  # out of the cache, or of an interrupted run
+    bases = [f"--negotiation-tip={oid}" for oid in present_commits(repository, filter(None, haves))]
+    content = "--no-filter" if files and not bases else "--filter=blob:none"
+    _fetch_one(repository, target, (*bases, "--depth=1", content), () if bases else _NOTHING_IN_COMMON)
+    if bases and missing_objects(repository, target.commit, "--filter=blob:none"):
+        # with protocol v0 git claims to have all of every tag that is here, though their trees are not
+        _fetch_one(repository, target, ("--depth=1", content), _NOTHING_IN_COMMON)
 
 
 def fetch_objects(repository: LocalRepository, target: Target, oids: Iterable[str]) -> None:
@@ -115,7 +127,7 @@ def fetch_objects(repository: LocalRepository, target: Target, oids: Iterable[st
     if wanted := sorted(set(oids)):
         try:
             _fetch_ids(repository, wanted, "blob:none", "fetching files")
-        except RefusedError:
+        except (RefusedError, NoObjectError):
             with _aside(repository) as aside:
                 _fetch_one(aside, target, ("--depth=1", "--no-filter"), ())
 
@@ -128,7 +140,8 @@ def fetch_tags(repository: LocalRepository, tags: Mapping[str, str], peeled: Map
     wanted = {oid for name, oid in tags.items() if not {oid, peeled.get(name, oid)} <= here}
     if wanted:
         _fetch_ids(repository, sorted(wanted), "tree:0", "fetching tags")
-    close_history(repository, {peeled.get(name, oid) for name, oid in tags.items()})
+    if found := {peeled.get(name, oid) for name, oid in tags.items() if oid not in wanted}:
+        close_history(repository, found)
 
 
 def fetch_history(repository: LocalRepository, target: Target, wanted: Iterable[str], complete: Iterable[str]) -> None:
@@ -175,6 +188,8 @@ def _fetch_one(repository: LocalRepository, target: Target, flags: tuple[str, ..
     kept = [flag for flag in flags if not flag.startswith(unwanted)]
     try:
         repository.fetch(*kept, "origin", refspec, doing=doing, options=_NOTHING_IN_COMMON)
+    except NoObjectError:
+        pass  # gone since the remote was asked
     except RefusedError:
         refspec = "+refs/heads/*:refs/fetched/*"
         repository.fetch("--no-filter", "origin", refspec, doing=doing, options=_NOTHING_IN_COMMON)

@@ -16,7 +16,7 @@ _TRANSIENT = re.compile(
     r"timed? ?out|timeout was reached|no data for|early eof|unexpected disconnect|hung up unexpectedly|"
     r"transfer closed|empty reply|curl (16|18|28|35|52|55|56|61|92) |ssl_error_syscall|gnutls|"
     r"invalid index-pack output|expected flush|unexpected eof|bad pack header|bytes of body are still expected|"
-    r"network is unreachable",
+    r"network is unreachable|no route to host",
     re.I,
 )
 _REFUSED = re.compile(r"unadvertised object|dumb http transport does not support|does not support shallow", re.I)
@@ -33,8 +33,10 @@ _OVERWRITE = re.compile(
     re.M,
 )
 _UNDER_WAY = re.compile(r"cannot (switch branch|\w+) while|you need to resolve your current index", re.I)
+_ON_THIS_MACHINE = (_NO_SPACE, _NO_RIGHTS, _NOT_OURS, _LOCKED, _UNDER_WAY)  # a remote may have the same troubles
 _BUSY = re.compile(r"(returned error:|HTTP( code =)?) (429|5\d\d)")
-_NO_OBJECT = re.compile(r"not our ref")
+_NO_OBJECT = re.compile(r"not our ref|couldn't find remote ref")
+_NOT_GIT = re.compile(r"is this a git repository|protocol error|redirects followed|content (un)?encoding", re.I)
 _NO_ACCESS = re.compile(
     r"(returned error:|HTTP( code =)?) \d{3}|authentication failed|could not read (user|pass)|not found|access rights",
     re.I,
@@ -90,9 +92,10 @@ def explain(text: str, who: str, endpoint: str, cwd: Path, *, network: bool = Fa
     A failure of a command that used the `network` is at least a NetworkError. Where the disk of `cwd` is full, that
     is the reason for what nothing else explains.
     """
-    if refused := _refusal(text, who, endpoint):
+    if refused := None if network else _refusal(text, who, endpoint):
         return refused
-    text = redact(text)
+    text = redact(text).replace("\r", "\n")
+    own = re.sub(r"(?m)^(remote:|fatal: remote error:).*", "", text)
     told = [line.strip() for line in text.splitlines() if line.strip() and not re.search(r"\d% \(", line)]
     lines = [line for line in told if _TELLING.match(line)] or told
     message = "; ".join(dict.fromkeys(re.sub(r"^((fatal|error|remote): *)+", "", each).strip() for each in lines[-4:]))
@@ -100,6 +103,7 @@ def explain(text: str, who: str, endpoint: str, cwd: Path, *, network: bool = Fa
     asked = _RETRY_AFTER.search(text)
     trust = f"git config --global --add safe.directory {shlex.quote(endpoint)}"
     access = "Check the URL, and that this machine may read it: credentials are never asked for."
+    portal = "Check the URL, and that no proxy or login page answers in place of the host."
     meanings: tuple[tuple[re.Pattern[str], Callable[[], SourcesError]], ...] = (  # the first that fits
         (_NO_SPACE, lambda: DiskFullError(where)),
         (_NO_RIGHTS, lambda: DiskError(where, "Check who may write there.")),
@@ -109,12 +113,13 @@ def explain(text: str, who: str, endpoint: str, cwd: Path, *, network: bool = Fa
         (_UNKNOWN_HOST, lambda: TransientError(where, attempts=2)),
         (_BUSY, lambda: TransientError(where, wait=min(float(asked[1]), LONGEST_WAIT) if asked else 0)),
         (_REFUSED, lambda: RefusedError(where)),
-        (_NO_OBJECT, lambda: NoObjectError(where)),
+        (_NO_OBJECT, lambda: NoObjectError(where, "It may have moved on: run the same command again.")),
         (_NO_ACCESS, lambda: NetworkError(where, access)),
         (_TRANSIENT, lambda: TransientError(where)),
+        (_NOT_GIT, lambda: NetworkError(where, portal)),
     )
     for pattern, error in meanings:
-        if pattern.search(text):
+        if pattern.search(own if pattern in _ON_THIS_MACHINE else text):
             return error()
     if shutil.disk_usage(next(each for each in (cwd, *cwd.parents) if each.exists())).free < NEXT_TO_NOTHING:
         return DiskFullError(where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 
@@ -11,7 +12,8 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # `check_version` reports 
 
 from git import RemoteProgress
 
-_MOVED = re.compile(r"(\d+(?:\.\d+)?) (bytes|KiB|MiB|GiB)(?: \| (\d+(?:\.\d+)?) (bytes|KiB|MiB|GiB)/s)?")
+_SIZE = r"(\d{1,6}(?:\.\d{1,6})?) (bytes|KiB|MiB|GiB)"
+_MOVED = re.compile(rf"{_SIZE}(?: \| {_SIZE}/s)?", re.ASCII)
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _LONGEST = 10_000  # characters of one line
 _STAGES = {  # each is counted from 0 % to 100 %, before or after the bytes of a transfer
@@ -41,10 +43,11 @@ class Progress(RemoteProgress):
     def update(
         self, op_code: int, cur_count: str | float, max_count: str | float | None = None, message: str = ""
     ) -> None:
-        """Called by GitPython for each report; sizes are in bytes."""
+        """Called by GitPython for each report; sizes are in bytes. A remote may write anything."""
         sizes = _MOVED.search(message)
         moved, unit, rate, rate_unit = sizes.groups("") if sizes else ("0", "bytes", "", "")
-        done = float(cur_count) / float(max_count) if max_count and float(max_count) else None
+        count, total = float(cur_count), float(max_count or 0)
+        done = count / total if 0 <= count <= total < math.inf and total else None
         speed = float(rate) * _UNITS[rate_unit] if rate else 0.0
         doing = _STAGES.get(op_code & self.OP_MASK, self._doing)
         self._reporter.progress(self._who, doing, done, int(float(moved) * _UNITS[unit]), speed)

@@ -1,4 +1,4 @@
-"""What a repository is now: HEAD, branch and remote by GitPython, refs by git-for-each-ref(1). Nothing is written."""
+"""What a repository is now: HEAD and its branch by GitPython, refs by git-for-each-ref(1). Nothing is written."""
 
 from __future__ import annotations
 
@@ -47,22 +47,21 @@ class RepositoryRefs:
         return {ref.removeprefix(namespace): oid for ref, (_, oid) in self.refs.items() if ref.startswith(namespace)}
 
 
-def read_refs(path: Path, who: str) -> RepositoryRefs:
+def read_refs(path: Path) -> RepositoryRefs:
     """The refs of the repository whose working tree is `path`. Raises LocalWorkError where none can be read there."""
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # `check_version` reports a missing git
     from git import InvalidGitRepositoryError, NoSuchPathError, Repo
     from git.refs import SymbolicReference
 
     try:
-        with Repo(path, search_parent_directories=False) as repository:
+        with Repo(path, expand_vars=False) as repository:
             head = repository.head
             branch = "" if head.is_detached else str(head.reference.path)
             try:
                 commit = SymbolicReference.dereference_recursive(repository, "HEAD")
             except (ValueError, TypeError):  # a branch without a commit
                 commit = ""
-            with repository.config_reader("repository") as config:
-                url = str(config.get_value('remote "origin"', "url", default=""))
     except (InvalidGitRepositoryError, NoSuchPathError, ValueError, TypeError, OSError) as error:
-        raise LocalWorkError(f"{who}: {path} is not a repository that can be read ({error or 'no HEAD'}).") from None
+        raise LocalWorkError(f"{path} is not a repository that can be read ({error or 'no HEAD'}).") from None
+    url = run(path, "config", "--local", "remote.origin.url", check=False)
     return RepositoryRefs(path, commit or "", branch.removeprefix(HEADS) if branch.startswith(HEADS) else "", url)

@@ -78,6 +78,9 @@ def head_of(path: Path) -> str:
     git_dir = linked_git_dir(path)
     if git_dir is None or not (git_dir / "HEAD").is_file():
         return ""
+    head = (git_dir / "HEAD").read_text(errors="replace").strip()  # the commit itself, where it is detached
+    if re.fullmatch("[0-9a-f]{40,64}", head):
+        return head
     return run(path, "rev-parse", "--quiet", "--verify", "HEAD", check=False)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -42,7 +43,7 @@ def transfer(cwd: Path, *args: str, who: str, doing: str, network: Network, stdi
     def announce(state: RetryCallState) -> None:
         pause = state.next_action.sleep if state.next_action else 0
         again = f"Attempt {state.attempt_number + 1} of {attempts(state)} in {pause:.1f} s."
-        network.reporter.warn(who, f"{error(state).what} {again}")
+        network.reporter.warn(who, f"{error(state).what.removeprefix(f'{who}: ')} {again}")
 
     return Retrying(
         retry=retry_if_exception_type(TransientError),
@@ -70,7 +71,7 @@ def reading(reporter: Reporter, who: str, doing: str) -> Callable[[bytes], objec
 
 def _attempt(cwd: Path, args: tuple[str, ...], who: str, doing: str, network: Network, stdin: str) -> str:
     network.reporter.command([redact(word) for word in ("git", *args)], cwd)
-    environment = {"GIT_SSH_COMMAND": command} if (command := _ssh_command(cwd)) else {}
+    environment = {"GIT_SSH_COMMAND": _ssh_command(cwd)}
     done = execute(cwd, args, environment, stdin, network.stall, reading(network.reporter, who, doing))
     if done.status or done.ended:
         endpoint = args[-1] if args[0] == "ls-remote" else run(cwd, "config", "remote.origin.url", check=False)
@@ -80,12 +81,10 @@ def _attempt(cwd: Path, args: tuple[str, ...], who: str, doing: str, network: Ne
 
 
 def _ssh_command(cwd: Path) -> str:
-    """The user's ssh, by git's own order (git-config(1), core.sshCommand), told never to prompt. Empty for a program
-    of GIT_SSH whose options are unknown."""
-    command = os.environ.get("GIT_SSH_COMMAND", "").strip() or run(cwd, "config", "core.sshCommand", check=False)
-    if not command and "GIT_SSH" in os.environ:
-        command = shlex.quote(os.environ["GIT_SSH"])
-    command = command or "ssh"
-    if Path(shlex.split(command)[0]).name == "ssh":
-        return f"{command} {SSH_OPTIONS}"
-    return "" if "GIT_SSH" in os.environ else command
+    """The user's ssh, by git's own order (git-config(1), core.sshCommand), told never to prompt where it is OpenSSH."""
+    configured = os.environ.get("GIT_SSH_COMMAND", "").strip() or run(cwd, "config", "core.sshCommand", check=False)
+    command = configured.strip() or shlex.quote(os.environ.get("GIT_SSH") or "ssh")
+    with suppress(ValueError):  # an open quote: the shell will say so
+        if Path(shlex.split(command)[0]).name == "ssh":
+            return f"{command} {SSH_OPTIONS}"
+    return command

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email
 import importlib.metadata
 import json
 import os
@@ -10,23 +9,33 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import packaging
+
 from .. import processes
 from ..errors import UsageError
 from . import facts
 
-_SAFE_PATH = "import sys; sys.path[:] = filter(None, sys.path)\n"  # what `python -P` does, for Pythons before 3.11
+PACKAGING = Path(packaging.__file__).parent.parent
+# What `python -P` does from Python 3.11 on
+_SAFE_PATH = "import json, os, sys; sys.path[:] = filter(None, sys.path)\n"
+_FACTS = Path(facts.__file__).read_text(encoding="utf-8") + "\nanswer = facts(sys.argv[1])"
+_IMPORT = """import importlib
+module = importlib.import_module(sys.argv[1])
+answer = getattr(module, "__file__", None), str(getattr(module, "__version__", ""))"""
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """An installed distribution, as its metadata has it (PEP 376 and 566; `editable` and `location` by PEP 610).
+    """An installed distribution, as its metadata has it (PEP 376 and 566).
 
-    `name` is normalized. `broken` says why the metadata cannot be trusted; empty if it can.
+    `name` is normalized. `url` is where it was installed from by PEP 610, empty for a package index; `editable` and
+    `location`, a path, are from there, too. `broken` says why the metadata cannot be trusted; empty if it can.
     """
 
     name: str
@@ -34,6 +43,7 @@ class Distribution:
     editable: bool = False
     location: Path | None = None
     requires: tuple[str, ...] = ()
+    url: str = ""
     broken: str = ""
 
 
@@ -41,8 +51,7 @@ class Distribution:
 class Environment:
     """Facts about an interpreter and where it finds its packages. `markers` are those of PEP 508, without `extra`.
 
-    `externally_managed` is the message of PEP 668, or None. `paths` is the interpreter's sys.path, without the
-    directory it was started in.
+    `externally_managed` is meant as in PEP 668. `paths` is the interpreter's sys.path, without the current directory.
     """
 
     python: Path
@@ -52,7 +61,7 @@ class Environment:
     purelib: Path
     platlib: Path
     writable: bool
-    externally_managed: str | None
+    externally_managed: bool
     has_pip: bool
     markers: Mapping[str, str]
     paths: tuple[Path, ...]
@@ -68,21 +77,26 @@ class Environment:
 
         if not (found := self._found(name)):
             return None
-        text = _read(found[0], "METADATA", "PKG-INFO", "") or ""
-        headers = email.message_from_string(text.partition("\n\n")[0])  # the description can be long
-        version, requires = str(headers.get("Version", "")), tuple(map(str, headers.get_all("Requires-Dist", ())))
-        editable, location, broken = read_direct_url(_read(found[0], "direct_url.json"))
+        try:
+            headers = found[0].metadata
+            version, requires = (headers.get_all(key) or [] for key in ("Version", "Requires-Dist"))
+        except (OSError, ValueError, TypeError, AttributeError):  # not UTF-8, or no such file
+            version, requires = [], []
+        editable, url, broken = read_direct_url(found[0])
+        location = Path(unquote(urlsplit(url).path)) if url.startswith("file:") else None
         if not version:
             broken = "its metadata is missing or damaged"
         elif len(found) > 1:
             broken = f"{len(found)} versions of it are installed side by side"
-        return Distribution(canonicalize_name(name), version, editable, location, requires, broken)
+        return Distribution(
+            canonicalize_name(name), "".join(version[:1]), editable, location, tuple(requires), url, broken
+        )
 
     @property
     def installer(self) -> str:
         """What installed SGLang or FlashInfer (the file INSTALLER, PEP 376): uv, pip or another; empty for neither."""
         found = [one for name in ("sglang", "flashinfer-python", "flashinfer") for one in self._found(name)]
-        return next((text.strip() for one in found if (text := _read(one, "INSTALLER"))), "")
+        return next((text.strip() for one in found if (text := one.read_text("INSTALLER"))), "")
 
     def copies(self, name: str) -> int:
         """How many versions of it are in the same directory: more than one after an interrupted installation."""
@@ -93,106 +107,77 @@ class Environment:
         return [one for one in found if one.locate_file("") == found[0].locate_file("")]
 
 
-def _read(found: importlib.metadata.Distribution, *names: str) -> str | None:
-    """The first of the files that is not empty; None where none exists, and "" where one cannot be read."""
-    try:
-        texts = [text for text in map(found.read_text, names) if text is not None]
-        return next(filter(None, texts), "" if texts else None)
-    except (OSError, ValueError):  # not UTF-8, for example
-        return ""
-
-
-def read_direct_url(text: str | None) -> tuple[bool, Path | None, str]:
-    """Whether direct_url.json (PEP 610; None for no file) says editable, from which directory, and what is wrong."""
+def read_direct_url(found: importlib.metadata.Distribution) -> tuple[bool, str, str]:
+    """Whether its direct_url.json (PEP 610) says editable, from which URL, and what is wrong with it."""
     from packaging.direct_url import DirectUrl, DirectUrlValidationError
 
-    if text is None:
-        return False, None, ""
     try:
+        if (text := found.read_text("direct_url.json")) is None:
+            return False, "", ""
         direct = DirectUrl.from_dict(json.loads(text))
-        url = urlsplit(direct.url)
-        path = unquote(url.path, errors="strict")
-        if "\0" in path:
+        if "\0" in unquote(urlsplit(direct.url).path, errors="strict"):
             raise ValueError("its URL holds a zero byte")
-    except (ValueError, TypeError, AttributeError, RecursionError, DirectUrlValidationError) as error:
-        return False, None, f"its direct_url.json is damaged: {str(error)[:200]}"
-    return bool(direct.dir_info and direct.dir_info.editable), Path(path) if url.scheme == "file" else None, ""
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, DirectUrlValidationError) as error:
+        return False, "", f"its direct_url.json is damaged: {str(error)[:200]}"
+    return bool(direct.dir_info and direct.dir_info.editable), direct.url, ""
 
 
 def probe(python: Path | None = None, timeout: float = 30) -> Environment:
     """The environment of an interpreter, or of a virtual environment's directory; by default the running one, for
     which nothing is started.
 
-    Raises UsageError if `python` is no Python, or does not answer within `timeout` seconds.
+    Raises UsageError if `python` is not a Python interpreter, or does not answer within `timeout` seconds.
     """
     own = Path(os.path.abspath(sys.executable))  # noqa: PTH100 - not resolved: a venv's python is a symbolic link
     path = Path(os.path.abspath(python)) if python else own  # noqa: PTH100
     if path.is_dir():
         path = path / "bin" / "python"
-    known = facts.facts() if path == own else _ask(path, timeout)
+    known, why = (facts.facts(), "") if path == own else _ask(path, _FACTS, str(PACKAGING), timeout)
     try:
         places: dict[str, Any] = {key: Path(known.pop(key)) for key in ("prefix", "purelib", "platlib")}
         return Environment(python=path, paths=tuple(map(Path, known.pop("paths"))), **places, **known)
-    except (KeyError, TypeError) as error:
-        raise _no_python(path, f"its answer is not understood: {error}") from None
-
-
-def _ask(python: Path, timeout: float) -> dict[str, Any]:
-    token = secrets.token_hex(8)
-    code = _SAFE_PATH + Path(facts.__file__).read_text(encoding="utf-8")
-    try:
-        done = processes.run([python, "-c", code, token], timeout=timeout)
-    except OSError as error:
-        raise _no_python(python, error.strerror or str(error)) from None
-    output = done.output.decode(errors="replace")
-    try:
-        known = json.loads(output.rpartition(f"\n{token}")[2] if f"\n{token}" in output else "")
-    except (ValueError, RecursionError):
-        known = None
-    if isinstance(known, dict):
-        return known
-    lines = (done.errors.decode(errors="replace") + output).strip().splitlines()
-    raise _no_python(python, done.ended or (lines or ["no answer"])[-1][:200])
-
-
-def _no_python(python: Path, why: str) -> UsageError:
-    return UsageError(
-        f"{python} is not a Python interpreter of version 3.8 or newer: {why}",
-        "--python takes the path of a Python interpreter, such as .venv/bin/python",
-    )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{path} is not a Python interpreter of version 3.8 or newer: {why or f'unexpected answer: {error}'}",
+            "--python takes the path of a Python interpreter, such as .venv/bin/python",
+        ) from None
 
 
 def import_check(environment: Environment, module: str, folder: Path, timeout: float = 300) -> tuple[bool, str]:
     """Import `module` in a fresh interpreter of the environment, and check that it came from within `folder`.
 
-    The interpreter starts in an empty directory and does not search it, so a directory that happens to have the
-    module's name is not taken for it. Returns whether all is well, and the version and file or what went wrong (the
-    last line of the traceback). `timeout` is in seconds.
+    Returns whether it did, and the version and file or what went wrong (the last line of the traceback). `timeout` is
+    in seconds.
     """
-    token = secrets.token_hex(8)
-    code = (
-        f"{_SAFE_PATH}import importlib, json, os; m = importlib.import_module(sys.argv[1]); "
-        f"print('\\n{token}' + json.dumps([getattr(m, '__file__', None), str(getattr(m, '__version__', ''))])); "
-        "sys.stdout.flush(); os._exit(0)"  # without the seconds that big libraries take to close down
-    )
-    try:
-        with tempfile.TemporaryDirectory() as empty:
-            done = processes.run([environment.python, "-c", code, module], cwd=Path(empty), timeout=timeout)
-    except OSError as error:
-        return False, f"{environment.python}: {error.strerror or error}"
-    output = done.output.decode(errors="replace")
-    if token in output:
-        return _came_from(folder, *json.loads(output.rpartition(token)[2].partition("\n")[0]))
-    if done.ended:
-        return False, f"did not finish within {timeout:g} s"
-    lines = done.errors.decode(errors="replace").split("\n") if done.status >= 0 else []
-    words = [line.strip() for line in lines if line.strip()]
-    return False, words[-1] if words else f"the interpreter ended with status {done.status}"
-
-
-def _came_from(folder: Path, file: str | None, version: str) -> tuple[bool, str]:
+    found, why = _ask(environment.python, _IMPORT, module, timeout)
+    if why:
+        return False, why
+    file, version = found
     if file is None:
         return False, "imports only as a namespace package: a directory of that name without the package in it"
     if not Path(file).resolve().is_relative_to(folder.resolve()):
         return False, f"imported from {file}, which is not in {folder}"
     return True, f"{version} from {file}".strip()
+
+
+def _ask(python: Path, code: str, argument: str, timeout: float) -> tuple[Any, str]:
+    """Run code that leaves its `answer` for JSON to another interpreter; return the answer and why there is none.
+
+    The interpreter starts in an empty directory and does not search it: a directory that happens to have the name of a
+    module is not taken for it. It ends at once, without the seconds that large libraries take to close down.
+    """
+    token = secrets.token_hex(8)
+    code = f"{_SAFE_PATH}{code}\nprint('\\n' + sys.argv[2] + json.dumps(answer), flush=True)\nos._exit(0)"
+    try:
+        with tempfile.TemporaryDirectory() as empty:
+            done = processes.run([python, "-c", code, argument, token], cwd=Path(empty), timeout=timeout)
+    except OSError as error:
+        return None, f"{python}: {error.strerror or error}"
+    output, errors = (text.decode(errors="replace") for text in (done.output, done.errors))
+    if f"\n{token}" in output:
+        with suppress(ValueError, RecursionError):
+            return json.loads(output.rpartition(f"\n{token}")[2].partition("\n")[0]), ""
+    if done.ended:
+        return None, done.ended
+    lines = [line.strip() for line in errors.split("\n") if line.strip()] if done.status >= 0 else []
+    return None, lines[-1] if lines else f"the interpreter ended with status {done.status}"

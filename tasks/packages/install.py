@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
 import tempfile
 import time
@@ -18,8 +19,7 @@ from packaging.version import Version
 from ..errors import InstallError, NetworkError, SourcesError
 from ..models import Outcome, Reporter, Settings
 from .environment import Environment, read_direct_url
-from .environment_lock import exclusive
-from .installer import WHO, Installer, editable, find_installer
+from .installer import WHO, Installer, editable, exclusive, find_installer
 from .layouts import COMPANIONS
 from .matching import FLASHINFER
 from .package import Package, names
@@ -57,23 +57,21 @@ def install(
             if stale:
                 for module in LATER if environment.current else ():
                     import_module(module)  # before the installation replaces a library that is needed later
-                tool = find_installer(
-                    c, settings.installer, environment, indexes=settings.indexes, log=log, reporter=reporter
-                )
+                tool = find_installer(c, environment, settings, log=log, reporter=reporter)
                 work = _Work(tool, packages, deps, ours)
                 work.do(stale)
     outcomes = []
     for package in packages:
-        old = before[package.name]
-        outcome = Outcome(package.repository, "already installed", commit=package.commit, version=package.version)
+        known = Outcome(package.repository, "already installed", commit=package.commit, version=package.version)
         if package in stale:
-            action = "would install" if c.config.run.dry else "reinstalled" if old else "installed"
-            outcome = replace(outcome, action=action, before_version=old.version if old else "")
-        if work and package in stale:
-            error = work.errors.get(package.name)
+            old, error = before[package.name], work.errors.get(package.name) if work else None
+            action = "failed" if error else "reinstalled" if old else "installed"
             seconds = time.monotonic() - began if package is stale[0] else 0.0  # one installation for all
-            outcome = replace(outcome, seconds=seconds, error=error, action="failed" if error else outcome.action)
-        outcomes.append(outcome)
+            known = replace(
+                known, action=action if work else "would install", before_version=old.version if old else "",
+                seconds=seconds, error=error,
+            )  # fmt: skip
+        outcomes.append(known)
     return outcomes
 
 
@@ -88,9 +86,8 @@ def _ours(packages: Sequence[Package], environment: Environment, settings: Setti
 
 @dataclass
 class _Work:
-    """One run of an installer over `packages`. `ours` are the distributions that no index provides,
-    `requires` is what trial builds declare, `errors` are
-    what packages failed with, by their names."""
+    """One installation of `packages`. `ours` are the distributions that no index provides; `requires` is what builds
+    declare, `errors` what packages failed with, both by the names of the distributions."""
 
     tool: Installer
     packages: Sequence[Package]
@@ -122,8 +119,11 @@ class _Work:
             self._require(())
             self._build([one for one in ready if not one.is_checkout(environment.distribution(one.name))])
         for package in ready:
-            if package.name not in self.errors:
-                self._finish(package)
+            try:
+                if package.name not in self.errors:
+                    self._finish(package)
+            except SourcesError as error:
+                self.errors[package.name] = error
 
     def _build(self, packages: Sequence[Package], target: Path | None = None) -> None:
         """Install checkouts editable, in one command; if it fails one by one, to learn which package it is.
@@ -160,10 +160,10 @@ class _Work:
 
     def _requirements(self, late: Sequence[Package] = ()) -> list[Requirement]:
         """What all the packages require; of those that are built `late`, what their sources declare."""
-        requires = {one.name: one.declared for one in late} | self.requires
-        for package in self.packages:
-            if package.name not in requires and (found := self.tool.environment.distribution(package.name)):
-                requires |= {package.name: found.requires} if found.editable else {}
+        requires = {one.name: one.metadata.requires for one in late} | self.requires
+        for name in [one.name for one in self.packages if one.name not in requires]:
+            found = self.tool.environment.distribution(name)
+            requires |= {name: found.requires} if found and found.editable else {}
         extras = {package.name: package.extras for package in self.packages}
         return list(applying(requires, extras, self.tool.environment.markers))
 
@@ -176,12 +176,13 @@ class _Work:
             return
         lines = [str(one) for one in self._requirements(late) if _name(one) not in self.ours]
         lines += BESIDE_TORCH if late else ()
-        lines += _tools() if self.tool.environment.current else ()
         file = self.tool.log.with_suffix(".requirements.txt")  # it stays, for the command to be repeated by hand
         file.write_text("\n".join(dict.fromkeys(lines)) + "\n", encoding="utf-8")
+        arguments = ["-r", str(file)] if lines else []
+        arguments += ["-r", str(TOOLS)] if self.tool.environment.current else []
         try:
-            if lines:
-                self.tool.install(WHO, "installing requirements", ["-r", str(file)])
+            if arguments:
+                self.tool.install(WHO, "installing requirements", arguments)
         except SourcesError as error:
             self.errors.update({one.name: error for one in self.packages if one.name not in self.errors})
 
@@ -195,11 +196,12 @@ class _Work:
                 if module:
                     info.unlink()
                 continue
-            direct, by = info / "direct_url.json", info / "INSTALLER"
-            if module and direct.exists() and read_direct_url(_text(direct))[2]:
-                direct.unlink()  # uv would stop
-            whole = all((info / name).is_file() and (info / name).stat().st_size for name in ("METADATA", "RECORD"))
-            if environment.virtual and _text(by).strip() in ("", "pip", "uv") and not whole:  # pip would stop
+            found = importlib.metadata.Distribution.at(info)
+            if module and read_direct_url(found)[2]:
+                (info / "direct_url.json").unlink()  # uv would stop
+            complete = all((info / name).is_file() and (info / name).stat().st_size for name in ("METADATA", "RECORD"))
+            by = (found.read_text("INSTALLER") or "").strip()
+            if environment.virtual and by in ("", "pip", "uv") and not complete:  # pip would stop
                 reporter.warn(WHO, f"removed {info.name}, which an interrupted installation left incomplete")
                 shutil.rmtree(info)
                 if module:
@@ -209,29 +211,27 @@ class _Work:
                 self.tool.uninstall(package.repository, package.name)
 
     def _finish(self, package: Package) -> None:
-        """Remove what the package replaces, align its companions, and check and record that it is installed."""
+        """Remove what the package replaces, align its companions, and check and record that it is installed.
+
+        Raises SourcesError.
+        """
         environment, who = self.tool.environment, package.repository
         for extra in {canonicalize_name(extra) for extra in package.extras} - {*package.metadata.extras}:
             self.tool.reporter.warn(who, f"{package.version} has no extra named {extra}")
-        try:
-            for alias in filter(environment.distribution, package.aliases):
-                self.tool.uninstall(who, alias)
-                self.tool.reporter.event(who, f"{alias} removed, which {package} replaces")
-            for name in package.companions:
-                self._align(package, name)
-        except SourcesError as error:
-            self.errors[package.name] = error
-            return
+        for alias in filter(environment.distribution, package.aliases):
+            self.tool.uninstall(who, alias)
+            self.tool.reporter.event(who, f"{alias} removed, which {package} replaces")
+        for name in package.companions:
+            self._align(package, name)
         found = environment.distribution(package.name)
-        if package.is_checkout(found):
-            package.remember(environment, self.deps)
-            return
-        there = f"{found.version} from {found.location or 'an index'} {found.broken}" if found else "nothing"
-        self.errors[package.name] = InstallError(
-            f"{who}: the installer reported success, but {there.strip()} is installed, "
-            f"not {package.version} from {package.folder}.",
-            command="invoke install --reinstall",
-        )
+        if not package.is_checkout(found):
+            there = f"{found.version} from {found.location or 'an index'} {found.broken}" if found else "nothing"
+            raise InstallError(
+                f"{who}: the installer reported success, but {there.strip()} is installed, "
+                f"not {package.version} from {package.folder}.",
+                command="invoke install --reinstall",
+            )
+        package.remember(environment, self.deps)
 
     def _align(self, package: Package, name: str) -> None:
         """Give a companion the package's version or, with another, remove it: the package's import would raise."""
@@ -254,19 +254,6 @@ class _Work:
                 "but compiles or downloads kernels at first use. sources.indexes can name more package indexes, such "
                 "as https://flashinfer.ai/whl.",
             )
-
-
-def _tools() -> list[str]:
-    lines = (line.split("#")[0].strip() for line in TOOLS.read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line]
-
-
-def _text(file: Path) -> str:
-    """The text of a file; empty where it is missing or no text."""
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return ""
 
 
 def _name(requirement: Requirement) -> str:

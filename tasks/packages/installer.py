@@ -1,26 +1,32 @@
-"""uv and pip: which of them is used, and how it is called."""
+"""uv and pip: which of them is used and how it is called; one installation at a time in an environment."""
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
+import os
 import re
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from invoke.context import Context
-from invoke.exceptions import CommandTimedOut
+from invoke.exceptions import CommandTimedOut, ThreadException
+from packaging.version import Version
 
 from .. import processes
 from ..errors import InstallError, SourcesError
-from ..models import Reporter
-from . import runner
+from ..models import Reporter, Settings
+from ..names import redact
 from .environment import Environment
-from .failures import explain
+from .output import Group, Output, explain
 
-WHO = "install"  # who speaks where several packages are installed at once
+WHO = "install"  # stands in events where several packages are installed at once
+LOCK = ".sources-install.lock"
 OLDEST_PIP = "21.3"  # the first that installs a pyproject.toml package editable (PEP 660)
 
 
@@ -40,10 +46,9 @@ class Installer:
         self, who: str, doing: str, arguments: Sequence[str], variables: Mapping[str, str] | None = None,
         target: Path | None = None,
     ) -> None:  # fmt: skip
-        """Install what `arguments` name, with further environment variables; into the directory `target` if given.
+        """Install what `arguments` name; into the directory `target` if given. Raises as `run` does.
 
-        `doing` says in words what for. Both installers build and download everything before they change anything.
-        Raises NetworkError, DiskError or InstallError with the reason, the last lines and the command that repeats it.
+        Both installers build and download everything before they change anything.
         """
         options = [f"--extra-index-url={index}" for index in self.indexes]
         if self.uv:  # like pip, take the best version that any index has
@@ -53,10 +58,10 @@ class Installer:
             options += [] if self.reporter.terminal() else ["--progress-bar=off"]
         command = [*self._command("install"), *options]
         into = ["--target", str(target)] if target else []
-        self.run(who, doing, [*command, *into, *arguments], variables or {}, [*command, *arguments])
+        self.run(who, doing, [*command, *into, *arguments], variables, [*command, *arguments])
 
     def uninstall(self, who: str, name: str) -> None:
-        """Remove a distribution. Raises as `install` does."""
+        """Remove a distribution. Raises as `run` does."""
         self.run(who, f"removing {name}", [*self._command("uninstall"), *([] if self.uv else ["--yes"]), name])
 
     def _command(self, verb: str) -> list[str]:
@@ -67,33 +72,54 @@ class Installer:
         self, who: str, doing: str, argv: Sequence[str], variables: Mapping[str, str] | None = None,
         repeated: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        """Run a command; its error tells to repeat `repeated`, by default the same. Raises as `install` does."""
+        """Run a command with further environment variables through Invoke; `doing` says in words what for.
+
+        Raises NetworkError, DiskError or InstallError with the reason, the last lines and `repeated` (by default the
+        same command), KeyboardInterrupt, and OSError if the log cannot be written.
+        """
         variables = variables or {}
-        again = shlex.join(runner.with_variables(repeated or argv, variables))
-        try:
-            status, lines = runner.run(
-                self.c, argv, variables, who=who, doing=doing, log=self.log, reporter=self.reporter
-            )
-        except CommandTimedOut as error:
-            raise InstallError(f"{who}: the installer did not end within {error.timeout} s.", command=again) from None
+        assigned = ["env", *(f"{name}={value}" for name, value in variables.items())] if variables else []
+        again, shown = shlex.join([*assigned, *(repeated or argv)]), [redact(word) for word in [*assigned, *argv]]
+        self.reporter.command(shown, None)
+        self.reporter.event(who, doing)
+        terminal = self.reporter.terminal()
+        config = self.c.config.clone()
+        config.runners.local = Group
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"$ {shlex.join(shown)}\n")
+            output = Output(file, terminal, who, doing, self.reporter)
+            try:
+                result = Context(config).run(  # noqa: S604 - Invoke's runner always has a shell
+                    f"exec {shlex.join(argv)}", shell="/bin/sh", encoding="utf-8", warn=True, echo=False,
+                    env={**config.run.env, "PYTHONUNBUFFERED": "1", "GIT_TERMINAL_PROMPT": "0", **variables},
+                    pty=terminal is not None, out_stream=output, in_stream=False,
+                )  # fmt: skip
+            except ThreadException as error:  # the log or the report could not be written
+                raise error.exceptions[0].value from None
+            except CommandTimedOut as error:  # Invoke's --command-timeout
+                what = f"{who}: the installer did not end within {error.timeout} s."
+                raise InstallError(what, command=again) from None
+            finally:
+                output.close()
         importlib.metadata.MetadataPathFinder().invalidate_caches()
-        if status:
-            raise explain(who, status, lines, self.log, again)
+        assert result is not None
+        if result.exited:
+            raise explain(who, result.exited, list(output.lines), self.log, again)
 
 
 def find_installer(
-    c: Context, choice: str, environment: Environment, *, indexes: Sequence[str], log: Path, reporter: Reporter
+    c: Context, environment: Environment, settings: Settings, *, log: Path, reporter: Reporter
 ) -> Installer:
-    """The installer to use: uv, or pip if that is the `choice` or no uv works on this machine (unless it is `uv`).
+    """The configured installer; by default uv, or pip if no uv works on this machine.
 
     An environment without pip gets it from Python's own ensurepip if pip is used. Raises InstallError if there is none.
     """
-    if choice != "pip" and (uv := _find_uv()):
-        return Installer(c, environment, log, reporter, indexes, uv)
-    if choice == "uv":
+    uv = _find_uv() if settings.installer != "pip" else ""
+    if settings.installer == "uv" and not uv:
         raise InstallError("uv is configured as the installer, but was not found or does not run.", "Install uv.")
-    tool = Installer(c, environment, log, reporter, indexes)
-    if not environment.has_pip:
+    tool = Installer(c, environment, log, reporter, settings.indexes, uv)
+    if not uv and not environment.has_pip:
         reporter.event(WHO, f"{environment.prefix} has no pip: installing the one that comes with Python")
         try:
             tool.run(WHO, "installing pip", [str(environment.python), "-m", "ensurepip"])
@@ -102,8 +128,8 @@ def find_installer(
                 f"{environment.prefix} has no pip, uv does not run on this machine, and ensurepip failed: {error.what}",
                 "Install uv, or install pip into that environment.",
             ) from None
-    pip = environment.distribution("pip")
-    if pip and tuple(map(int, re.findall(r"\d+", pip.version)[:2])) < tuple(map(int, OLDEST_PIP.split("."))):
+    pip = None if uv else environment.distribution("pip")
+    if pip and Version(pip.version) < Version(OLDEST_PIP):
         command = shlex.join([str(environment.python), "-m", "pip", "install", "--upgrade", "pip"])
         what = f"pip {pip.version} is too old: {OLDEST_PIP} is the first with editable installs."
         raise InstallError(what, command=command)
@@ -111,20 +137,16 @@ def find_installer(
 
 
 def _find_uv() -> str:
-    """The path of a uv that runs: the one installed with this tool, else the one on the PATH; empty for none."""
+    """The path of a uv that runs: the one installed with this tool, else the one on the PATH; or empty."""
     candidates = [shutil.which("uv")]
-    try:
+    with suppress(ImportError, FileNotFoundError):
         from uv import find_uv_bin
 
         candidates.insert(0, find_uv_bin())
-    except (ImportError, FileNotFoundError):
-        pass
     for path in filter(None, candidates):
-        try:
+        with suppress(OSError):  # built for another kind of machine
             if processes.run([path, "--version"], timeout=30).status == 0:
                 return path
-        except OSError:  # built for another kind of machine
-            continue
     return ""
 
 
@@ -132,3 +154,27 @@ def editable(folder: Path) -> list[str]:
     """The arguments that install a directory editable, whatever characters its path has."""
     plain = re.fullmatch(r"[\w./@+-]+", str(folder), re.ASCII)
     return ["-e", str(folder) if plain else folder.as_uri()]
+
+
+@contextmanager
+def exclusive(prefix: Path, reporter: Reporter) -> Iterator[None]:
+    """Hold the lock of the environment at `prefix` (flock(2)); wait for the process that holds it, and name that.
+
+    The installer inherits the lock: where only this program is killed, the next run waits until the installer has
+    ended. The system releases the lock of a process that died. Raises OSError where the file cannot be written.
+    """
+    lock = os.open(prefix / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(lock, 200, 0).decode(errors="replace") or "another installation"
+            reporter.event(WHO, f"waiting for {holder}, which installs into {prefix}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        os.ftruncate(lock, 0)
+        command = " ".join(["invoke", *sys.argv[1:]])[:80]
+        os.pwrite(lock, f"process {os.getpid()} ({command})".encode(errors="replace"), 0)
+        os.set_inheritable(lock, True)
+        yield
+    finally:
+        os.close(lock)

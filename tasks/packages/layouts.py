@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 from ..errors import SourcesError
 
-MB = 1_000_000
-GB = 1_000 * MB
+MB, GB = 10**6, 10**9
 COMPANIONS = ("flashinfer-cubin", "flashinfer-jit-cache")
 
 
@@ -73,25 +72,7 @@ ANY: tuple[Layout, ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a repository costs in bytes: slim on disk, `--full` moved and on disk, installed with its dependencies."""
-
-    slim_disk: int
-    full_moved: int
-    full_disk: int
-    install: int
-
-
-COSTS: Mapping[str, Cost] = {  # measured, but for the clones of SGLang: its whole repository was not at hand
-    "sglang": Cost(120 * MB, 300 * MB, 500 * MB, 12 * GB),
-    "flashinfer": Cost(160 * MB, 212 * MB, 550 * MB, 300 * MB),
-}
-
-
-def cost(name: str) -> Cost:
-    """The measured cost of that repository, or a guess for one that nobody measured."""
-    return COSTS.get(name, Cost(100 * MB, 100 * MB, 300 * MB, 100 * MB))
+INSTALLED_BYTES: dict[str, int] = {"sglang": 12 * GB, "flashinfer": 300 * MB}  # measured, with what they require
 
 
 def find_layout(name: str, exists: Callable[[str], bool]) -> Layout:
@@ -106,6 +87,6 @@ def find_layout(name: str, exists: Callable[[str], bool]) -> Layout:
             return layout
     looked = ", then for ".join(" with ".join(layout.markers) for layout in candidates)
     raise SourcesError(
-        f"{name}: the checkout has no layout that is known; looked for {looked}.",
-        f"See that sources.repositories.{name}.url and the REF are those of {name}.",
+        f"{name}: the checkout has no known layout; looked for {looked}.",
+        f"Check that sources.repositories.{name}.url and the REF are those of {name}.",
     )

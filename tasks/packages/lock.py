@@ -5,33 +5,27 @@ What builds install for themselves alone (setuptools, …) is not locked.
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from invoke.context import Context
+from packaging.pylock import Package as Entry
 from packaging.pylock import Pylock, PylockValidationError
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, canonicalize_version
 
-from .. import processes
 from ..errors import InstallError, LocalWorkError
 from ..models import Check, Outcome, Reporter, Settings
 from ..names import redact
 from .environment import Distribution, Environment
-from .environment_lock import exclusive
-from .failures import explain
 from .install import install
-from .installer import WHO, find_installer
+from .installer import WHO, Installer, exclusive, find_installer
 from .lock_file import FILE, MARKERS, Lock, LockedRepository, public
 from .metadata import read_toml
 from .package import Package
 from .requirements import applying
-
-SECONDS = 300  # until the package index must have named the files of all versions
 
 
 def make_lock(
@@ -41,35 +35,41 @@ def make_lock(
     """The lock of the checkouts `repositories` and of what the `packages` require, in the versions installed now.
 
     The package index names the files of these versions and their hashes, with uv. `obstacles` says what keeps checkouts
-    from being reproduced, such as «sglang: 2 changed files». Raises LocalWorkError that names them and those of the
+    from being reproduced, such as `sglang: 2 changed files`. Raises LocalWorkError that names them and those of the
     environment, NetworkError, InstallError.
     """
     found = required(packages, environment)
     missing = [each for each in packages if not each.is_checkout(environment.distribution(each.name))]
     obstacles = [*obstacles, *(f"{each.name} is not installed from {each.folder}" for each in missing)]
-    obstacles += _not_from_index(found, environment)
+    for name, one in sorted(found.items()):
+        obstacles += [f"{name}: {one.broken}"] if one.broken else []
+        obstacles += [f"{name} is installed from {redact(one.url)}"] if one.url else []
     if obstacles:
         hint = "Commit and push what is changed; install from a package index what comes from elsewhere."
         command = "invoke install" if missing else ""
         raise LocalWorkError(f"This set-up cannot be reproduced: {'; '.join(obstacles)}.", hint, command)
-    tool = find_installer(c, "uv", environment, indexes=settings.indexes, log=log, reporter=reporter)
-    pins = "".join(f"{name}=={one.version}\n" for name, one in sorted(found.items()))
+    made_on = {name: environment.markers[name] for name in MARKERS}
+    entries: Sequence[Entry] = ()
+    if not c.config.run.dry:
+        tool = find_installer(c, environment, replace(settings, installer="uv"), log=log, reporter=reporter)
+        entries = _ask_index(tool, {name: one.version for name, one in found.items()})
+    return Lock(_with_packages(repositories, packages), tuple(entries), made_on)
+
+
+def _ask_index(tool: Installer, versions: Mapping[str, str]) -> Sequence[Entry]:
+    """The distributions with the files and hashes that the package index has of them."""
+    pins = tool.log.with_suffix(".lock.txt")  # it stays, for the command to be repeated by hand
+    pins.write_text("".join(f"{name}=={version}\n" for name, version in sorted(versions.items())), encoding="utf-8")
     argv = [tool.uv, "pip", "compile", "--quiet", "--no-deps", "--no-header", "--format=pylock.toml",
             "--index-strategy=unsafe-best-match", *(f"--extra-index-url={index}" for index in tool.indexes),
-            f"--python={environment.python}"]  # fmt: skip
-    reporter.command([redact(word) for word in [*argv, "-"]], None)
-    done = processes.run([*argv, "-"], stdin=pins.encode(), timeout=SECONDS)
-    if done.status:
-        file = log.with_suffix(".lock.txt")  # for the command to be repeated by hand
-        file.write_text(pins, encoding="utf-8")
-        lines = redact(done.errors.decode(errors="replace")).splitlines()
-        raise explain("lock", done.status, lines, log, redact(shlex.join([*argv, str(file)])))
-    try:
-        entries = Pylock.from_dict(read_toml(done.output, "uv's output")).packages
-    except PylockValidationError as error:
-        raise InstallError(f"The package index does not name the hashes of all files: {error}") from None
-    made_on = {name: environment.markers[name] for name in MARKERS}
-    return Lock(_with_packages(repositories, packages), tuple(entries), made_on)
+            f"--python={tool.environment.python}", str(pins)]  # fmt: skip
+    with tempfile.TemporaryDirectory() as directory:
+        output = Path(directory) / "pylock.toml"
+        tool.run("lock", "asking the package index for hashes", [*argv, f"--output-file={output}"], repeated=argv)
+        try:
+            return Pylock.from_dict(read_toml(output.read_bytes(), "uv's output")).packages
+        except PylockValidationError as error:
+            raise InstallError(f"The package index does not name the hashes of all files: {error}") from None
 
 
 def install_locked(
@@ -82,16 +82,13 @@ def install_locked(
     another Python or platform, and what `install` raises.
     """
     if wrong := lock.mismatch(environment):
-        raise InstallError(
-            f"{FILE} was made on another Python or platform: {wrong}.", "Make a set-up and its lock on this one."
-        )
+        hint = "Run `invoke setup` and `invoke lock` on this one."
+        raise InstallError(f"{FILE} was made on another Python or platform: {wrong}.", hint)
     there = {name: environment.distribution(name) for name in lock.versions}
     missing = [name for name, version in lock.versions.items() if _version(there[name]) != version]
     if missing and not c.config.run.dry:
         with exclusive(environment.prefix, reporter):
-            tool = find_installer(
-                c, settings.installer, environment, indexes=settings.indexes, log=log, reporter=reporter
-            )
+            tool = find_installer(c, environment, settings, log=log, reporter=reporter)
             file = log.with_suffix(".locked.txt")
             file.write_text(lock.requirements(), encoding="utf-8")
             tool.install(
@@ -109,22 +106,33 @@ def differences(
     lock: Lock, packages: Sequence[Package], repositories: Sequence[LockedRepository], environment: Environment
 ) -> list[Check]:
     """A failed check for each difference between the lock and the set-up; one that passes if there is none."""
-    now = {each.name: each for each in _with_packages(repositories, packages)}
-    locked = {each.name: each for each in lock.repositories}
     there = {**required(packages, environment), **{name: environment.distribution(name) for name in lock.versions}}
+    versions = {name: version for name, one in there.items() if (version := _version(one))}
+    now = _facts(_with_packages(repositories, packages), versions)
+    was = _facts(lock.repositories, lock.versions)
     found = {"environment": lock.mismatch(environment)}
-    found |= {name: _changes(locked.get(name), now.get(name)) for name in [*locked, *sorted(now.keys() - locked)]}
-    for name in sorted(there):
-        version, was = _version(there[name]), lock.versions.get(name, "")
-        found[name] = "" if version == was else f"{version or 'not installed'}, locked is {was or 'none'}"
-    failed = [
-        Check(f"lock: {name}", "fail", what, command="invoke setup --locked") for name, what in found.items() if what
-    ]
-    return failed or [Check("lock", "pass", f"{len(locked)} repositories and {len(lock.versions)} distributions")]
+    for name in sorted({*now, *was}):
+        here, locked = now.get(name, {}), was.get(name, {})
+        changed = [key for key in {**locked, **here} if here.get(key, "") != locked.get(key, "")]
+        found[name] = "; ".join(f"{key} {here.get(key) or 'none'}, locked is {locked.get(key) or 'none'}"
+                                for key in changed)  # fmt: skip
+    failed = [Check(f"lock: {name}", "fail", redact(what), command="invoke setup --locked")
+              for name, what in found.items() if what]  # fmt: skip
+    count = f"{len(lock.repositories)} repositories and {len(lock.versions)} distributions"
+    return failed or [Check("lock", "pass", count)]
+
+
+def _facts(repositories: Sequence[LockedRepository], versions: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """What a lock fixes, by the names of repositories and distributions."""
+    facts = {each.name: {"url": each.url, "commit": each.commit, "extras": ", ".join(each.extras), **each.submodules}
+             for each in repositories}  # fmt: skip
+    for name, version in versions.items():
+        facts.setdefault(name, {})["version"] = version
+    return facts
 
 
 def required(packages: Sequence[Package], environment: Environment) -> dict[str, Distribution]:
-    """What is installed of what the packages (with their extras) require, directly or not, and of their companions.
+    """The installed distributions that the packages (with their extras) require, directly or not, and their companions.
 
     Raises SourcesError for metadata that cannot be read.
     """
@@ -145,16 +153,6 @@ def required(packages: Sequence[Package], environment: Environment) -> dict[str,
     return found
 
 
-def _not_from_index(found: Mapping[str, Distribution], environment: Environment) -> Iterator[str]:
-    """What of the environment no package index can provide again."""
-    for name, one in sorted(found.items()):
-        search = importlib.metadata.Distribution.discover(name=name, path=[str(path) for path in environment.paths])
-        if one.broken:
-            yield f"{name}: {one.broken}"
-        elif text := next(iter(search)).read_text("direct_url.json"):  # PEP 610: not from an index
-            yield f"{name} is installed from {redact(str(json.loads(text)['url']))}"
-
-
 def _with_packages(
     repositories: Sequence[LockedRepository], packages: Sequence[Package]
 ) -> tuple[LockedRepository, ...]:
@@ -167,17 +165,6 @@ def _with_packages(
             extras=tuple(sorted(package.extras)),
         )  # fmt: skip
     return tuple(by_name[name] for name in sorted(by_name))
-
-
-def _changes(locked: LockedRepository | None, now: LockedRepository | None) -> str:
-    if not locked or not now:
-        return "not in the lock" if now else "not cloned, or not configured"
-    states = [{"url": each.url, "commit": each.commit, "extras": ", ".join(each.extras), **each.submodules}
-              for each in (now, locked)]  # fmt: skip
-    keys = [key for key in {**states[1], **states[0]} if states[0].get(key) != states[1].get(key)]
-    return redact(
-        "; ".join(f"{key} {states[0].get(key) or 'none'}, locked is {states[1].get(key) or 'none'}" for key in keys)
-    )
 
 
 def _version(found: Distribution | None) -> str:

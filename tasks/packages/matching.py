@@ -26,7 +26,7 @@ def flashinfer_requirement(metadata: Metadata, extras: Sequence[str]) -> Require
     """
     name = canonicalize_name(metadata.distribution)
     for chosen in (extras, *FALLBACK_EXTRAS):
-        needed = applying({name: metadata.declared}, {name: chosen}, {})
+        needed = applying({name: metadata.requires}, {name: chosen}, {})
         if found := [each for each in needed if canonicalize_name(each.name) in FLASHINFER]:
             found[0].specifier = SpecifierSet(",".join(str(each.specifier) for each in found))
             return found[0]
@@ -39,10 +39,10 @@ def matching(
 ) -> str:  # fmt: skip
     """The FlashInfer tag that the package requires: that of an exact pin, else the newest release that satisfies it.
 
-    With no upper bound that is the newest of those that are not younger than the package's own commit, since a later
-    release need not fit: `committed` is the commit's time, and `dates` returns the times of tags, called only then
-    (seconds since 1970; tags whose time is not known do not count where others' are). `version` is the package's, for
-    messages, and `url` FlashInfer's. Raises UsageError if nothing is required or no tag satisfies it.
+    Without an upper bound it is the newest that is not younger than the package's own commit, as later ones need not
+    fit: `committed` is the commit's time, and `dates`, called only then, returns the times of tags (seconds since
+    1970; tags without a time count only where none has one). `version` is the package's, for messages, and `url`
+    FlashInfer's. Raises UsageError if nothing is required or no tag satisfies it.
     """
     known = list(tags)
     where = f"{metadata.distribution} {version or metadata.version or ''}".strip()
@@ -52,7 +52,7 @@ def matching(
         raise UsageError(f"{where} requires no FlashInfer, so nothing matches it.", command=latest)
     shown = redact(str(requirement))
     if requirement.url:
-        raise UsageError(f"{where} requires `{shown}`, an address instead of a version.", command=latest)
+        raise UsageError(f"{where} requires `{shown}`, a URL instead of a version.", command=latest)
     specifier = _public(requirement.specifier)
     fitting = [tag for tag in known if (found := release(tag)) and specifier.contains(found, prereleases=True)]
     if not fitting:

@@ -29,13 +29,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Metadata:
-    """A package before it is built. `version` is None where only the build knows it; `requires_python` may be empty."""
+    """A package before it is built. `version` is None where only the build knows it; `requires_python` may be empty.
+
+    `requires` is in the form of Requires-Dist: the requirements of the normalized `extras` have a marker (PEP 508).
+    """
 
     distribution: str
     version: str | None
     requires_python: str
     requires: tuple[Requirement, ...]
-    extras: Mapping[str, tuple[Requirement, ...]]
+    extras: tuple[str, ...]
     build_requires: tuple[str, ...]
     needs_rust: bool
     needs_torch_to_build: bool
@@ -45,17 +48,6 @@ class Metadata:
     def from_tags(self) -> bool:
         """Whether the build takes the version from the tags (setuptools-scm)."""
         return not self.version and any(re.match(r"setuptools[-_.]scm\b", each, re.I) for each in self.build_requires)
-
-    @property
-    def declared(self) -> tuple[Requirement, ...]:
-        """All that it requires, in the form of Requires-Dist: an extra's requirements have a marker (PEP 508)."""
-        return self.requires + tuple(_for_extra(each, extra) for extra in self.extras for each in self.extras[extra])
-
-
-def _for_extra(requirement: Requirement, extra: str) -> Requirement:
-    marked, marker = Requirement(str(requirement)), f"extra == '{extra}'"
-    marked.marker = Marker(f"({requirement.marker}) and {marker}" if requirement.marker else marker)
-    return marked
 
 
 def read_metadata(files: Mapping[str, bytes], folder: str) -> Metadata:
@@ -79,13 +71,19 @@ def read_metadata(files: Mapping[str, bytes], folder: str) -> Metadata:
     build = _requirements(_get(system, "requires", list, toml), toml)
     built_with = {canonicalize_name(each.name) for each in build}
     imports_torch = bool(re.search(r"^(import|from)\b.*\btorch\b", script, re.M))
+    requires = _requirements(_get(project, "dependencies", list, toml), toml)
     extras = _get(project, "optional-dependencies", dict, toml)
+    for extra in extras:
+        for each in _requirements(_get(extras, extra, list, toml), toml):
+            asked = f"extra == '{canonicalize_name(extra)}'"
+            each.marker = Marker(f"({each.marker}) and {asked}" if each.marker else asked)
+            requires += (each,)
     return Metadata(
         distribution=name,
         version=_version([_get(project, "version", str, toml), _keyword("version", config, script), *versions]),
         requires_python=str(_parse(SpecifierSet, python, toml)),
-        requires=_requirements(_get(project, "dependencies", list, toml), toml),
-        extras={canonicalize_name(extra): _requirements(_get(extras, extra, list, toml), toml) for extra in extras},
+        requires=requires,
+        extras=tuple(map(canonicalize_name, extras)),
         build_requires=tuple(map(str, build)),
         needs_rust=bool(built_with & RUST),
         needs_torch_to_build=imports_torch and "torch" not in built_with,
@@ -112,7 +110,7 @@ def _get(table: Mapping[str, Any], key: str, kind: type[T], name: str) -> T:
     """The entry, or an empty one of that type; SourcesError where it is of another."""
     value = table.get(key, kind())
     if not isinstance(value, kind):
-        raise SourcesError(f"{name}: `{key}` is {type(value).__name__}, expected was {kind.__name__}.")
+        raise SourcesError(f"{name}: `{key}` is {type(value).__name__}, expected {kind.__name__}.")
     return value
 
 

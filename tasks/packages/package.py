@@ -1,4 +1,4 @@
-"""What is to be installed of one repository, and whether it is installed already."""
+"""What a checkout says about its own package, what is to be installed of it, and whether it is installed already."""
 
 from __future__ import annotations
 
@@ -6,25 +6,63 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from ..errors import SourcesError
+from ..git import write_atomic
+from ..git.revisions import highest, release
+from ..models import Repository
 from .environment import Distribution, Environment
+from .layouts import Layout, find_layout
 from .matching import FLASHINFER
-from .metadata import Metadata
+from .metadata import Metadata, read_metadata
 from .requirements import missing_requirements
-from .source import Source
 
 BUILD_FILES = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "version.txt")
 STAMP = "installed.json"
 HOOKS = ("BUILD_NVEP", "BUILD_NIXL_EP", "BUILD_NCCL_EP", "FLASHINFER_BUILD_NO_PIP")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of the checkout of `repository` at `commit`; `tags` are its local tags, name to commit id."""
+
+    repository: Repository
+    commit: str
+    tags: Mapping[str, str]
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Raises SourcesError where the files have no known layout."""
+        return find_layout(self.repository.name, lambda path: (self.repository.path / path).exists())
+
+    @cached_property
+    def files(self) -> dict[str, bytes]:
+        """The metadata files, path to content."""
+        places = {name: self.repository.path / name for name in self.layout.metadata_files}
+        return {name: place.read_bytes() for name, place in places.items() if place.is_file()}
+
+    @cached_property
+    def metadata(self) -> Metadata:
+        """Raises SourcesError where a file is not valid."""
+        return read_metadata(self.files, self.layout.folder)
+
+    @property
+    def version(self) -> str:
+        """The version in the files; where they leave it to the tags (setuptools-scm), the release at this commit, or
+        else the highest tag, as SGLang's build has it. Empty where neither exists. Raises SourcesError."""
+        if self.layout.installable and not self.metadata.from_tags:
+            return self.metadata.version or ""
+        here = (release(tag) for tag, commit in self.tags.items() if commit == self.commit)
+        newest = max((version for version in here if version), default=None)
+        return str(newest or (highest(self.tags) if self.layout.installable else None) or "")
 
 
 @dataclass(frozen=True)
@@ -48,17 +86,11 @@ class Package:
     def of(cls, source: Source) -> Package:
         """What is to be installed of a checkout. Raises SourcesError where its metadata cannot be read."""
         layout, metadata, repository = source.layout, source.metadata, source.repository
+        module = layout.module or metadata.distribution.replace("-", "_")
         return cls(
-            repository=repository.name,
-            folder=repository.path / layout.folder,
-            metadata=metadata,
-            version=source.version,
-            module=layout.module or metadata.distribution.replace("-", "_"),
-            commit=source.commit,
-            git_dir=repository.path / ".git",
-            extras=repository.extras,
-            companions=layout.companions,
-        )
+            repository.name, repository.path / layout.folder, metadata, source.version, module, source.commit,
+            repository.path / ".git", repository.extras, layout.companions,
+        )  # fmt: skip
 
     def __str__(self) -> str:
         return f"{self.repository} {self.version}".strip()
@@ -72,11 +104,6 @@ class Package:
     def aliases(self) -> tuple[str, ...]:
         """Other distributions that bring the same module: FlashInfer changed its name once."""
         return tuple(name for name in FLASHINFER if name != self.name) if self.name in FLASHINFER else ()
-
-    @property
-    def declared(self) -> tuple[Requirement, ...]:
-        """What the source says it requires, in the form of Requires-Dist: an extra's requirements have a marker."""
-        return self.metadata.declared
 
     @property
     def variables(self) -> dict[str, str]:
@@ -110,7 +137,7 @@ class Package:
         if not found or not self.is_checkout(found) or any(map(environment.distribution, self.aliases)):
             return False
         stamp = self._stamp(environment)
-        if stamp.get("state") != _state(self) or deps > bool(stamp.get("deps")):
+        if stamp.get("state") != self._state() or deps > bool(stamp.get("deps")):
             return False
         if any(other and not self.fits(other.version) for other in map(environment.distribution, self.companions)):
             return False
@@ -121,40 +148,35 @@ class Package:
         return all(canonicalize_name(one.requirement.name) in ours for one in missing)
 
     def without_deps(self, environment: Environment) -> bool:
-        """Whether it was installed without its requirements on purpose (`--no-deps`)."""
+        """Whether it was installed with `--no-deps`."""
         return self._stamp(environment).get("deps") is False
 
     def remember(self, environment: Environment, deps: bool | None) -> None:
         """Record that it is installed as it is now, with its requirements or without; or, with None, that it is not."""
-        stamps = _stamps(self)
+        stamps = self._stamps()
         stamps.pop(str(environment.prefix), None)
         if deps is not None:
-            stamps[str(environment.prefix)] = {"state": _state(self), "deps": deps}
-        fresh = self.git_dir / f"{STAMP}.{os.getpid()}"
-        fresh.write_text(json.dumps(stamps, indent=1), encoding="utf-8")
-        fresh.replace(self.git_dir / STAMP)
+            stamps[str(environment.prefix)] = {"state": self._state(), "deps": deps}
+        write_atomic(self.git_dir / STAMP, json.dumps(stamps, indent=1))
 
     def _stamp(self, environment: Environment) -> dict[str, Any]:
-        stamp = _stamps(self).get(str(environment.prefix))
+        stamp = self._stamps().get(str(environment.prefix))
         return stamp if isinstance(stamp, dict) else {}
+
+    def _stamps(self) -> dict[str, Any]:
+        try:
+            stamps = json.loads((self.git_dir / STAMP).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return stamps if isinstance(stamps, dict) else {}
+
+    def _state(self) -> str:
+        files = [self.folder / name for name in BUILD_FILES]
+        contents = [file.read_bytes().hex() if file.is_file() else "" for file in files]
+        known = [self.commit, sorted(self.extras), sorted(self.companions), contents]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
 def names(packages: Sequence[Package]) -> set[str]:
     """The distributions that come with these packages and from nowhere else."""
     return {n for one in packages for n in (one.name, *one.aliases, *one.companions)}
-
-
-def _stamps(package: Package) -> dict[str, Any]:
-    try:
-        stamps = json.loads((package.git_dir / STAMP).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return stamps if isinstance(stamps, dict) else {}
-
-
-def _state(package: Package) -> str:
-    digest = hashlib.sha256(json.dumps([package.commit, sorted(package.extras), sorted(package.companions)]).encode())
-    for name in BUILD_FILES:
-        file = package.folder / name
-        digest.update(hashlib.sha256(file.read_bytes() if file.is_file() else b"").digest())
-    return digest.hexdigest()

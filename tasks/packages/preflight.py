@@ -1,4 +1,4 @@
-"""What can be known before an installation begins: everything that would make it fail, all of it at once."""
+"""Everything that is known before an installation to make it fail, all of it at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -18,14 +17,19 @@ from rich.filesize import decimal
 from .. import processes
 from ..errors import DiskError, InstallError, SourcesError
 from .environment import Environment
-from .layouts import cost
-from .metadata import read_toml
+from .layouts import INSTALLED_BYTES, MB
 from .package import Package
 from .requirements import applying
 
 BESIDE_TORCH = ("setuptools", "wheel")  # what else a build without isolation takes from the environment
 RUST_SWITCH = "SGLANG_BUILD_RUST_EXTS"  # "none" makes SGLang's build leave its Rust extensions out
 OLDEST_CARGO = {("edition", "2024"): "1.85", ("resolver", "3"): "1.84"}  # the first that reads such a Cargo.toml
+# Beside the package's pyproject.toml, or in the workspaces `rust` and `proto`
+MANIFESTS = ("Cargo.toml", "rust/Cargo.toml", "rust/*/Cargo.toml", "../rust/Cargo.toml", "../rust/*/Cargo.toml",
+             "../proto/Cargo.toml")  # fmt: skip
+CALL_PROTOC, BRING_PROTOC = (
+    {"prost-build", "tonic-build", "tonic-prost-build"}, {"protoc-bin-vendored", "protobuf-src", "protox"}
+)  # fmt: skip
 
 
 def check(packages: Sequence[Package], ready: Sequence[Package], environment: Environment, deps: bool) -> None:
@@ -46,7 +50,7 @@ def check(packages: Sequence[Package], ready: Sequence[Package], environment: En
 
 def _environment(environment: Environment) -> Iterator[SourcesError]:
     hint = "Create an environment with `python3 -m venv .venv` and name it: --python .venv/bin/python"
-    if environment.externally_managed is not None:
+    if environment.externally_managed:
         yield InstallError(f"{environment.prefix} is managed by the operating system (PEP 668).", hint)
     if not environment.writable:
         yield InstallError(f"{environment.prefix} cannot be written.", hint)
@@ -56,7 +60,8 @@ def _space(ready: Sequence[Package], environment: Environment, deps: bool) -> It
     new = [package for package in ready if not environment.distribution(package.name)]
     if not deps or environment.distribution("torch"):
         return
-    needed, free = sum(cost(package.repository).install for package in new), shutil.disk_usage(environment.prefix).free
+    needed = sum(INSTALLED_BYTES.get(package.repository, 100 * MB) for package in new)
+    free = shutil.disk_usage(environment.prefix).free
     if free < needed:
         yield DiskError(
             f"{environment.prefix} needs {decimal(needed)} for the packages and has {decimal(free)} free.",
@@ -76,8 +81,11 @@ def _python(package: Package, environment: Environment) -> Iterator[SourcesError
 def _rust(package: Package) -> Iterator[SourcesError]:
     if not package.metadata.needs_rust or os.environ.get(RUST_SWITCH, "").strip().lower() == "none":
         return
-    manifests = [*_manifests(package.folder)]
-    needed = max((version for each in manifests for version in _cargo_versions(each)), default=Version("0"))
+    files = [file for pattern in MANIFESTS for file in package.folder.glob(pattern)]
+    manifests = "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
+    asked = re.findall(r'^\s*(?:[\w.]+\.)?(rust-version|edition|resolver)\s*=\s*"([\d.]*\d)"', manifests, re.M)
+    versions = [value if key == "rust-version" else OLDEST_CARGO.get((key, value), "0") for key, value in asked]
+    needed = max(map(Version, versions), default=Version("0"))
     command = f"{RUST_SWITCH}=none invoke install" if package.repository == "sglang" else ""
     otherwise = ", or leave the Rust extensions out with the command below" if command else ""
     hint = f"Install Rust with rustup (your system's package may be too old){otherwise}."
@@ -87,41 +95,11 @@ def _rust(package: Package) -> Iterator[SourcesError]:
         yield InstallError(f"{package} needs Rust{newer}, and no `cargo` was found on the PATH.", hint, command)
     elif cargo < needed:
         yield InstallError(f"{package} needs Rust{newer}; `cargo` is {cargo}.", hint, command)
-    names = {name for each in manifests for name in _dependencies(each)}
-    brings = {"protoc-bin-vendored", "protobuf-src", "protox"}
-    if names & {"prost-build", "tonic-build", "tonic-prost-build"} and not names & brings:
-        protoc = os.environ.get("PROTOC", "protoc")
-        if not shutil.which(protoc):
-            what = f"{package} needs the compiler of Protocol Buffers, and no `{protoc}` was found."
-            yield InstallError(what, f"Install your system's package protobuf-compiler{otherwise}.", command)
-
-
-def _manifests(folder: Path) -> Iterator[dict[str, Any]]:
-    """The Cargo.toml files of a package: beside its pyproject.toml, or in the workspaces `rust` and `proto`."""
-    for pattern in ("Cargo.toml", "rust/Cargo.toml", "rust/*/Cargo.toml", "../rust/Cargo.toml", "../rust/*/Cargo.toml",
-                    "../proto/Cargo.toml"):  # fmt: skip
-        for file in folder.glob(pattern):
-            try:
-                yield read_toml(file.read_bytes(), str(file))
-            except (SourcesError, OSError):
-                continue
-
-
-def _cargo_versions(manifest: dict[str, Any]) -> Iterator[Version]:
-    """The versions that a manifest asks for, each at least (The Cargo Book, "The Manifest Format")."""
-    workspace = manifest.get("workspace", {})
-    for table in (manifest.get("package", {}), workspace, workspace.get("package", {})):
-        for key, value in table.items():
-            if key == "rust-version" and isinstance(value, str) and re.fullmatch(r"[\d.]+", value):
-                yield Version(value.strip("."))
-            elif isinstance(value, str) and (key, value) in OLDEST_CARGO:
-                yield Version(OLDEST_CARGO[key, value])
-
-
-def _dependencies(manifest: dict[str, Any]) -> Iterator[str]:
-    for table in (manifest, manifest.get("workspace", {})):
-        for key in ("dependencies", "build-dependencies"):
-            yield from table.get(key, {})
+    crates = set(re.findall(r"^\s*(?:\[.*dependencies\.)?([\w-]+)", manifests, re.M))
+    protoc = os.environ.get("PROTOC", "protoc")
+    if crates & CALL_PROTOC and not crates & BRING_PROTOC and not shutil.which(protoc):
+        what = f"{package} needs the Protocol Buffers compiler, and no `{protoc}` was found."
+        yield InstallError(what, f"Install your system's package protobuf-compiler{otherwise}.", command)
 
 
 def _cargo_version(folder: Path) -> Version | None:
@@ -137,17 +115,15 @@ def _torch(
     package: Package, packages: Sequence[Package], environment: Environment, deps: bool
 ) -> Iterator[SourcesError]:
     if package.metadata.needs_torch_to_build:
-        requires = {each.name: each.declared for each in packages}
+        requires = {each.name: each.metadata.requires for each in packages}
         asked = {each.name: each.extras for each in packages}
-        coming = {canonicalize_name(one.name) for one in applying(requires, asked, environment.markers)}
-        lacking = [
-            name
-            for name in ("torch", *BESIDE_TORCH)
-            if not environment.distribution(name) and not (deps and name in {*coming, *BESIDE_TORCH})
-        ]
+        required = applying(requires, asked, environment.markers)
+        coming = {*BESIDE_TORCH, *(canonicalize_name(one.name) for one in required)}
+        absent = [name for name in ("torch", *BESIDE_TORCH) if not environment.distribution(name)]
+        lacking = [name for name in absent if not deps or name not in coming]
         if lacking:
             yield InstallError(
-                f"{package} is built with what {environment.prefix} has, and that has no {', '.join(lacking)}.",
+                f"{package} is built with packages of {environment.prefix}, which has no {', '.join(lacking)}.",
                 command=shlex.join([str(environment.python), "-m", "pip", "install", *lacking]),
             )
     if package.metadata.needs_cuda_to_build:

@@ -6,13 +6,11 @@ import io
 import os
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console, ConsoleOptions
-from rich.measure import Measurement
-from rich.text import Text
+from rich.console import Console
 
 from .text import duration, size
 
@@ -20,11 +18,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 WIDE = 10_000  # columns of what is no terminal: nothing is folded there
-SHARES = {
-    True: 0.7,
-    False: 0.1,
-}  # of what is left of a bar: what a transfer fills, and what a stage without bytes fills
-QUIET = 8.0  # seconds between two lines about one repository where nothing is drawn: with git's reports below ten
+BAR = 8  # a bar fills this part of the columns
+TRANSFER, STAGE = 0.7, 0.1  # the parts of what is left of a bar that a transfer, and a stage without bytes, fill
+QUIET = 10.0  # seconds between two lines about one repository where nothing is drawn
 
 
 class Output(Console):
@@ -65,7 +61,7 @@ class _Work:
         if before != doing or done < share or moved < bytes_:  # git counts anew for each thing that it does
             self.received += bytes_
             share = 0.0
-        self.left *= (1 - SHARES[moved > 0]) ** (done - share)
+        self.left *= (1 - (TRANSFER if moved else STAGE)) ** (done - share)
         self.current[who] = (doing, done, moved, rate)
 
     def figures(self) -> list[str]:
@@ -81,7 +77,7 @@ class _Work:
 
 
 class Live:
-    """What each repository is doing: one bar each on a terminal, elsewhere a line every few seconds by `say`."""
+    """What each repository is doing: one bar each on a terminal, elsewhere a line every `QUIET` seconds by `say`."""
 
     def __init__(self, console: Output, say: Callable[[str, str], None]) -> None:
         self._console, self._say = console, say
@@ -120,39 +116,24 @@ class Live:
         if not self._progress:  # a new one each time: a stopped one would draw over the lines above
             self._progress = _bars(self._console)
             self._progress.start()
+        width = self._console.width
+        room = max(3, width - width // BAR - max(map(len, self._works)) - 6)
+        while len(parts) > 1 and len(", ".join(parts)) > room:
+            parts.pop()
+        doing = textwrap.shorten(", ".join(parts), room, placeholder=" ...")
         if work.task is None:
-            work.task = self._progress.add_task(repository, total=1.0, parts=parts)
-        self._progress.update(work.task, visible=True, completed=1 - work.left, parts=parts)
-
-
-@dataclass
-class _Parts:
-    """As many parts of a line as there is room for; of the first one as many words."""
-
-    parts: list[str]
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        shown, room = self.parts, options.max_width
-        while len(shown) > 1 and len(", ".join(shown)) > room:
-            shown = shown[:-1]
-        yield Text(textwrap.shorten(", ".join(shown), max(room, 3), placeholder="..."), no_wrap=True)
-
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement(3, max(3, len(", ".join(self.parts))))
+            work.task = self._progress.add_task(repository, total=1.0, doing=doing)
+        self._progress.update(work.task, visible=True, completed=1 - work.left, doing=doing)
 
 
 def _bars(console: Output) -> Progress:
-    """Rich's display: for each repository a name, a bar and the parts of its line."""
-    from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
-
-    class PartsColumn(ProgressColumn):
-        def render(self, task: Task) -> _Parts:
-            return _Parts(task.fields["parts"])
+    """Rich's display: for each repository a name, a bar and what it does."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
     return Progress(
         SpinnerColumn("dots" if console.unicode else "line", style="cyan"),
         TextColumn("{task.description}", style="bold", markup=False),
-        BarColumn(bar_width=console.width // 8),
-        PartsColumn(),
+        BarColumn(bar_width=console.width // BAR),
+        TextColumn("{task.fields[doing]}", markup=False),
         console=console, transient=True, refresh_per_second=8, redirect_stdout=False, redirect_stderr=False,
     )  # fmt: skip

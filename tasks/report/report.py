@@ -76,7 +76,7 @@ class Report:
         """Print a line among the errors, and keep it for `take_warnings`."""
         message = message.removeprefix(f"{who}: ")
         with self._lock:
-            self._warnings.append((one_line(who), one_line(message)))
+            self._warnings.append((one_line(who), one_line(message).removeprefix(f"{one_line(who)}: ")))
         if self._github:
             self._print((annotation("warning", one_line(who), clean(message).strip()), ""), error=True)
         else:
@@ -157,14 +157,11 @@ class Report:
     def _checks(self, checks: Sequence[Check]) -> None:
         groups = grouped(check for check in checks if not self._hidden or check.status in BAD)
         names = [each.name for group in groups.values() for each in group if each.detail]
-        width = min(WIDEST, self._console.width // 5, max(map(len, names), default=0))
+        width = min(WIDEST, max(map(len, names), default=0))
         for group, members in groups.items():
             self._print((f"\n{group}", "bold"))
             for check in members:
-                grid, lines = check_lines(self._console, check, width)
-                self._console.print(grid)
-                for line in lines:
-                    self._print((line, "cyan"), wrap=False)
+                self._console.print(check_lines(self._console, check, width), soft_wrap=True)
         if not self._hidden:
             self._print((f"\n{len(checks)} checks: {counted(checks)}", "bold"))
 

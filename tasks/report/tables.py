@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +21,7 @@ STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
 MARKS = {"pass": "✓", "warn": "!", "fail": "✗", "skip": "-"}
 SOURCE, DONE = "REF from", "what happened"
 NUMBERS = ("moved", "time")
+GAP = 2  # columns between two columns of a table
 SHARED = "install"  # the step whose time all repositories share
 
 
@@ -33,28 +33,32 @@ def cells(result: Result, arrow: str) -> dict[str, list[str]]:
 
 
 def draw(console: Console, columns: Mapping[str, Sequence[str]]) -> Table:
-    """Return the table of `columns` for a console. Where it is narrow, the source of a REF goes below the REF, REFs and
-    versions take two lines, some columns are left out, and last of all the words on what happened are folded."""
-    kept = {title: list(cells) for title, cells in columns.items()}
-    for narrower in (SOURCE, "REF", "version", "time", "moved", "commit", DONE):
-        lines = ([title, *"\n".join(cells).split("\n")] for title, cells in kept.items())
-        if sum(max(map(cell_len, column)) + 2 for column in lines) - 2 <= console.width:
+    """Return the table of `columns` for a console. A narrow one has the source of a REF below it and leaves columns
+    out; cells are folded between words as long as there is room for each word."""
+    kept = dict(columns)
+    for narrower in (SOURCE, "time", "moved", "commit", ""):
+        texts = {title: Text("\n".join((title, *cells))) for title, cells in kept.items()}
+        sizes = {title: Measurement.get(console, console.options, text) for title, text in texts.items()}
+        whole = {DONE} if "time" in kept else set()  # each line has its time beside it
+        least = {title: each.maximum if title in whole else each.minimum for title, each in sizes.items()}
+        room = console.width - GAP * (len(kept) - 1)
+        if sum(least.values()) <= room:
             break
-        if narrower == SOURCE and SOURCE in kept:
-            pairs = zip(kept["REF"], kept.pop(SOURCE), strict=True)
-            kept["REF"] = [f"{ref}\n({source})" if source else ref for ref, source in pairs]
-        elif narrower in ("REF", "version"):
-            kept[narrower] = [re.sub(r"(→|->) | (?=\()", r"\1\n", cell) for cell in kept.get(narrower, ())]
-        elif narrower != DONE:
-            kept.pop(narrower, None)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for title in kept:
-        table.add_column(title, no_wrap=title != DONE, overflow="fold", justify="right" if title in NUMBERS else "left")
+        sources = kept.pop(narrower, ())
+        if narrower == SOURCE and sources:
+            pairs = zip(kept["REF"], sources, strict=True)
+            kept["REF"] = [f"{ref} ({source})" if source else ref for ref, source in pairs]
+    widths = {title: each.maximum for title, each in sizes.items()}
+    while sum(widths.values()) > room:
+        widths[max(kept, key=lambda title: widths[title] - least[title])] -= 1
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for title, width in widths.items():
+        table.add_column(title, width=max(1, width), overflow="fold", justify="right" if title in NUMBERS else "left")
     for row in zip(*kept.values(), strict=True):
-        texts = [Text(cell) for cell in row]
-        for text in texts:
-            text.highlight_regex(r"(^|: )(failed|skipped .*)", "red")
-        table.add_row(*texts)
+        cells = [Text(cell) for cell in row]
+        for cell in cells:
+            cell.highlight_regex(r"(^|: )(failed|skipped .*)", "red")
+        table.add_row(*cells)
     return table
 
 
@@ -68,19 +72,22 @@ def grouped(checks: Iterable[Check]) -> dict[str, list[Check]]:
     return {group: _joined(members) for group, members in groups.items()}
 
 
-def check_lines(console: Output, check: Check, width: int) -> tuple[Table, list[str]]:
-    """Return one check, its name `width` columns wide, and the lines below it that say what to do."""
+def check_lines(console: Output, check: Check, width: int) -> Text:
+    """Return one check, its name `width` columns wide, and what to do below it. A terminal folds what was found beside
+    the name, and gives a longer name a line of its own; elsewhere nothing is folded."""
     mark = MARKS[check.status] if console.unicode and console.is_terminal else check.status
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(width=len(mark) + 2, no_wrap=True)
-    if check.detail:
-        grid.add_column(width=width, overflow="fold")
-        grid.add_column(overflow="fold")
-    grid.add_row(
-        Text(f"  {mark}", STYLES[check.status]), Text(check.name), *([Text(check.detail)] if check.detail else [])
-    )
+    start, place = " " * (len(mark) + 4), len(mark) + 4 + width + 2
+    name = f"{check.name:<{width}}  "
+    if console.is_terminal and check.detail and len(check.name) > width:
+        name = f"{check.name}\n{' ' * place}"
+    found = Text(check.detail).wrap(console, max(console.width - place, 10), overflow="fold")
     lines = advice(check.hint, check.command) if check.status in BAD else []
-    return grid, [f"{' ' * (len(mark) + 4)}{line}" for line in lines]
+    detail = f"\n{' ' * place}".join(line.plain.rstrip() for line in found)
+    return Text.assemble(
+        (f"  {mark}  ", STYLES[check.status]),
+        f"{name}{detail}".rstrip(),
+        *((f"\n{start}{line}", "cyan") for line in lines),
+    )
 
 
 def counted(checks: Iterable[Check]) -> str:
@@ -105,16 +112,11 @@ def _cells(name: str, result: Result, arrow: str) -> dict[str, str]:
     rows = {step: next((row for row in rows if row.repository == name), None) for step, rows in result.steps.items()}
     done = [row for row in rows.values() if row]
     failed = next((step for step, row in rows.items() if row and row.error), "")
-    lines = {
-        step: (one_line(row.action) or "failed") if row else f"skipped ({failed} failed)"
-        for step, row in rows.items()
-        if row or failed
-    }
-    times = [
-        duration(row.seconds) if row and row.seconds and step != SHARED else ""
-        for step, row in rows.items()
-        if step in lines
-    ]
+    lines, times = dict[str, str](), list[str]()
+    for step, row in rows.items():
+        if row or failed:
+            lines[step] = one_line(row.action) if row else f"skipped ({failed} failed)"
+            times.append(duration(row.seconds) if row and row.seconds and step != SHARED else "")
     checks = result.verification.checks if result.verification else ()
     if mine := [check for check in checks if check.name.startswith(f"{name}: ")]:
         lines["verify"] = counted(mine)

@@ -1,19 +1,19 @@
-"""Checks of one checkout, offline: its place, remote, REF, submodules, key directories and changed files."""
+"""Checks of one checkout, offline: its directory, remote, REF, submodules, key directories and changed files."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ..checkout import Checkout, changed_paths, check_lfs, find_checkout, gitlinks
 from ..errors import SourcesError
 from ..git import head_of
-from ..models import Check, Repository, RepositoryState
+from ..models import Check, Repository, RepositoryState, Status
 from ..names import redact
 from ..packages import Source
+from .packages import skipped
 
 CHECKED = ("remote", "ref", "submodules", "directories", "tree")
 SHOWN = 3  # examples in a message
@@ -29,65 +29,57 @@ class FoundCheckout:
     checks: tuple[Check, ...]
 
 
-def skipped(repository: str, names: Iterable[str], why: str) -> list[Check]:
-    """Checks that could not be made."""
-    return [Check(f"{repository}: {name}", "skip", why) for name in names]
-
-
 def check_checkout(repository: Repository) -> FoundCheckout:
     """Check the checkout of the repository. Nothing that is found raises, and nothing is changed."""
     name = repository.name
-    nothing = RepositoryState(repository.path, redact(repository.url), repository.branch, None, None, None, {})
+    state = RepositoryState(repository.path, redact(repository.url), repository.branch, None, None, None, {})
     try:
-        checkout = find_checkout(repository)
-        if not checkout:
-            missing = Check(f"{name}: repository", "fail", f"not cloned: {repository.path}", command="invoke clone")
-            return FoundCheckout(repository, None, nothing, (missing, *skipped(name, CHECKED, "not cloned")))
-        return _found(checkout)
+        if checkout := find_checkout(repository):
+            return _found(checkout, state)
+        first = Check(f"{name}: repository", "fail", f"not cloned: {repository.path}", command="invoke clone")
+        why = "not cloned"
     except (SourcesError, OSError) as error:
-        failed = (_failed(f"{name}: repository", error), *skipped(name, CHECKED, "no checkout that can be read"))
-        return FoundCheckout(repository, None, nothing, failed)
+        first, why = _failed(f"{name}: repository", error), "no checkout that can be read"
+    return FoundCheckout(repository, None, state, (first, *skipped(name, CHECKED, why)))
 
 
-def _found(checkout: Checkout) -> FoundCheckout:
-    repository, name = checkout.repository, checkout.repository.name
+def _found(checkout: Checkout, state: RepositoryState) -> FoundCheckout:
+    repository, name, path = checkout.repository, checkout.repository.name, checkout.path
     source = Source(repository, checkout.head, checkout.tags)
-    with ThreadPoolExecutor(1) as pool:
-        tree = pool.submit(changed_paths, repository.path)  # what takes longest begins first
-        checks = [
-            Check(f"{name}: repository", "pass", str(repository.path)),
-            Check(f"{name}: remote", "pass", redact(repository.url)),
-            _ref(checkout),
-            *_guarded(f"{name}: submodules", lambda: _submodules(checkout)),
-            *_guarded(f"{name}: directories", lambda: _directories(source)),
-        ]
-        try:
-            changed: list[str] | None = tree.result()
-            listed = f"{len(changed or ())} changed: {', '.join((changed or [])[:SHOWN])}"
-            command = shlex.join(["git", "-C", str(repository.path), "status"]) if changed else ""
-            detail = listed if changed else "no tracked file is changed"
-            checks.append(Check(f"{name}: tree", "warn" if changed else "pass", detail, command=command))
-        except SourcesError as error:
-            changed = None
-            checks.append(replace(_failed(f"{name}: tree", error), status="skip"))
-    checks += filter(None, [check_lfs(repository)])
-    state = RepositoryState(
-        repository.path,
-        redact(repository.url),
-        checkout.record.ref or checkout.now.branch or checkout.head,
-        checkout.head,
-        _version(source),
-        None if changed is None else bool(changed),
-        _places(source),
+    checks = [
+        Check(f"{name}: repository", "pass", str(path)),
+        Check(f"{name}: remote", "pass", redact(repository.url)),
+        _ref(checkout),
+    ]
+    places, changed, version = dict[str, str | None](), None, None
+    with _reported(f"{name}: submodules", checks):
+        checks.append(_submodules(checkout))
+    with _reported(f"{name}: directories", checks):
+        places = source.layout.find_directories(lambda each: (path / each).is_dir())
+        checks += [_directory(source, role, place) for role, place in places.items()]
+    with _reported(f"{name}: tree", checks, "skip"):
+        changed = changed_paths(path)
+        checks.append(_tree(checkout, changed))
+    with suppress(SourcesError):
+        version = source.version or None
+    state = replace(
+        state,
+        ref=checkout.record.ref or checkout.now.branch or checkout.head,
+        commit=checkout.head,
+        version=version,
+        dirty=None if changed is None else bool(changed),
+        directories={role: path / place for role, place in places.items() if place},
     )
-    return FoundCheckout(repository, source, state, tuple(checks))
+    return FoundCheckout(repository, source, state, (*checks, *filter(None, [check_lfs(repository)])))
 
 
-def _guarded(name: str, look: Callable[[], Iterator[Check]]) -> list[Check]:
+@contextmanager
+def _reported(name: str, checks: list[Check], status: Status = "fail") -> Iterator[None]:
+    """Turn what keeps a check from being made into one with that name and status."""
     try:
-        return list(look())
+        yield
     except (SourcesError, OSError) as error:
-        return [_failed(name, error)]
+        checks.append(replace(_failed(name, error), status=status))
 
 
 def _failed(name: str, error: SourcesError | OSError) -> Check:
@@ -111,38 +103,26 @@ def _ref(checkout: Checkout) -> Check:
     return Check(name, "pass", f"{record.shown} ({checkout.head[:10]}), from the {source}".replace("the this", "this"))
 
 
-def _submodules(checkout: Checkout) -> Iterator[Check]:
+def _submodules(checkout: Checkout) -> Check:
     name, links = f"{checkout.repository.name}: submodules", gitlinks(checkout.path, checkout.head)
     wrong = [path for path, oid in links.items() if head_of(checkout.path / path) != oid]
     if wrong:
-        yield Check(name, "fail", f"missing or at another commit: {', '.join(wrong)}", command="invoke update")
-    else:
-        yield Check(name, "pass" if links else "skip", ", ".join(links) or "there are none")
+        return Check(name, "fail", f"missing or at another commit: {', '.join(wrong)}", command="invoke update")
+    return Check(name, "pass" if links else "skip", ", ".join(links) or "there are none")
 
 
-def _directories(source: Source) -> Iterator[Check]:
-    path = source.repository.path
-    for role, place in source.layout.find_directories(lambda each: (path / each).is_dir()).items():
-        name = f"{source.repository.name}: {role}"
-        if place:
-            yield Check(name, "pass", place)
-        else:
-            first = source.layout.directories[role][0]
-            restore = shlex.join(["git", "-C", str(path), "checkout", "HEAD", "--", first])
-            yield Check(name, "fail", f"{path / first} is missing", command=restore)
+def _directory(source: Source, role: str, place: str | None) -> Check:
+    name, path = f"{source.repository.name}: {role}", source.repository.path
+    if place:
+        return Check(name, "pass", place)
+    first = source.layout.directories[role][0]
+    restore = shlex.join(["git", "-C", str(path), "checkout", "HEAD", "--", first])
+    return Check(name, "fail", f"{path / first} is missing", command=restore)
 
 
-def _places(source: Source) -> dict[str, Path]:
-    path = source.repository.path
-    try:
-        found = source.layout.find_directories(lambda each: (path / each).is_dir())
-    except SourcesError:
-        return {}
-    return {role: path / place for role, place in found.items() if place}
-
-
-def _version(source: Source) -> str | None:
-    try:
-        return source.version or None
-    except SourcesError:
-        return None
+def _tree(checkout: Checkout, changed: list[str]) -> Check:
+    name = f"{checkout.repository.name}: tree"
+    if not changed:
+        return Check(name, "pass", "no tracked file is changed")
+    command = shlex.join(["git", "-C", str(checkout.path), "status"])
+    return Check(name, "warn", f"{len(changed)} changed: {', '.join(changed[:SHOWN])}", command=command)

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from ..errors import SourcesError
 from ..models import Check, Settings, Verification
 from ..packages import Environment, Package, import_check
-from .checkouts import FoundCheckout, check_checkout, skipped
+from .checkouts import FoundCheckout, check_checkout
 from .cuda import check_cuda
-from .packages import INSTALLED, check_import, check_package, package_state
+from .packages import INSTALLED, check_import, check_package, package_state, skipped
 from .trace import read_trace
 
 

@@ -17,21 +17,10 @@ from pathlib import Path
 
 from .. import processes
 from ..errors import SourcesError
-from ..models import Check
+from ..models import Check, Status
 from ..packages import Environment, read_toml
-from .machine import (
-    DEFAULT_HOME,
-    GB,
-    JOB,
-    Driver,
-    Toolkit,
-    activated,
-    add_command,
-    ask_driver,
-    available_memory,
-    find_toolkit,
-    nvcc_release,
-)  # fmt: skip
+from . import machine
+from .machine import GB, JOB, Driver, Toolkit
 
 ROOM = 1 * GB  # free bytes that FlashInfer's cache should have
 OLDEST_GPU = (7, 5)  # compute capability
@@ -50,12 +39,12 @@ def check_cuda(environment: Environment, environ: Mapping[str, str], *, needed: 
     `environ` holds the variables that FlashInfer will see. What would stop a compile is a warning, or a failure where
     kernels are `needed`. Without a GPU every check is a skip. Takes the seconds in which nvcc compiles an empty kernel.
     """
-    environ = activated(environment, environ)
-    driver = ask_driver(environment, environ)
+    environ = machine.activated(environment, environ)
+    driver = machine.ask_driver(environment, environ)
     checks = [_driver(driver), _gpus(driver, environ)]
     if driver.gpus:
-        toolkit = find_toolkit(environ)
-        nvcc = nvcc_release(toolkit.nvcc)
+        toolkit = machine.find_toolkit(environ)
+        nvcc = machine.nvcc_release(toolkit.nvcc)
         checks += [
             _toolkit(toolkit, nvcc, environ),
             _torch(environment, driver.cuda, nvcc),
@@ -67,8 +56,11 @@ def check_cuda(environment: Environment, environ: Mapping[str, str], *, needed: 
         ]
     else:
         checks += [Check(name, "skip", "no GPU can be used") for name in FOLLOWING]
-    named = [replace(each, name=f"cuda: {each.name}") for each in checks]
-    return [replace(each, status="warn") if each.status == "fail" and not needed else each for each in named]
+    failure: Status = "fail" if needed else "warn"
+    return [
+        replace(each, name=f"cuda: {each.name}", status=failure if each.status == "fail" else each.status)
+        for each in checks
+    ]
 
 
 def _dotted(version: Sequence[int]) -> str:
@@ -102,8 +94,8 @@ def _toolkit(toolkit: Toolkit, nvcc: tuple[int, ...], environ: Mapping[str, str]
     if nvcc and Path(toolkit.home).is_dir():
         return Check("toolkit", "pass", f"{toolkit.nvcc} of CUDA {_dotted(nvcc)} (from {toolkit.source})")
     what = f"{toolkit.nvcc} cannot be run" if Path(toolkit.home).is_dir() else f"'{toolkit.home}' is not a directory"
-    others = [toolkit.home.strip(":"), find_toolkit({"PATH": environ["PATH"]}).home, DEFAULT_HOME]
-    others += sorted(map(str, Path(DEFAULT_HOME).parent.glob("cuda-*")), reverse=True)
+    others = [toolkit.home.strip(":"), machine.find_toolkit({"PATH": environ["PATH"]}).home, machine.DEFAULT_HOME]
+    others += sorted(map(str, Path(machine.DEFAULT_HOME).parent.glob("cuda-*")), reverse=True)
     works = next((home for home in others if shutil.which(f"{home}/bin/nvcc")), "")
     fix = f"export CUDA_HOME={shlex.quote(works)}" if works else ""
     fix = "unset FLASHINFER_NVCC" if toolkit.source == "FLASHINFER_NVCC" and not nvcc else fix
@@ -114,25 +106,24 @@ def _toolkit(toolkit: Toolkit, nvcc: tuple[int, ...], environ: Mapping[str, str]
 def _torch(environment: Environment, driver: tuple[int, ...], nvcc: tuple[int, ...]) -> Check:
     file = next((file for path in environment.paths if (file := path / "torch" / "version.py").is_file()), None)
     if not file:
-        return Check("torch", "skip", "it is not installed")
+        return Check("torch", "skip", "not installed")
     found = re.search(r"^cuda\b[^=]*=\s*['\"](\d+)\.(\d+)", file.read_text("utf-8", "replace"), re.M)
     if not found:
-        hint = f"Install a torch that is built for CUDA {driver[0]}."
-        return Check("torch", "fail", "built without CUDA", hint)
-    cuda = (int(found[1]), int(found[2]))
-    if cuda[0] > driver[0]:
+        return Check("torch", "fail", "built without CUDA", f"Install a torch that is built for CUDA {driver[0]}.")
+    built = f"built for CUDA {found[1]}.{found[2]}"
+    if int(found[1]) > driver[0]:
         hint = f"Update the driver, or install a torch that is built for CUDA {driver[0]}."
-        return Check("torch", "fail", f"built for CUDA {_dotted(cuda)}, the driver supports {_dotted(driver)}", hint)
-    if nvcc and nvcc[0] != cuda[0]:
-        hint = f"Set CUDA_HOME to a toolkit of CUDA {cuda[0]}, or install a torch that is built for CUDA {nvcc[0]}."
-        return Check("torch", "fail", f"built for CUDA {_dotted(cuda)}, nvcc is of CUDA {_dotted(nvcc)}", hint)
-    return Check("torch", "pass", f"built for CUDA {_dotted(cuda)}")
+        return Check("torch", "fail", f"{built}, the driver supports {_dotted(driver)}", hint)
+    if nvcc and nvcc[0] != int(found[1]):
+        hint = f"Set CUDA_HOME to a toolkit of CUDA {found[1]}, or install a torch that is built for CUDA {nvcc[0]}."
+        return Check("torch", "fail", f"{built}, nvcc is of CUDA {_dotted(nvcc)}", hint)
+    return Check("torch", "pass", built)
 
 
 def _ninja(environment: Environment, environ: Mapping[str, str]) -> Check:
     if found := shutil.which("ninja", path=environ["PATH"]):
         return Check("ninja", "pass", found)
-    return Check("ninja", "fail", "not found on the PATH", command=add_command(environment, "ninja"))
+    return Check("ninja", "fail", "not found on the PATH", command=machine.add_command(environment, "ninja"))
 
 
 def _compiler(toolkit: Toolkit, nvcc: tuple[int, ...], gpu: Sequence[int], environ: Mapping[str, str]) -> Check:
@@ -165,15 +156,14 @@ def _headers(environment: Environment) -> Check:
     found = environment.distribution("flashinfer-python")
     if not found:
         return Check("headers", "skip", "FlashInfer is not installed")
-    source, declared = found.location if found.editable else None, {"flashinfer.data": ["include/**"]}
-    try:
-        if source:
-            metadata = read_toml((source / "pyproject.toml").read_bytes(), str(source / "pyproject.toml"))
-            declared = metadata["tool"]["setuptools"]["package-data"]
-    except (SourcesError, OSError, KeyError) as error:
-        return Check("headers", "skip", f"FlashInfer does not declare which it needs: {error}")
-    places = [path / "flashinfer" / "data" for path in ((source,) if source else environment.paths)]
-    data = next((path for path in places if path.is_dir()), places[0])
+    places, declared = [*environment.paths], {"flashinfer.data": ["include/**"]}
+    if found.editable and found.location:
+        places, file = [found.location], found.location / "pyproject.toml"
+        try:
+            declared = read_toml(file.read_bytes(), str(file))["tool"]["setuptools"]["package-data"]
+        except (SourcesError, OSError, KeyError) as error:
+            return Check("headers", "skip", f"FlashInfer does not declare which it needs: {error}")
+    data = next((path for path in (each / "flashinfer/data" for each in places) if path.is_dir()), places[0])
     wanted = [
         data.joinpath(*package.split(".")[2:], pattern.removesuffix("/**"))
         for package, patterns in declared.items()
@@ -181,27 +171,25 @@ def _headers(environment: Environment) -> Check:
         if package.startswith("flashinfer.data") and pattern.endswith("/**")
     ]
     if missing := [str(each) for each in wanted if not each.is_dir() or not any(each.iterdir())]:
-        fix = "invoke update" if source else "invoke install --reinstall"
+        fix = "invoke update" if found.editable else "invoke install --reinstall"
         return Check("headers", "fail", f"missing or empty: {', '.join(missing)}", command=fix)
-    return Check("headers", "pass", f"{len(wanted)} {'directory' if len(wanted) == 1 else 'directories'} in {data}")
+    return Check("headers", "pass", f"{len(wanted)} directories in {data}".replace("1 directories", "1 directory"))
 
 
 def _cache(environ: Mapping[str, str]) -> Check:
     variable = "FLASHINFER_WORKSPACE_BASE"
     cache = Path(environ.get(variable) or Path.home(), ".cache", "flashinfer")
-    there = next(path for path in (cache, *cache.parents) if path.exists())
+    parent = next(path for path in (cache, *cache.parents) if path.exists())
+    free = shutil.disk_usage(parent).free
+    if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK) and free >= ROOM:
+        return Check("cache", "pass", f"{cache}, {free / GB:.1f} GB free")
     hint = f"Set {variable} to a directory that can be written to and has {ROOM / GB:g} GB free."
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        return Check("cache", "fail", f"{cache} cannot be written to", hint)
-    free = shutil.disk_usage(there).free
-    enough = free >= ROOM
-    return Check("cache", "pass" if enough else "fail", f"{cache}, {free / GB:.1f} GB free", "" if enough else hint)
+    return Check("cache", "fail", f"{cache} cannot be written to, or is full ({free / GB:.1f} GB free)", hint)
 
 
 def _memory(environ: Mapping[str, str]) -> Check:
-    given, available = environ.get("MAX_JOBS", ""), available_memory()
-    jobs = int(given) if given.isdigit() else (os.cpu_count() or 1) + 2  # as many as ninja starts by itself
-    detail = f"{available / GB:.0f} GB for {jobs} compile jobs" + (" (MAX_JOBS)" if given.isdigit() else "")
+    jobs, available = machine.wanted_jobs(environ), machine.available_memory()
+    detail = f"{available / GB:.0f} GB for {jobs} compile jobs"
     if jobs * JOB <= available:
         return Check("memory", "pass", detail)
     fix = f"export MAX_JOBS={max(1, available // JOB)}"

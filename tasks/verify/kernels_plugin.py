@@ -51,24 +51,22 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 def pytest_collectreport(report: pytest.CollectReport) -> None:
     """Report a file that cannot be imported, or that skips all its tests."""
     if not report.passed:
-        _outcome(report, 0.0)
+        _outcome(report)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Report how a test ended; its set-up and clean-up only where they did not pass."""
+    """Report how a test ended, and its set-up and clean-up where they did not pass."""
     if report.when == "call" or not report.passed:
-        _outcome(report, report.duration)
+        _outcome(report)
 
 
-def _outcome(report: pytest.CollectReport | pytest.TestReport, seconds: float) -> None:
+def _outcome(report: pytest.CollectReport | pytest.TestReport) -> None:
     crash = getattr(report.longrepr, "reprcrash", None)
     text = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
     properties = getattr(report, "user_properties", [])
     _say(
         case=report.nodeid,
         outcome=report.outcome,
-        seconds=seconds,
-        text=text,
         reason=str(crash.message) if crash else _reason(text),
         ratio=max((float(value) for name, value in properties if name == "error_ratio"), default=None),
         on_gpu=any(value > 0 for name, value in properties if name == GPU),

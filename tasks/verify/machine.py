@@ -86,6 +86,12 @@ def nvcc_release(nvcc: str) -> tuple[int, ...]:
     return (int(found[1]), int(found[2])) if found else ()
 
 
+def wanted_jobs(environ: Mapping[str, str]) -> int:
+    """Return how many compile jobs ninja would run at a time: `MAX_JOBS`, or two more than there are processors."""
+    given = environ.get("MAX_JOBS", "")
+    return int(given) if given.isdigit() else (os.cpu_count() or 1) + 2
+
+
 def available_memory() -> int:
     """Return the bytes of memory that can be used now, within a container's limit (cgroup v2)."""
     import psutil

@@ -52,7 +52,7 @@ def check_package(
     if not found:
         missing = f"{package.name} is not installed in {environment.prefix}"
         yield Check(f"{name}: installed", "fail", missing, command=command)
-        yield from skipped(name, INSTALLED[1:], "it is not installed")
+        yield from skipped(name, INSTALLED[1:], "not installed")
         return
     source = f"editable from {found.location}" if found.editable else "not editable, a release from an index"
     if package.is_checkout(replace(found, version=package.version)):
@@ -100,9 +100,7 @@ def check_import(package: Package, environment: Environment, ok: bool, detail: s
     return Check(name, "fail", detail, command=command)
 
 
-def _pins(
-    package: Package, unmet: list[Missing], environment: Environment, tags: Collection[str]
-) -> Iterator[Check]:
+def _pins(package: Package, unmet: list[Missing], environment: Environment, tags: Collection[str]) -> Iterator[Check]:
     """Whether the FlashInfer that `matching` would take is installed, and its companions."""
     required = flashinfer_requirement(package.metadata, package.extras)
     if required and not any(_name(one) in FLASHINFER for one in unmet):

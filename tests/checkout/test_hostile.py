@@ -128,7 +128,7 @@ def test_a_hostile_submodule_is_refused(case: str, sglang: Sources, upstream: Up
     home = fingerprint(tmp_path / "home", r"\.cache")
     result = sglang("clone", check=1)
     clean(result.out + result.err)
-    assert ".gitmodules" in result.err
+    assert ".gitmodules" in result.err or "invalid path" in result.err
     assert {path.name for path in sglang.path.iterdir()} <= {".lock"}
     assert fingerprint(tmp_path / "home", r"\.cache") == home
     unharmed(tmp_path)

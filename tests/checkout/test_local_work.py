@@ -12,88 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.sources import Sources, commits, fingerprint, url, work
+from tests.thing import PRECIOUS, Thing
 from tests.upstream.host import GitHost
 from tests.upstream.store import Gitlink, Upstream
 
-PRECIOUS = "precious"
 LEFT_OUT = r"^\.lock|\.git/(objects/|config$|shallow$|info$)"
-Act = Callable[["Thing", str], None]
-
-
-class Thing:
-    """A small repository with a submodule, cloned; and what a user does in one of the two."""
-
-    def __init__(self, sources: Sources, upstream: Upstream) -> None:
-        self.sources, self.upstream = sources, upstream
-        sources.repositories = {"thing": {"url": url("some/thing"), "branch": "main"}}
-
-    def make(self) -> None:
-        """Make the upstreams and clone them."""
-        files = {
-            "a.txt": "a\n" * 9,
-            "b.txt": "b\n",
-            "gone.txt": "gone\n",
-            "kept.txt": "kept\n",
-            ".gitignore": "*.log\n",
-        }
-        modules = '[submodule "lib"]\n\tpath = deps/lib\n\turl = ../lib.git\n'
-        self.upstream.add_commit("some/lib", "main", files)
-        lib = self.upstream.add_commit("some/lib", "main", {"b.txt": "2\n"})
-        self.upstream.add_commit("some/thing", "main", files)
-        self.upstream.add_commit("some/thing", "main", {".gitmodules": modules, "deps/lib": Gitlink(lib)})
-        self.upstream.move_tag("some/thing", "v1.0")
-        self.sources("clone")
-
-    def move_on(self) -> str:
-        """Both upstreams have new commits, which change, add and delete files. Returns the repository's new commit."""
-        changes = {
-            "a.txt": "new\n" * 9,
-            "gone.txt": None,
-            "new.txt": "new\n",
-            "folder/new.txt": "new\n",
-            "new.log": "new\n",
-        }
-        lib = self.upstream.add_commit("some/lib", "main", changes)
-        return self.upstream.add_commit("some/thing", "main", {**changes, "deps/lib": Gitlink(lib)})
-
-    def write(self, place: str, name: str, text: str = f"{PRECIOUS}\n") -> None:
-        file = self.sources.path / place / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-
-    def git(self, place: str, *arguments: str, check: bool = True) -> str:
-        return self.sources.git(place, *arguments, check=check)
-
-    def commit(self, place: str, name: str = "mine.txt") -> str:
-        return self.sources.commit(place, name, f"{PRECIOUS}\n")
-
-    def has(self, text: str = PRECIOUS) -> bool:
-        """Whether the text is in a file below the folder, or in a commit that a ref of the repositories leads to."""
-        files = (file for file in self.sources.path.rglob("*") if file.is_file() and ".git" not in file.parts)
-        if any(text in file.read_text(errors="replace") for file in files):
-            return True
-        places = [place for place in ("thing", "thing/deps/lib") if (self.sources.path / place / ".git").exists()]
-        return any(self.git(place, "log", "--all", "-m", "--format=%h", "-S", text) for place in places)
-
-    def own(self, place: str, *revisions: str) -> set[str]:
-        """The commits that a ref of the repository (or `revisions` alone) leads to and that are not upstream's."""
-        upstreams = (self.upstream.path(name) for name in ("some/thing", "some/lib"))
-        found = commits(self.sources.path / place, *revisions)
-        return found.difference(*(commits(path, "--all") for path in upstreams))
-
-
-@pytest.fixture
-def thing(sources: Sources, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Thing:
-    """The small repository, cloned: made once for each worker, then copied."""
-    thing, made = Thing(sources, upstream), tmp_path_factory.getbasetemp() / "thing"
-    if made.exists():
-        shutil.copytree(made / "some", upstream.root / "some")
-        subprocess.run(["cp", "-a", made / "tmp", sources.path], check=True)  # with times to the nanosecond
-    else:
-        thing.make()
-        shutil.copytree(upstream.root / "some", made / "some")
-        subprocess.run(["cp", "-a", sources.path, made / "tmp"], check=True)
-    return thing
+Act = Callable[[Thing, str], None]
 
 
 def modified(thing: Thing, place: str) -> None:

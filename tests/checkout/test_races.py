@@ -12,7 +12,6 @@ from tests.sources import IDENTITY, commits
 from tests.thing import Thing
 from tests.upstream.host import GitHost
 
-pytest_plugins = ("tests.sources", "tests.thing")
 Before = Callable[[str, str], Path]
 SWITCH = "--no-overwrite-ignore"
 ME = " ".join(f"{name}={value}" for name, value in IDENTITY.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -13,7 +12,6 @@ from tests.sources import commits, url
 from tests.thing import MODULES, PRECIOUS, Thing
 from tests.upstream.store import Gitlink, Symlink
 
-pytest_plugins = ("tests.sources", "tests.thing")
 Act = Callable[[Thing], object]
 
 
@@ -47,6 +45,12 @@ def skipped_everywhere(thing: Thing) -> None:
     for name in ("a.txt", "b.txt", "kept.txt"):
         thing.git("thing", "update-index", "--skip-worktree", name)
         thing.write("thing", name, f"{PRECIOUS}\n" if name == "a.txt" else f"{name}\n")
+
+
+def assumed_unchanged_beside_a_change(thing: Thing) -> None:
+    thing.git("thing", "update-index", "--assume-unchanged", "kept.txt")
+    thing.write("thing", "kept.txt")
+    thing.write("thing", "a.txt", "changed\n")
 
 
 def untracked_inside_the_folder_in_the_way(thing: Thing) -> None:
@@ -139,7 +143,7 @@ def branch_with_a_name_in_the_way(thing: Thing) -> None:
 ACTS = [
     replaced_by_a_folder("a.txt"), replaced_by_a_folder("kept.txt"), replaced_by_a_folder("gone.txt"),
     replaced_by_a_folder_beside_a_change, replaced_by_a_repository, replaced_in_the_submodule,
-    skipped_everywhere, untracked_inside_the_folder_in_the_way,
+    skipped_everywhere, assumed_unchanged_beside_a_change, untracked_inside_the_folder_in_the_way,
     repository_in_the_way, modules_deleted, modules_without_head, own_clone_beside_the_module,
     own_clone_without_the_module, head_on_a_ref_that_is_no_branch, head_without_a_commit,
     head_of_the_submodule_without_a_commit, orphan_with_everything_staged,
@@ -161,7 +165,7 @@ def test_what_is_suggested_resolves_it_and_destroys_nothing(act: Act, thing: Thi
     if act in UNREADABLE:  # moved aside as a whole
         assert thing.sources.fix(result).startswith("mv ")
         result = thing.sources("clone")
-    thing.sources.mend(result=result)
+    thing.sources.resolve(result=result)
     assert thing.has(), "lost by a command that was suggested"
     assert thing.sources.head("thing") == new
     assert thing.sources.head("thing/deps/lib") == thing.upstream.commit("some/lib")
@@ -234,14 +238,14 @@ def test_what_is_in_a_submodule_that_makes_room_is_kept(act: Act, then: str, thi
     new = thing.upstream.add_commit("some/thing", "main", {".gitmodules": None, **files})  # type: ignore[dict-item]
     result = thing.sources("update", check=None)
     assert thing.has(), "lost by the update"
-    thing.sources.mend(result=result)
+    thing.sources.resolve(result=result)
     assert thing.has(), "lost by a command that was suggested"
     assert thing.sources.head("thing") == new
     assert thing.git("thing", "status", "--porcelain", "--untracked-files=no") == ""
     link = Gitlink(thing.upstream.add_commit("some/lib", "main", {"late.txt": "late\n"}))
     gone = {"deps/lib/file.txt": None} if then == "a folder" else {}
     new = thing.upstream.add_commit("some/thing", "main", {**gone, ".gitmodules": MODULES, "deps/lib": link})
-    thing.sources.mend()
+    thing.sources.resolve()
     assert thing.has(), "lost when it is a submodule again"
     assert thing.sources.head("thing") == new
     assert thing.sources.head("thing/deps/lib") == link.commit
@@ -251,5 +255,5 @@ def test_a_suggested_branch_has_the_commit(thing: Thing) -> None:
     thing.git("thing", "checkout", "-q", "--detach")
     mine = thing.commit("thing")
     thing.move_on()
-    thing.sources.mend()
+    thing.sources.resolve()
     assert mine in commits(thing.top, "--branches")

@@ -102,10 +102,10 @@ def test_paths_with_spaces_quotes_and_umlauts(make_project: Callable[..., Projec
     assert project.git("flashinfer", "rev-parse", "HEAD") == upstream.commit("flashinfer", "v0.2.0")
     assert project.git("flashinfer", "status", "--porcelain", "--untracked-files=no") == ""
     (project.tmp / "sglang/README.md").write_text("mine\n")
-    result = project.invoke("update", "--flashinfer-branch=v0.2.0", check=5)
+    result = project.invoke("update", "--sglang-branch=main", "--flashinfer-branch=v0.2.0", check=5)
     command = next(line for line in result.err.splitlines() if line.startswith("  git "))
     subprocess.run(["sh", "-c", command], env=project.environ, check=True, capture_output=True)
-    project.invoke("update", "--flashinfer-branch=v0.2.0")
+    project.invoke("update", "--sglang-branch=main", "--flashinfer-branch=v0.2.0")
 
 
 def test_the_c_locale(make_project: Callable[..., Project], upstream: Upstream) -> None:
@@ -240,6 +240,6 @@ def test_tasks_are_plain_functions(surroundings: None, host: GitHost, tmp_path: 
 
     repositories = {"thing": {"url": url("spdlog"), "branch": "v1.0"}}
     sources = {**DEFAULTS, "directory": str(tmp_path / "tmp"), "repositories": repositories, "cache": ""}
-    (outcome,) = clone(Context(Config(overrides={"sources": sources})))
+    (outcome,) = clone(Context(Config(overrides={"sources": sources})), only=["thing"])
     assert outcome.action == "cloned"
     assert (tmp_path / "tmp/thing/README.md").exists()

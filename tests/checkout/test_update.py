@@ -176,6 +176,16 @@ def test_a_clone_made_by_hand_is_updated(how: tuple[str, ...], flashinfer: Sourc
     sound(flashinfer, "flashinfer/3rdparty/cutlass")
 
 
+def test_a_clone_made_by_hand_that_is_up_to_date_is_adopted(flashinfer: Sources) -> None:
+    address = flashinfer.repositories["flashinfer"]["url"]
+    command = ["git", "clone", "-q", "--recurse-submodules", address, flashinfer.path / "flashinfer"]
+    flashinfer.path.mkdir()
+    subprocess.run(command, check=True)
+    assert "up to date: main (" in flashinfer("update").out
+    checks = flashinfer("verify", check=None).out
+    assert re.search(rf"main \({flashinfer.head('flashinfer')[:10]}\), from the configuration", checks)
+
+
 def test_submodules_move_with_their_commits_and_urls(flashinfer: Sources, upstream: Upstream, host: GitHost) -> None:
     flashinfer("clone", flashinfer="v0.6.7.post3")
     elsewhere = upstream.add_commit("fork/cutlass", "main", {"include/fork.h": "// fork\n"})

@@ -254,7 +254,7 @@ def test_a_wrong_entry_of_a_repository_is_named(entry: dict[str, Any], key: str)
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "a/b", "a\\b", "-x", ".git", "a\nb", "a b", "a:b", "x" * 101, "end."])
-def test_a_name_that_is_no_directory_name_is_refused(name: str) -> None:
+def test_a_name_that_is_not_a_directory_name_is_refused(name: str) -> None:
     assert "is not a valid directory name" in refused_repository(name, url=PARENT)
 
 
@@ -262,7 +262,7 @@ def test_names_that_a_file_system_may_take_for_the_same_are_refused() -> None:
     assert "share a directory" in refused_repository("SGLang", url=PARENT)
 
 
-def test_a_name_that_is_no_text_is_refused() -> None:
+def test_a_name_that_is_not_text_is_refused() -> None:
     assert "sources.repositories.1" in refused(repositories={1: {"url": PARENT}})
 
 
@@ -348,7 +348,7 @@ def test_local_directories_are_allowed_only_where_configured(url: str) -> None:
         "C:\\folder",
     ],
 )
-def test_what_is_no_url_to_clone_from_is_refused_without_a_traceback(url: str) -> None:
+def test_what_is_not_a_url_to_clone_from_is_refused_without_a_traceback(url: str) -> None:
     with pytest.raises(UsageError) as error:
         check_url(url, "sources.repositories.x.url", allow_local=True)
     assert "sources.repositories.x.url" in error.value.what and error.value.what.isprintable()

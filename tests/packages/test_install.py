@@ -17,7 +17,7 @@ import pytest
 
 from tasks.errors import DiskError, InstallError, NetworkError
 from tasks.packages.environment import Environment
-from tasks.packages.environment_lock import NAME
+from tasks.packages.installer import LOCK
 from tasks.packages.layouts import COMPANIONS
 from tasks.packages.package import Package
 from tasks.packages.requirements import missing_requirements
@@ -141,8 +141,7 @@ def test_requirements_of_an_extra_come_with_it(
     package = make_package("sglang", "0.4.0", ["torch; extra == 'srt'", "sglang[srt]; extra == 'all'"])
     install([package], empty, reporter=heard)
     assert not version_of(empty, "torch")
-    extras = {"srt": (), "all": ()}
-    package = replace(package, extras=("all",), metadata=replace(package.metadata, extras=extras))
+    package = replace(package, extras=("all",), metadata=replace(package.metadata, extras=("srt", "all")))
     install([package], empty, reporter=heard)
     assert version_of(empty, "torch")
     assert heard.warnings == []
@@ -159,7 +158,7 @@ def test_the_old_layout_is_built_with_the_torch_that_sglang_brings(
     assert "'torch': '2.9.1'" in (both[1].folder / "flashinfer/_build_meta.py").read_text()
 
 
-def test_flashinfer_under_its_other_name_makes_room(
+def test_flashinfer_under_its_other_name_is_removed(
     empty: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
     put(empty, "flashinfer-python==0.3.0")
@@ -179,7 +178,7 @@ def test_companions_get_the_version_of_the_checkout(
     assert "flashinfer-python: flashinfer-cubin 0.3.0 replaced by 0.6.18" in heard.events
 
 
-def test_companions_that_are_not_to_be_had_in_that_version_are_removed(
+def test_companions_without_that_version_on_the_index_are_removed(
     empty: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
     put(empty, "flashinfer-cubin==0.3.0", "flashinfer-jit-cache==0.3.0")
@@ -264,7 +263,7 @@ def test_a_dependency_that_wants_another_flashinfer_does_not_get_it(
     assert_installed(environment, *both)
 
 
-def test_paths_may_have_any_letters(
+def test_paths_may_have_any_characters(
     environment: Environment, make_package: Callable[..., Package], heard: Heard, tmp_path: Path
 ) -> None:
     package = make_package("sglang", "1.0", ["torch"], folder=tmp_path / "a b'c\"d ü漢 100%?; [x] ${HOME} -e")
@@ -293,7 +292,7 @@ def test_a_failed_build_shows_its_end_the_reason_and_a_command_that_repeats_it(
     assert_installed(environment, bad, good)
 
 
-def test_a_requirement_that_is_not_to_be_had_is_named(
+def test_a_requirement_that_no_index_has_is_named(
     environment: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
     both = make_package("sglang", "1.0", ["no-such-thing>=3"]), make_package("flashinfer-python")
@@ -333,7 +332,7 @@ def files(environment: Environment) -> dict[str, str]:
     return {
         str(path): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in environment.prefix.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and path.name != NAME
+        if path.is_file() and "__pycache__" not in path.parts and path.name != LOCK
     }
 
 
@@ -379,7 +378,7 @@ def test_requirements_that_contradict_each_other_are_both_named(
     assert "flashinfer-cubin>0.5" in reason
 
 
-def test_a_full_disk_is_told_as_such(empty: Environment, make_package: Callable[..., Package], heard: Heard) -> None:
+def test_a_full_disk_is_reported(empty: Environment, make_package: Callable[..., Package], heard: Heard) -> None:
     package = make_package("sglang", action="raise OSError(28, 'No space left on device')")
     (outcome,) = install([package], empty, reporter=heard)
     assert isinstance(outcome.error, DiskError)

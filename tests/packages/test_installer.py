@@ -15,8 +15,8 @@ from invoke.context import Context
 
 from tasks.errors import InstallError, NetworkError, SourcesError
 from tasks.packages.environment import Environment
-from tasks.packages.failures import explain
 from tasks.packages.installer import Installer
+from tasks.packages.output import explain
 from tasks.packages.package import Package
 from tests.packages.conftest import Heard, errors, hide_uv, install, log_of
 
@@ -87,7 +87,7 @@ def test_the_reason_of_a_failure_is_read_from_the_output(
     assert (error.command, f"{tmp_path}/log" in error.hint) == ("pip install x", True)
 
 
-def test_an_installer_that_is_killed_is_said_to_be(empty: Environment, heard: Heard) -> None:
+def test_a_killed_installer_is_reported_with_its_signal(empty: Environment, heard: Heard) -> None:
     tool = Installer(Context(), empty, log_of(empty), heard)
     with pytest.raises(InstallError, match=r"signal 9"):
         tool.run("sglang", "installing", ["sh", "-c", "kill -9 $$"])
@@ -116,10 +116,10 @@ def test_phases_are_shown_while_the_installer_works_and_everything_is_in_the_log
     assert log[-4:] == ["Collecting a", *lines[:2], lines[2].strip()]
 
 
-def test_a_silent_installer_is_said_to_be_at_work(
+def test_a_silent_installer_is_reported_as_still_running(
     empty: Environment, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.packages.runner.SILENCE", 0.1)
+    monkeypatch.setattr("tasks.packages.output.SILENCE", 0.1)
     code = "import time; print('Preparing x', flush=True); time.sleep(1)"
     tool = Installer(Context(), empty, log_of(empty), heard)
     tool.run("sglang", "installing requirements", [sys.executable, "-c", code])

@@ -19,7 +19,7 @@ from tests.packages.conftest import Heard, assert_installed, errors, install, pu
 pytestmark = pytest.mark.usefixtures("user")
 
 
-def test_the_rest_of_a_broken_off_installation_is_no_obstacle(
+def test_an_interrupted_installation_is_no_obstacle(
     environment: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
     both = make_package("sglang", "2.0", ["torch"]), make_package("flashinfer-python", "0.6.18")
@@ -124,7 +124,7 @@ class Releasing(Heard):
         self.go.touch()
 
 
-def test_two_installations_into_one_environment_take_turns_and_the_waiting_one_says_for_what(
+def test_two_installations_into_one_environment_wait_for_each_other_and_name_the_other(
     empty: Environment, make_package: Callable[..., Package], heard: Heard, tmp_path: Path
 ) -> None:
     """The first ends only after the second has said that it waits; its sources are elsewhere."""
@@ -142,7 +142,7 @@ def test_two_installations_into_one_environment_take_turns_and_the_waiting_one_s
     assert_installed(empty, first, second)
 
 
-def test_after_a_kill_the_next_run_waits_for_the_installer_that_is_still_at_work(
+def test_after_a_kill_the_next_run_waits_for_the_installer_that_is_still_running(
     empty: Environment, make_package: Callable[..., Package], tmp_path: Path
 ) -> None:
     begun, go = tmp_path / "begun", tmp_path / "go"

@@ -3,7 +3,7 @@
 import pytest
 
 from tasks.errors import SourcesError
-from tasks.packages.layouts import cost, find_layout
+from tasks.packages.layouts import find_layout
 
 SGLANG = {"python/pyproject.toml", "python/sglang", "python/sglang/srt/models", "python/sglang/srt/layers"}
 ATTENTION = "python/sglang/srt/layers/attention"
@@ -60,12 +60,12 @@ def test_layouts_of_the_releases(name: str, tree: set[str], folder: str, expecte
     assert None not in found.values()
 
 
-def test_a_missing_key_folder_is_none() -> None:
+def test_a_missing_key_directory_is_none() -> None:
     layout = find_layout("sglang", SGLANG.__contains__)
     assert layout.find_directories(SGLANG.__contains__)["attention"] is None
 
 
-def test_metadata_is_looked_for_in_the_package_folder_and_the_version_at_the_root_too() -> None:
+def test_metadata_is_read_from_the_package_directory_and_the_version_from_the_root_too() -> None:
     old = find_layout("flashinfer", OLD_FLASHINFER.__contains__).metadata_files
     assert {"python/setup.py", "python/version.txt", "version.txt"} <= set(old)
     new = find_layout("flashinfer", FLASHINFER.__contains__).metadata_files
@@ -95,10 +95,3 @@ def test_any_other_repository_has_its_package_at_the_root_or_in_python_or_none(
 ) -> None:
     layout = find_layout("third", tree.__contains__)
     assert (layout.folder, layout.installable, layout.companions) == (folder, installable, ())
-
-
-@pytest.mark.parametrize("name", ["sglang", "flashinfer", "third"])
-def test_a_whole_checkout_costs_more_than_a_slim_one(name: str) -> None:
-    figures = cost(name)
-    assert 0 < figures.slim_disk < figures.full_disk
-    assert 0 < figures.full_moved < figures.full_disk

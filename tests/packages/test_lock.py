@@ -232,7 +232,11 @@ def test_each_difference_is_found_and_named(here: Place, wheels: Path) -> None:
     here.repositories = [sglang, flashinfer, replace(cookbook, url="https://u:S3cr3t@elsewhere.example/x")]
     assert failed() == {"sgl-cookbook": "url https://elsewhere.example/x, locked is https://host.example/cookbook.git"}
     here.repositories = [sglang, flashinfer, replace(cookbook, name="notes")]
-    assert failed() == {"sgl-cookbook": "not cloned, or not configured", "notes": "not in the lock"}
+    commit = cookbook.commit
+    assert failed() == {
+        "sgl-cookbook": f"url none, locked is https://host.example/cookbook.git; commit none, locked is {commit}",
+        "notes": f"url https://host.example/cookbook.git, locked is none; commit {commit}, locked is none",
+    }
     here.repositories = same
     here.packages[0] = replace(here.packages[0], extras=("srt",))
     assert failed() == {"sglang": "extras srt, locked is none"}
@@ -245,14 +249,14 @@ def test_each_difference_is_found_and_named(here: Place, wheels: Path) -> None:
     alpha = wheels / "alpha-1.0-py3-none-any.whl"
     here.uv("install", "-q", "--reinstall-package=alpha", str(alpha))
     assert failed() == {
-        "alpha": f"1.0 from {alpha}, locked is 1.0",
-        "beta": "2.1, locked is 2.0",
-        "delta": "4.0, locked is none",
-        "gamma": "not installed, locked is 3.0rc1",
+        "alpha": f"version 1.0 from {alpha}, locked is 1.0",
+        "beta": "version 2.1, locked is 2.0",
+        "delta": "version 4.0, locked is none",
+        "gamma": "version none, locked is 3.0rc1",
     }
 
 
-def test_another_python_or_platform_is_said(here: Place, make: Callable[..., Place]) -> None:
+def test_another_python_or_platform_is_reported(here: Place, make: Callable[..., Place]) -> None:
     lock = replace(here.lock(), made_on={**here.lock().made_on, "python_version": "3.9", "sys_platform": "darwin"})
     there = make("there")
     with pytest.raises(InstallError, match=r"python_version is 3.*, not 3.9, sys_platform is linux, not darwin"):
@@ -298,7 +302,7 @@ def test_nothing_is_installed_of_files_that_are_not_the_locked_ones(
     assert not there.environment.distribution("beta")
 
 
-def test_what_is_no_lock_file_of_this_tool_is_refused_in_one_sentence(here: Place, tmp_path: Path) -> None:
+def test_what_is_not_a_lock_file_of_this_tool_is_refused_in_one_sentence(here: Place, tmp_path: Path) -> None:
     text = here.lock().text()
     for old, new in (
         ('lock-version = "1.0"', 'lock-version = "x"'),

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.errors import DiskError, InstallError
 from tasks.packages.environment import Environment, probe
-from tasks.packages.layouts import COSTS
+from tasks.packages.layouts import INSTALLED_BYTES
 from tasks.packages.package import Package
 from tasks.packages.preflight import check
 from tests.packages.conftest import Heard, errors, hide_uv, install
@@ -19,7 +19,7 @@ from tests.packages.conftest import Heard, errors, hide_uv, install
 pytestmark = pytest.mark.usefixtures("user")
 
 
-def test_an_environment_that_belongs_to_the_operating_system_is_left_alone(
+def test_an_environment_managed_by_the_operating_system_is_not_changed(
     managed: Path, make_package: Callable[..., Package], heard: Heard
 ) -> None:
     with pytest.raises(InstallError, match="PEP 668") as caught:
@@ -28,7 +28,7 @@ def test_an_environment_that_belongs_to_the_operating_system_is_left_alone(
     assert heard.commands == []
 
 
-def test_a_read_only_environment_is_told_before_anything_starts(
+def test_a_read_only_environment_is_reported_before_anything_starts(
     empty: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
     with pytest.raises(InstallError, match="cannot be written"):
@@ -49,7 +49,7 @@ def cargo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], No
     return make
 
 
-def test_everything_that_is_known_to_be_in_the_way_is_said_at_once_and_nothing_is_started(
+def test_all_obstacles_are_reported_at_once_and_nothing_is_started(
     empty: Environment, make_package: Callable[..., Package], checkout: Callable[..., Package], heard: Heard,
     cargo: Callable[[str], None],
 ) -> None:  # fmt: skip
@@ -121,18 +121,17 @@ def test_an_old_flashinfer_that_compiles_at_build_time_needs_cuda_and_a_gpu_or_i
     assert "TORCH_CUDA_ARCH_LIST=9.0 invoke install" in caught.value.command
 
 
-def test_too_little_space_for_the_requirements_is_said_before_anything_starts(
+def test_too_little_space_for_the_requirements_is_reported_before_anything_starts(
     empty: Environment, make_package: Callable[..., Package], heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    huge = {"sglang": replace(COSTS["sglang"], install=10**18)}
-    monkeypatch.setattr("tasks.packages.layouts.COSTS", huge)
+    monkeypatch.setitem(INSTALLED_BYTES, "sglang", 10**18)
     with pytest.raises(DiskError, match=r"needs 1\.0 EB for the packages"):
         install([make_package("sglang")], empty, reporter=heard)
     assert heard.commands == []
     assert errors(install([make_package("sglang")], empty, deps=False, reporter=heard)) == []
 
 
-def test_the_old_layout_is_not_begun_without_torch(
+def test_the_old_layout_is_not_built_without_torch(
     empty: Environment, checkout: Callable[..., Package], heard: Heard
 ) -> None:
     with pytest.raises(InstallError, match="torch") as caught:

@@ -1,4 +1,5 @@
-"""Kill many runs at random moments: `python -m tests.reliability --kills 200`. The same seeds make the same kills."""
+"""Kill many runs at random moments, or play random sequences: `python -m tests.reliability --kills 200` or
+`--sequences 2000`. The same seeds make the same kills and sequences, but for the moments in which signals arrive."""
 
 from __future__ import annotations
 
@@ -12,30 +13,35 @@ from xml.etree import ElementTree
 
 import pytest
 
-TEST = "tests/checkout/test_interruption.py::test_a_run_that_is_killed_at_any_moment_is_finished_by_the_next"
+KILLS = "tests/checkout/test_interruption.py::test_a_run_that_is_killed_at_any_moment_is_finished_by_the_next"
+SEQUENCES = "tests/checkout/test_promise.py"
 
 
 def main() -> int:
-    """Run that many kills and count them by scenario; the exit status is pytest's."""
+    """Run them and count the endings; the exit status is pytest's."""
     parser = argparse.ArgumentParser(prog="python -m tests.reliability", description=__doc__)
-    parser.add_argument("--kills", type=int, default=200, help="how many (default: 200)")
+    parser.add_argument("--kills", type=int, default=0, help="how many kills (default: 200, or none with --sequences)")
+    parser.add_argument("--sequences", type=int, default=0, help="how many sequences (default: none)")
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first seed (default: 0)")
     parser.add_argument("--jobs", default="auto", help="how many at once (default: one for each core)")
     options = parser.parse_args()
-    os.environ |= {"KILLS": str(options.kills), "FIRST_KILL": str(options.first)}
-    with tempfile.TemporaryDirectory() as folder:
-        told = Path(folder, "told.xml")
-        status = pytest.main([TEST, "-q", f"-n{options.jobs}", f"--junitxml={told}"])
-        cases = list(ElementTree.parse(told).iter("testcase"))
-    kinds: Counter[str] = Counter()
+    kills = options.kills or (0 if options.sequences else 200)
+    os.environ |= {"KILLS": str(kills), "FIRST_KILL": str(options.first)}
+    os.environ |= {"SEQUENCES": str(options.sequences), "FIRST_SEQUENCE": str(options.first)}
+    chosen = [*([KILLS] if kills else []), *([SEQUENCES] if options.sequences else [])]
+    with tempfile.TemporaryDirectory() as directory:
+        results = Path(directory, "results.xml")
+        status = pytest.main([*chosen, "-q", f"-n{options.jobs}", f"--junitxml={results}"])
+        cases = list(ElementTree.parse(results).iter("testcase"))
+    endings: Counter[str] = Counter()
     for case in cases:
-        said = {each.get("name"): each.get("value", "") for each in case.iter("property")}
+        properties = {each.get("name"): each.get("value", "") for each in case.iter("property")}
         broken = case.find("failure") is not None or case.find("error") is not None
-        too_late = "too late" in (said.get("killed") or "")
+        too_late = "too late" in (properties.get("killed") or "")
         ending = "FAILED" if broken else "ended before the kill" if too_late else "survived"
-        kinds[f"{said.get('scenario')}: {ending}"] += 1
-    for kind, count in sorted(kinds.items()):
-        print(f"{count:5} {kind}")
+        endings[f"{properties.get('scenario') or 'random sequence'}: {ending}"] += 1
+    for ending, count in sorted(endings.items()):
+        print(f"{count:5} {ending}")
     return int(status)
 
 

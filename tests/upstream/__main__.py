@@ -76,8 +76,9 @@ def main() -> int:
         if not options.upstream:
             repositories.build(folder / "repositories")
             environment = repositories.build_wheels(folder / "wheels")
-            # The user's own cache of objects stays clean of these.
+            # The user's own caches stay clean of these, and offline uv does not choose real packages from its cache.
             environment["INVOKE_SOURCES_CACHE"] = os.environ.get("INVOKE_SOURCES_CACHE", "")
+            environment |= {"UV_CACHE_DIR": str(folder / "uv"), "UV_LINK_MODE": "copy"}
         root = (options.upstream or folder / "repositories").resolve()
         with GitHost(root, rate=options.rate, latency=options.latency) as host:
             config = write_configuration(folder / "gitconfig", host.url, user_configuration())

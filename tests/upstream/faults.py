@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-Action = Literal["reset", "truncate", "stall", "hook", "status"]
+Action = Literal["reset", "truncate", "stall", "hook", "status", "raw"]
 
 
 @dataclass
@@ -31,9 +31,10 @@ class Request:
 class Fault:
     """What goes wrong with the matches number `nth` to `nth + times - 1` of the regular expression `on`.
 
-    `on` is searched in `str(Request)`, such as `POST /o/n.git/git-upload-pack? fetch`. `status` answers at once; the
-    others act when `after` bytes of the body are sent (a shorter answer is left alone). `stall` holds until `release`
-    is set or the host closes; `hook` calls `call` and goes on. `fired` is set when it happened.
+    `on` is searched in `str(Request)`, such as `POST /o/n.git/git-upload-pack? fetch`. `status`, and `raw`, which sends
+    `answer` and closes the connection, answer at once; the others act when `after` bytes of the body are sent (a
+    shorter answer is left alone). `stall` holds until `release` is set or the host closes; `hook` calls
+    `call` and goes on. `fired` is set when it happened.
     """
 
     action: Action
@@ -44,6 +45,7 @@ class Fault:
     status: int = 503
     retry_after: str = ""
     call: Callable[[], object] = lambda: None
+    answer: bytes = b""
     fired: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
     seen: int = 0

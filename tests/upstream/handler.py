@@ -97,6 +97,10 @@ class Handler(BaseHTTPRequestHandler):
         if self.fault and self.fault.action == "status":
             self.fault.fired.set()
             self._refuse(self.fault.status, self.fault.retry_after)
+        elif self.fault and self.fault.action == "raw":
+            self.fault.fired.set()
+            self.wfile.write(self.fault.answer)
+            self.close_connection = True
         elif self.host.credentials and self.headers.get("Authorization") != f"Basic {credentials}":
             self._refuse(401)
         elif OUTSIDE.search(self.record.path):

@@ -101,9 +101,10 @@ class GitHost:
         status: int = 503,
         retry_after: str = "",
         call: Callable[[], object] = lambda: None,
+        answer: bytes = b"",
     ) -> Fault:
         """Add a `Fault` and return it."""
-        fault = Fault(action, on, after, nth, times, status, retry_after, call)
+        fault = Fault(action, on, after, nth, times, status, retry_after, call, answer)
         self.faults.append(fault)
         return fault
 

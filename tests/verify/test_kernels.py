@@ -1,8 +1,9 @@
-"""`verify --kernels`: the reference tests of a trace folder in the verified environment, with stand-ins for the GPU."""
+"""`verify --kernels`: the reference tests of trace data in the verified environment, with stand-ins for the GPU."""
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -109,7 +110,7 @@ def test_a_check_for_each_definition_counts_its_tests_and_tells_the_largest_erro
     assert checks["norm_h8"].detail.startswith("3 passed, ")
     assert checks["norm_h8"].detail.endswith(" s, largest error 0.50 of what is allowed")
     assert checks["total"].detail.startswith("4 tests ran kernels of FlashInfer 9.8, ")
-    assert any(who == "norm_h8" and " of 3 tests, test_" in doing for who, doing, _ in listener.shown)
+    assert any(who == "norm_h8" and doing.endswith(" of 3 tests") for who, doing, _ in listener.shown)
     assert any(event.startswith("norm_h8: 3 passed") for event in listener.events)
 
 
@@ -234,13 +235,35 @@ def test_the_results_can_be_written_as_junit_xml(tmp_path: Path, environment: En
     broken = kernel("assert rows == 2, 'an escape: \\x1b[31m'")
     folder = trace(tmp_path / "trace", norm_h8=broken, gemm_n4="import os, flashinfer\ndef test_it(): os.abort()\n")
     run_kernels(folder, environment, Listener(), junit=tmp_path / "results/kernels.xml")
-    gemm, norm = ElementTree.parse(tmp_path / "results/kernels.xml").getroot()
+    crash, norm = ElementTree.parse(tmp_path / "results/kernels.xml").getroot()
     assert {key: norm.get(key) for key in ("name", "tests", "failures", "skipped", "errors")} == {
         "name": "norm_h8", "tests": "3", "failures": "1", "skipped": "0", "errors": "0",
     }  # fmt: skip
     assert [case.get("name") for case in norm] == ["test_reference", "test_kernel[1]", "test_kernel[2]"]
     assert "an escape" in str(norm.findtext("testcase/failure"))
-    assert (gemm.get("errors"), gemm.findtext("system-err")) == ("1", "crashed with SIGABRT in test_it")
+    assert (crash.get("name"), crash.get("errors")) == ("gemm_n4", "1")
+    assert [error.get("message") for error in crash.iter("error")] == ["crashed with SIGABRT in test_it"]
+
+
+@pytest.mark.parametrize("source", ["", "x = 1\n", "def broken(:\n"])
+def test_a_definition_of_which_no_test_ran_is_an_error_in_the_junit_xml(
+    tmp_path: Path, environment: Environment, source: str
+) -> None:
+    run_kernels(trace(tmp_path / "trace", norm_h8=source), environment, Listener(), junit=tmp_path / "kernels.xml")
+    assert list(ElementTree.parse(tmp_path / "kernels.xml").getroot().iter("error"))
+
+
+@pytest.mark.parametrize("given", [None, "3"])
+def test_the_threads_of_all_processes_together_are_at_most_one_for_each_processor(
+    tmp_path: Path, environment: Environment, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    expected = given or str(max(1, (os.cpu_count() or 1) // 2))
+    code = kernel(f"import os; flashinfer.kernel(); assert os.environ['OMP_NUM_THREADS'] == '{expected}'")
+    checks = by_name(run_kernels(trace(tmp_path / "t", norm_a=code, norm_b=code), environment, Listener(), jobs=2))
+    assert {check.status for check in checks.values()} == {"pass"}, checks
 
 
 def test_configuration_and_options_around_the_trace_folder_do_not_count(
@@ -266,7 +289,7 @@ def test_an_interruption_ends_the_tests_that_run(tmp_path: Path, environment: En
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        while not any("test_it" in doing for _, doing, _ in listener.shown):
+        while not any(doing == "0 of 1 tests" for _, doing, _ in listener.shown):
             thread.join(0.05)
         processes.stop_all()
         thread.join(20)

@@ -1,35 +1,82 @@
-"""Runs one command of an installer through Invoke: live on a terminal, in a few lines elsewhere, all of it in a log."""
+"""An installer's output: live on a terminal, in a few lines elsewhere, all of it in a log; and why it failed."""
 
 from __future__ import annotations
 
 import codecs
 import re
 import select
-import shlex
 import signal
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, Popen
 from typing import IO, Any, TextIO
 
 from invoke.context import Context
-from invoke.exceptions import ThreadException
 from invoke.runners import Local
 
 from .. import processes
+from ..errors import DiskError, InstallError, NetworkError, SourcesError
 from ..models import Reporter
 from ..names import redact
 
-SILENCE = 10.0  # seconds without a line after which one says that the work goes on
+SILENCE = 10.0  # seconds without a line after which one says that the command is still running
 GRACE = 5.0  # seconds that an interrupted installer gets to clean up
 KEPT = 400  # last lines, in which the reason of a failure is looked for
+SHOWN = 15  # last lines of a failed installer's output
 WIDTH = 120  # characters of an installer's line in the report
 PHASES = re.compile(r" *(Resolved|Downloading|Prepared|Collecting|Installing collected)\b")
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")  # ECMA-48
 _DRAWN = re.compile(r"\s*[\u2800-\u28ff]|.*(-{6}|\u2501{6})")  # spinners and bars, of which only the terminal knows
-_QUIET = {"PYTHONUNBUFFERED": "1", "GIT_TERMINAL_PROMPT": "0"}
+
+_UNREACHABLE = (
+    r"(?:Failed to fetch|error sending request|dns error|NewConnectionError|ConnectTimeoutError|Read timed out"
+    r"|Connection (?:refused|reset)|ProxyError|Max retries exceeded)"
+)
+# The first that matches counts; what its groups matched is put into the sentence.
+_REASONS: tuple[tuple[type[SourcesError], str, str], ...] = (
+    (DiskError, "the disk is full", r"No space left on device|os error 28\b"),
+    (NetworkError, "crates.io, where Rust packages come from, could not be reached",
+     r"(?i:failed to (?:download|get) (?:.*\n)*?.*|unable to update registry `|spurious network.*)crates[.-]io"),
+    (InstallError, "the build needs the CUDA toolkit (nvcc)", r"CUDA_HOME environment variable is not set"),
+    (NetworkError, "the package index {} could not be reached",
+     rf"{_UNREACHABLE}[^\n]*?[`(<]?(https?://[^\s`)>]+?)/?(?:simple/[^\s`)>]*)?[`)>\s]"),
+    (NetworkError, "one of the package indexes could not be reached: {}",
+     rf"Looking in indexes: (.+)\n(?:.*\n)*?.*{_UNREACHABLE}"),
+    (NetworkError, "the package index could not be reached", _UNREACHABLE),
+    (InstallError, "no release of {} was found on the package index",
+     r"Because (\S+) was not found in|No matching distribution found for (.+)"),
+    (InstallError, "these requirements cannot be met together: {}",
+     r"conflict is caused by:\n((?:.+\n)+)|No solution found when resolving.*\n((?:.+\n)+)"),
+    (InstallError, "the build needs Rust (cargo)", r"(?i)can't find rust compiler|cargo.*not (?:found|installed)"),
+    (InstallError, "the compiler {} failed or is missing",
+     r"command '(\S+)' failed|No such file or directory: '([^']*(?:cc|\+\+|clang|ninja|cmake|nvcc))'"),
+    (InstallError, "{} cannot be written", r"(?i)permission denied: '([^']+)'"),
+    (InstallError, "the build raised {}", r"(?s:.*)\n\s*(\w+(?:Error|Exception): .+)"),  # the last one
+)  # fmt: skip
+
+
+def explain(who: str, status: int, lines: Sequence[str], log: Path, command: str) -> SourcesError:
+    """The error for an installer that ended with `status` (negative: the signal) after printing `lines`.
+
+    Its `command` repeats the installation by hand, and its hint names the log. NetworkError if an index could not be
+    reached, DiskError if the disk is full, else InstallError.
+    """
+    text = "\n" + "\n".join(lines) + "\n"
+    last = "".join(f"\n    {line}" for line in [line for line in lines if line.strip()][-SHOWN:])
+    kind: type[SourcesError] = InstallError
+    reason = f"the installer ended with status {status}"
+    if status < 0:
+        memory = " (out of memory?)" if status == -signal.SIGKILL else ""
+        reason = f"the installer was ended by signal {-status}{memory}"
+    for error, sentence, pattern in _REASONS:
+        if found := re.search(pattern, text):
+            matched = next(filter(None, found.groups()), "").splitlines()
+            kind = error
+            reason = sentence.format("; ".join(re.sub(r"[\s│╰▶─]+", " ", line).strip(" .") for line in matched))
+            break
+    return kind(f"{who}: {reason}.{last}", f"The full output is in {log}.", command)
 
 
 class Output:
@@ -63,7 +110,7 @@ class Output:
         self._log.flush()
 
     def say_alive(self) -> None:
-        """Say that the work goes on, where nothing was shown for some time."""
+        """Report that the command is still running, where nothing was shown for some time."""
         if time.monotonic() - self._shown >= SILENCE:
             last = f": {self.lines[-1].strip()}" if self.lines else ""
             self._show(f"still {self._doing}, {time.monotonic() - self._began:.0f} s{last}")
@@ -84,12 +131,12 @@ class Output:
         self._reporter.output(self._who, text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…")
 
 
-class _Group(Local):
+class Group(Local):
     """Invoke's runner for local commands, in a process group of its own, so that Ctrl-C ends the children, too."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a letter may come in two pieces
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may come in two pieces
 
     def start(self, command: str, shell: str, env: dict[str, Any]) -> None:
         if self.using_pty:
@@ -114,18 +161,15 @@ class _Group(Local):
             while not self.process_is_finished and time.monotonic() < deadline:
                 time.sleep(0.05)
         finally:
-            processes.end_group(self.get_pid(), signal.SIGKILL)
+            self.kill()
         raise interrupt
 
     def kill(self) -> None:
         processes.end_group(self.get_pid(), signal.SIGKILL)
 
     def read_proc_stdout(self, num_bytes: int) -> bytes | None:
-        stream: int | IO[bytes] | None = self.parent_fd if self.using_pty else self.process.stdout
-        poll = select.poll()
-        assert stream is not None
-        poll.register(stream, select.POLLIN)
-        while not poll.poll(200):
+        stream: Any = self.parent_fd if self.using_pty else self.process.stdout
+        while not select.select([stream], [], [], 0.2)[0]:
             if self.program_finished.is_set():
                 return None  # a child that lives on has inherited the pipe
         return super().read_proc_stdout(num_bytes)
@@ -135,41 +179,3 @@ class _Group(Local):
 
     def respond(self, buffer_: list[str]) -> None:
         buffer_.clear()  # nothing answers the installer, and `Output` keeps what is needed
-
-
-def run(
-    c: Context, argv: Sequence[str], variables: Mapping[str, str], *,
-    who: str, doing: str, log: Path, reporter: Reporter,
-) -> tuple[int, list[str]]:  # fmt: skip
-    """Run a command with further environment variables; return its exit status (negative: the signal) and its
-    last lines. `log` gets its whole output.
-
-    Raises OSError if the log cannot be written, CommandTimedOut after Invoke's --command-timeout, KeyboardInterrupt.
-    """
-    shown = [redact(word) for word in with_variables(argv, variables)]
-    reporter.command(shown, None)
-    reporter.event(who, doing)
-    terminal = reporter.terminal()
-    config = c.config.clone()
-    config.runners.local = _Group
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(f"$ {shlex.join(shown)}\n")
-        output = Output(file, terminal, who, doing, reporter)
-        try:
-            result = Context(config).run(  # noqa: S604 - Invoke's runner always has a shell
-                f"exec {shlex.join(argv)}", shell="/bin/sh",
-                env={**config.run.env, **_QUIET, **variables}, encoding="utf-8", warn=True, echo=False,
-                pty=terminal is not None, out_stream=output, in_stream=False,
-            )  # fmt: skip
-        except ThreadException as error:  # the log or the report could not be written
-            raise error.exceptions[0].value from None
-        finally:
-            output.close()
-    assert result is not None
-    return result.exited, list(output.lines)
-
-
-def with_variables(argv: Sequence[str], variables: Mapping[str, str]) -> list[str]:
-    """The command as a shell takes it, with its environment variables."""
-    return [*(["env", *(f"{name}={value}" for name, value in variables.items())] if variables else []), *argv]
