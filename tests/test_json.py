@@ -38,7 +38,8 @@ def finished(
 ) -> Project:
     """A project after `invoke setup`, and a copy of it beside it."""
     folder = tmp_path_factory.mktemp("json") / "now"
-    environ = unknown_user(folder / "home", wheelhouse)
+    folder.mkdir()
+    environ = unknown_user(folder.with_name("home"), wheelhouse)
     configuration = write_configuration(folder / "gitconfig", github_host.url)
     environment = new_environment(folder / "venv", [tools])
     environ |= {"GIT_CONFIG_GLOBAL": str(configuration), "INVOKE_SOURCES_ATTEMPTS": "1"}
