@@ -48,7 +48,7 @@ def _remedy(result: Result) -> str:
     checks = result.verification.checks if result.verification else ()
     commands = [error.command for error in errors if error and len(error.command) <= BRIEF]
     commands += [check.command for status in ("fail", "warn") for check in checks if check.status == status]
-    return next(filter(None, commands), "fix what is reported above, then run the same command again")
+    return next(filter(None, commands), "fix what failed, then run it again")
 
 
 def _use(environment: EnvironmentState | None, environ: Mapping[str, str]) -> str:
