@@ -165,9 +165,19 @@ def _found(result: Result) -> Verification:
     return result.verification
 
 
+def _as_json(name: str, mistake: str) -> None:
+    """Report a mistake that Invoke found before it ran the task."""
+    from .errors import UsageError
+    from .models import Result
+    from .report import Report
+
+    with Report(json=True) as report:
+        report.finish(Result(name, UsageError.status, error=UsageError(mistake)))
+
+
 namespace = Collection(clone, update, install, verify, setup, lock)
 namespace.configure({"sources": DEFAULTS})
-explain_mistakes()
+explain_mistakes(_as_json)
 _LATER = {
     "Check": "models", "Failed": "run", "Outcome": "models", "RepositoryState": "models", "Result": "models",
     "SourcesError": "errors", "Verification": "models",

@@ -20,6 +20,7 @@ from invoke.vendor import yaml
 if TYPE_CHECKING:
     from invoke.program import Program
 
+AsJson = Callable[[str, str], object]  # given a task and what is wrong
 Trace = TracebackType | None
 Hook = Callable[[type[BaseException], BaseException, Trace], Any]
 WRONG = 2  # the exit status for a wrong option or configuration
@@ -29,8 +30,9 @@ MODULES = {"gitpython": "git"}  # a library's module, where it has another name
 READING = (yaml.YAMLError, AmbiguousEnvVar, UncastableEnvVar, AttributeError, TypeError, ValueError)  # configuration
 
 
-def explain_mistakes() -> None:
-    """Have the program `invoke` suggest what was meant, and end with status 2 instead of a traceback.
+def explain_mistakes(as_json: AsJson) -> None:
+    """Have the program `invoke` suggest what was meant, and end with status 2 instead of a traceback. Where --json is
+    given to a task, `as_json` prints what is wrong.
 
     Nothing changes where something else has loaded the collection.
     """
@@ -38,8 +40,8 @@ def explain_mistakes() -> None:
 
     if program.argv and not isinstance(sys.excepthook, partial):
         for step in ("parse_tasks", "parse_cleanup"):
-            setattr(program, step, partial(_parse, program, getattr(program, step)))
-        sys.excepthook = partial(_on_error, program, sys.excepthook)
+            setattr(program, step, partial(_parse, program, as_json, getattr(program, step)))
+        sys.excepthook = partial(_on_error, program, as_json, sys.excepthook)
 
 
 def as_called(text: str) -> str:
@@ -54,11 +56,22 @@ def as_called(text: str) -> str:
     return text
 
 
-def _parse(program: Program, step: Callable[[], None]) -> None:
+def _parse(program: Program, as_json: AsJson, step: Callable[[], None]) -> None:
     try:
         step()
     except ParseError as error:
-        raise Exit(f"error: {_suggest(program, error)}", code=WRONG) from None
+        _explain(program, as_json, _suggest(program, error))
+        raise Exit(code=WRONG) from None
+
+
+def _explain(program: Program, as_json: AsJson, message: str) -> None:
+    """Print a mistake, as the task would have done that was to be run."""
+    known = sys.modules[__package__ or ""].namespace.task_names
+    task = next((name for word in program.argv if (name := word.rpartition(".")[2]) in known), "")
+    if task and "--json" in program.argv:
+        as_json(task, message)
+    else:
+        print(f"error: {message}", file=sys.stderr)
 
 
 def _suggest(program: Program, error: ParseError) -> str:
@@ -90,13 +103,19 @@ def _nearest(word: str, known: Iterable[Any]) -> str:
     return "".join(f"did you mean {best}?" for best in get_close_matches(word, [*known], n=1))
 
 
-def _on_error(program: Program, usual: Hook, kind: type[BaseException], error: BaseException, trace: Trace) -> None:
+def _on_error(
+    program: Program, as_json: AsJson, usual: Hook, kind: type[BaseException], error: BaseException, trace: Trace
+) -> None:
     """Stand in for `sys.excepthook`: explain what a user can cause, and show the traceback of anything else."""
-    message = _missing(error) if isinstance(error, ModuleNotFoundError) else _unreadable(program, error, trace)
+    missing = isinstance(error, ModuleNotFoundError) and _missing(error)
+    message = missing or _unreadable(program, error, trace)
     if not message or program.args.debug.value:
         usual(kind, error, trace)
+    if missing:
+        print(f"error: {missing}", file=sys.stderr)
+    elif message:
+        _explain(program, as_json, message)
     if message:
-        print(f"error: {message}", file=sys.stderr)
         raise SystemExit(WRONG)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import select
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -202,3 +204,39 @@ def test_each_exit_prints_one_object(
     errors = [each["error"] for each in [found, *found["steps"]] if each["error"]]
     bad = [check for check in found.get("checks", ()) if check["status"] in ("fail", "warn")]
     assert not errors if status == 0 else errors or bad
+
+
+@pytest.mark.parametrize(
+    "words", ["clone --json --sglang-brach=main", "setup --json instal", "update --json --full=yes"]
+)
+def test_a_mistake_on_the_command_line_is_in_it_too(words: str, project: Project) -> None:
+    task, *_ = words.split()
+    found = read(project.invoke(*words.split(), check=2), task)
+    assert found["error"]["code"] == "usage"
+
+
+@pytest.mark.parametrize("content", ["sources: 5\n", "sources: [\n", "sources: {stall: soon}\n", "sources: {x: 1}\n"])
+def test_a_configuration_that_cannot_be_read_is_in_it_too(content: str, project: Project) -> None:
+    (project.path / "invoke.yaml").write_text(content)
+    found = read(project.invoke("verify", "--json", check=2), "verify")
+    assert str(project.path / "invoke.yaml") in found["error"]["what"]
+
+
+def test_a_run_that_waits_for_another_prints_the_object_alone(project: Project) -> None:
+    with (project.tmp / ".lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = project.start("setup", "--json")
+        assert process.stdout and process.stderr
+        assert any("waiting for another run" in line for line in process.stderr)
+        assert not select.select([process.stdout], [], [], 0)[0]
+    out, err = process.communicate(timeout=60)
+    read(Result(process.returncode, out, err), "setup")
+
+
+def test_a_reader_that_leaves_changes_no_exit_status(project: Project) -> None:
+    process = project.start("verify", "--json")
+    assert process.stdout
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in err, "Errno" in err) == (0, False, False), err

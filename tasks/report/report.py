@@ -16,6 +16,7 @@ from typing import IO, TextIO
 
 from rich.text import Text
 
+from ..errors import NetworkError
 from ..models import Check, Result
 from .closing import closing
 from .console import Live, Output
@@ -73,6 +74,7 @@ class Report:
 
     def warn(self, who: str, message: str) -> None:
         """Print a line among the errors, and keep it for `take_warnings`."""
+        message = message.removeprefix(f"{who}: ")
         with self._lock:
             self._warnings.append((one_line(who), one_line(message).removeprefix(f"{one_line(who)}: ")))
         if self._github:
@@ -166,7 +168,13 @@ class Report:
     def _outcome(self, result: Result) -> None:
         """Print the warnings of a run again, and its errors, an error of several repositories once."""
         rows = [(step, row) for step, rows in result.steps.items() for row in rows]
-        warnings = [*(f"{row.repository}: {text}" for _, row in rows for text in row.warnings), *result.warnings]
+        warnings = [
+            text if text.startswith(f"{row.repository}/") else f"{row.repository}: {text}"
+            for _, row in rows
+            for text in row.warnings
+            if not isinstance(row.error, NetworkError)  # it is what the last attempt failed with, as those before
+        ]
+        warnings += result.warnings
         failed = result.error or any(row.error for _, row in rows)
         if rows and not self._hidden and not self._json and (failed or (warnings and not self._github)):
             self._print(("", ""))

@@ -369,6 +369,21 @@ Report().finish(Result("verify", verification=Verification(True, {}, {}, None, c
     assert any(line.endswith("x" * 56) for line in lines), lines
 
 
+def test_failed_attempts_name_their_repository_once_and_are_repeated_only_where_the_last_one_succeeded() -> None:
+    def tell(report: Report) -> None:
+        for who in ("flashinfer/3rdparty/cccl", "sglang"):
+            report.warn(who, f"{who}: lost. Attempt 2 of 2 in 1 s.")
+        got = replace(CLONED, warnings=report.take_warnings("flashinfer"))
+        report.finish(
+            Result("clone", 3, steps={"clone": [got, replace(FAILED, warnings=report.take_warnings("sglang"))]})
+        )
+
+    out, err = shown(tell)
+    cccl = "flashinfer/3rdparty/cccl: {}lost. Attempt 2 of 2 in 1 s.\n"
+    assert cccl.format("warning: ") in err and "sglang: warning: lost. Attempt 2 of 2 in 1 s.\n" in err
+    assert f"\nwarning: {cccl.format('')}" in out and "warning: sglang" not in out
+
+
 def test_checks_that_were_skipped_for_one_reason_are_one_line_below_it() -> None:
     lost = Check("sglang: repository", "fail", "nothing at tmp/sglang", command="invoke clone")
     checks = (lost, *(Check(f"sglang: check {number}", "skip", "not cloned") for number in range(14)))
