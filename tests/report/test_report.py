@@ -438,7 +438,7 @@ def test_github_gets_annotations_and_one_summary_with_all_that_was_done(tmp_path
     )
     assert "| flashinfer | matching (v0.6.7.post3) | option | 1a2b3c4d5e | 0.6.7.post3 |" in text
     assert "| 52.3 MB | 41 s |" in text
-    assert "- warning: attempt 1 of 5 failed: connection reset\n" in text
+    assert "- warning: flashinfer: attempt 1 of 5 failed: connection reset\n" in text
     assert r"| fail | a: b, c | 100 % \| \<b\><br>2 | fix \| it<br><code>run \| it</code> |" in text
 
 
