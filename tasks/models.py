@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
-from .errors import SourcesError
+from .errors import NetworkError, SourcesError
 
 VERSION = "0.1.0"  # of this tool; pyproject.toml reads it here
 
@@ -161,6 +161,27 @@ class Result:
         return self.exit_status == 0
 
     @property
+    def outcomes(self) -> Sequence[Outcome]:
+        """The outcomes of all steps."""
+        return [row for rows in self.steps.values() for row in rows]
+
+    @property
+    def checks(self) -> Sequence[Check]:
+        """What `verify` checked; empty where it did not run."""
+        return self.verification.checks if self.verification else ()
+
+    @property
+    def all_warnings(self) -> Sequence[str]:
+        """The warnings of the run, those of its outcomes with the repository; none that its error repeats."""
+        texts = [
+            text if text.startswith(f"{row.repository}/") else f"{row.repository}: {text}"
+            for row in self.outcomes
+            for text in row.warnings
+            if not isinstance(row.error, NetworkError)  # the last attempt failed like those before
+        ]
+        return [*texts, *self.warnings]
+
+    @property
     def failure(self) -> str:
         """What failed, one sentence a line: the run itself, steps, or checks; empty where all is well."""
         lines = [self.error.what] if self.error else []
@@ -168,10 +189,8 @@ class Result:
             errors = {row.repository: row.error.what for row in outcomes if row.error}
             lines += [f"{name}: {step} failed: {what.removeprefix(f'{name}: ')}" for name, what in errors.items()]
         if self.verification and not self.verification.ok:
-            checks = self.verification.checks
-            bad = [check for check in checks if check.status == "fail"] or [
-                check for check in checks if check.status == "warn"
-            ]
+            failed = [check for check in self.checks if check.status == "fail"]
+            bad = failed or [check for check in self.checks if check.status == "warn"]
             lines += [f"{check.name}: {check.detail}" for check in bad]
         return "\n".join(lines)
 

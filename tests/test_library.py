@@ -143,7 +143,7 @@ def test_in_a_part_of_another_project_mistakes_and_missing_libraries_are_explain
     assert project.invoke("sources.clone", "--sglang-brach=main", check=2).err == wrong
     (project.path / "invoke.yaml").write_text("sources: 5\n")
     told = project.invoke("sources.clone", check=2).err
-    assert told == f"error: {project.path}/invoke.yaml: sources must be a table of keys\n"
+    assert told == f"error: {project.path}/invoke.yaml: sources must be a table of keys, got 5\n"
     (project.path / "invoke.yaml").unlink()
     (project.path / "git.py").write_text("raise ModuleNotFoundError(\"No module named 'git'\", name='git')\n")
     told = project.invoke("sources.clone", check=2).err

@@ -49,13 +49,13 @@ def exclusive(settings: Settings, reporter: Reporter, *, reading: bool) -> Itera
             yield
             return
         if died := _read(holder):
-            ended = os.fstat(descriptor).st_mtime  # the last beat of the run that was killed
+            ended = holder.stat().st_mtime  # the last beat of the run that was killed
             for record in directory.glob("*/.git/sources.json"):
                 remove_stale_files(record.parent, died["began"] - BEAT, ended + 2 * BEAT, reporter)
         _write(holder)
         keep_open(descriptor)
         over = threading.Event()
-        beat = threading.Thread(target=_beat, args=(descriptor, over), daemon=True)
+        beat = threading.Thread(target=_beat, args=(holder, over), daemon=True)
         beat.start()
         try:
             yield
@@ -68,11 +68,11 @@ def exclusive(settings: Settings, reporter: Reporter, *, reading: bool) -> Itera
         os.close(descriptor)
 
 
-def _beat(descriptor: int, over: threading.Event) -> None:
-    """Let the time of the lock file say until when this run has lived."""
-    os.utime(descriptor)
+def _beat(holder: Path, over: threading.Event) -> None:
+    """Let the time of the file say until when this run has lived."""
     while not over.wait(BEAT):
-        os.utime(descriptor)
+        with suppress(OSError):
+            os.utime(holder)
 
 
 def _read(file: Path) -> dict[str, Any]:

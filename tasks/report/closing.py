@@ -16,8 +16,9 @@ BRIEF = 80  # characters; a longer command, such as an installer's, is shown onc
 
 def closing(result: Result, environ: Mapping[str, str]) -> str:
     """Return the line for `result`; `environ` says whether its environment is active."""
-    seconds = f"{duration(sum(result.seconds.values()))}{_each(result.seconds)}"
-    after = f" after {seconds}" if result.seconds else ""
+    each = ", ".join(f"{step} {duration(seconds)}" for step, seconds in result.seconds.items())
+    time = duration(sum(result.seconds.values())) + (f" ({each})" if len(result.seconds) > 1 else "")
+    after = f" after {time}" if result.seconds else ""
     if result.ok and result.dry and not result.verification:
         return "Nothing was changed (--dry). Next: the same command without --dry"
     if result.exit_status == Interrupted.status:
@@ -26,28 +27,19 @@ def closing(result: Result, environ: Mapping[str, str]) -> str:
         subject = "Not ready" if result.task in CHECKED else f"{result.task} incomplete"
         return f"{subject}{after}. Next: {_remedy(result)}"
     if result.task in CHECKED:
-        return f"Ready{_warnings(result)} in {seconds}. {_use(result.environment, environ)}"
-    following = NEXT.get(result.task)
-    return f"{result.task} finished in {seconds}.{f' Next: {following}' if following else ''}"
-
-
-def _each(seconds: Mapping[str, float]) -> str:
-    return f" ({', '.join(f'{step} {duration(each)}' for step, each in seconds.items())})" if len(seconds) > 1 else ""
-
-
-def _warnings(result: Result) -> str:
-    checks = result.verification.checks if result.verification else ()
-    warned = [row.warnings for rows in result.steps.values() for row in rows]
-    count = sum(map(len, warned)) + len(result.warnings) + sum(check.status == "warn" for check in checks)
-    return f" with {count} warning{'s' * (count > 1)}" if count else ""
+        count = len(result.all_warnings) + sum(check.status == "warn" for check in result.checks)
+        warnings = f" with {count} warning{'s' * (count > 1)}" if count else ""
+        return f"Ready{warnings} in {time}. {_use(result.environment, environ)}"
+    following = f" Next: {NEXT[result.task]}" if result.task in NEXT else ""
+    return f"{result.task} finished in {time}.{following}"
 
 
 def _remedy(result: Result) -> str:
     """The command of the first failure that has a brief one, else to fix what was reported and to run it all again."""
-    errors = [result.error, *(row.error for rows in result.steps.values() for row in rows)]
-    checks = result.verification.checks if result.verification else ()
+    errors = [result.error, *(row.error for row in result.outcomes)]
+    checks = sorted(result.checks, key=lambda check: check.status)  # failures before warnings
     commands = [error.command for error in errors if error and len(error.command) <= BRIEF]
-    commands += [check.command for status in ("fail", "warn") for check in checks if check.status == status]
+    commands += [check.command for check in checks if check.status in ("fail", "warn")]
     return next(filter(None, commands), "fix what failed, then run it again")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from ..models import Result
+from ..models import Check, Result
 from .text import clean
 
 
@@ -20,19 +20,9 @@ def markdown(result: Result, columns: Mapping[str, Sequence[str]], closing: str)
     lines = [f"### invoke {result.task}", "", _cell(closing), ""]
     if columns:
         lines += _table(columns, (map(_cell, row) for row in zip(*columns.values(), strict=True)))
-    warnings = [*result.warnings, *(text for rows in result.steps.values() for row in rows for text in row.warnings)]
-    lines += [*(f"- warning: {_cell(text)}" for text in warnings), ""] if warnings else []
-    if result.verification:
-        checks = result.verification.checks
-        rows = (
-            [
-                each.status,
-                _cell(each.name),
-                _cell(each.detail),
-                "<br>".join(filter(None, (_cell(each.hint), _code(each.command)))),
-            ]
-            for each in checks
-        )
+    lines += [*(f"- warning: {_cell(text)}" for text in result.all_warnings), ""] if result.all_warnings else []
+    if result.checks:
+        rows = ([each.status, _cell(each.name), _cell(each.detail), _advice(each)] for each in result.checks)
         lines += _table(("", "check", "found", "what to do"), rows)
     return "\n".join([*lines, ""])
 
@@ -46,8 +36,9 @@ def _cell(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|~&$#])", r"\\\1", clean(text)).replace("\n", "<br>")
 
 
-def _code(text: str) -> str:
-    return f"<code>{_cell(text)}</code>" if text else ""
+def _advice(check: Check) -> str:
+    command = f"<code>{_cell(check.command)}</code>" if check.command else ""
+    return "<br>".join(filter(None, (_cell(check.hint), command)))
 
 
 def _percent(found: re.Match[str]) -> str:

@@ -16,7 +16,6 @@ from typing import IO, TextIO
 
 from rich.text import Text
 
-from ..errors import NetworkError
 from ..models import Check, Result
 from .closing import closing
 from .console import Live, Output
@@ -167,21 +166,14 @@ class Report:
 
     def _outcome(self, result: Result) -> None:
         """Print the warnings of a run again, and its errors, an error of several repositories once."""
-        rows = [(step, row) for step, rows in result.steps.items() for row in rows]
-        warnings = [
-            text if text.startswith(f"{row.repository}/") else f"{row.repository}: {text}"
-            for _, row in rows
-            for text in row.warnings
-            if not isinstance(row.error, NetworkError)  # it is what the last attempt failed with, as those before
-        ]
-        warnings += result.warnings
-        failed = result.error or any(row.error for _, row in rows)
-        if rows and not self._hidden and not self._json and (failed or (warnings and not self._github)):
+        failed = result.error or any(row.error for row in result.outcomes)
+        noted = failed or (result.all_warnings and not self._github)
+        if result.outcomes and noted and not self._hidden and not self._json:
             self._print(("", ""))
-        for text in [] if self._github or self._hidden else dict.fromkeys(warnings):
+        for text in [] if self._github or self._hidden else dict.fromkeys(result.all_warnings):
             self._print(("warning: ", "bold yellow"), (one_line(text), ""))
         shared: dict[tuple[str, str, str, str], list[str]] = {}
-        for step, row in rows:
+        for step, row in ((step, row) for step, rows in result.steps.items() for row in rows):
             if error := row.error:
                 what = error.what.removeprefix(f"{row.repository}: ").removeprefix(f"{step}: ")
                 key = (step if len(result.steps) > 1 else "", what, error.hint, error.command)
@@ -203,7 +195,7 @@ class Report:
             self._print((f"  {line}", "cyan"), error=True, wrap=False)
 
     def _publish(self, result: Result, summary: str) -> None:
-        for check in result.verification.checks if result.verification else ():
+        for check in result.checks:
             if check.status in BAD:
                 level = "error" if check.status == "fail" else "warning"
                 self._annotate(level, check.name, check.detail, check.hint, check.command)
@@ -237,7 +229,7 @@ class Report:
 
 def _renamed(result: Result, rename: Callable[[str], str]) -> Result:
     """The result with the commands in its advice as they are called here."""
-    for error in (result.error, *(row.error for rows in result.steps.values() for row in rows)):
+    for error in (result.error, *(row.error for row in result.outcomes)):
         if error:
             error.hint, error.command = rename(error.hint), rename(error.command)
     if not (found := result.verification):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from ..models import Check, Result
+from ..models import Check, Outcome, Result
 from .console import Output
 from .text import advice, duration, one_line, size
 
@@ -27,7 +28,7 @@ SHARED = "install"  # the step whose time all repositories share
 
 def cells(result: Result, arrow: str) -> dict[str, list[str]]:
     """Return the columns of the table of outcomes: one row for each repository, one line for each step."""
-    names = dict.fromkeys(row.repository for rows in result.steps.values() for row in rows)
+    names = dict.fromkeys(row.repository for row in result.outcomes)
     rows = [_cells(name, result, f" {arrow} ") for name in names]
     return {title: [row[title] for row in rows] for title in rows[0] if any(row[title] for row in rows)} if rows else {}
 
@@ -97,14 +98,10 @@ def counted(checks: Iterable[Check]) -> str:
 
 
 def _joined(checks: Sequence[Check]) -> list[Check]:
-    reasons = [check.detail for check in checks if check.status == "skip"]
-    many = {reason for reason in reasons if reasons.count(reason) > 1}
-    kept = [check for check in checks if check.status != "skip" or check.detail not in many]
-    return kept + [
-        Check(f"{reasons.count(reason)} checks skipped: {reason}", "skip", "")
-        for reason in dict.fromkeys(reasons)
-        if reason in many
-    ]
+    reasons = Counter(check.detail for check in checks if check.status == "skip")
+    kept = [check for check in checks if check.status != "skip" or reasons[check.detail] == 1]
+    many = [(reason, count) for reason, count in reasons.items() if count > 1]
+    return kept + [Check(f"{count} checks skipped: {reason}", "skip", "") for reason, count in many]
 
 
 def _cells(name: str, result: Result, arrow: str) -> dict[str, str]:
@@ -117,19 +114,16 @@ def _cells(name: str, result: Result, arrow: str) -> dict[str, str]:
         if row or failed:
             lines[step] = one_line(row.action) if row else f"skipped ({failed} failed)"
             times.append(duration(row.seconds) if row and row.seconds and step != SHARED else "")
-    checks = result.verification.checks if result.verification else ()
-    if mine := [check for check in checks if check.name.startswith(f"{name}: ")]:
+    if mine := [check for check in result.checks if check.name.startswith(f"{name}: ")]:
         lines["verify"] = counted(mine)
-    resolved = _last(row.resolved for row in done)
-    refs = _first(row.before_ref for row in done), _last(row.ref for row in done)
-    if resolved and resolved != refs[1]:
-        refs = refs[0], f"{refs[1]} ({resolved})"
-    versions = _first(row.before_version for row in done), _last(row.version for row in done)
+    ref, resolved = _last(done, "ref"), _last(done, "resolved")
+    refs = _last(done[::-1], "before_ref"), f"{ref} ({resolved})" if resolved and resolved != ref else ref
+    versions = _last(done[::-1], "before_version"), _last(done, "version")
     return {
         "repository": one_line(name),
         "REF": arrow.join(dict.fromkeys(one_line(ref, limit=LONGEST) for ref in refs if ref)),
-        SOURCE: _last(row.ref_source for row in done),
-        "commit": one_line(_last(row.commit for row in done))[:SHORT],
+        SOURCE: _last(done, "ref_source"),
+        "commit": one_line(_last(done, "commit"))[:SHORT],
         "version": arrow.join(dict.fromkeys(one_line(each, limit=LONGEST) for each in versions if each)),
         DONE: "\n".join(f"{step}: {line}" if len(lines) > 1 else line for step, line in lines.items()),
         "moved": size(sum(row.moved for row in done)),
@@ -137,9 +131,6 @@ def _cells(name: str, result: Result, arrow: str) -> dict[str, str]:
     }
 
 
-def _first(texts: Iterable[str]) -> str:
-    return next(filter(None, texts), "")
-
-
-def _last(texts: Iterable[str]) -> str:
-    return _first(reversed([*texts]))
+def _last(rows: Sequence[Outcome], name: str) -> str:
+    """The last value of an attribute that is known."""
+    return next((value for row in reversed(rows) if (value := getattr(row, name))), "")

@@ -31,23 +31,19 @@ def verify(settings: Settings, environment: Environment, *, kernels: bool = Fals
             for name, package in packages.items()
             if environment.distribution(package.name)
         }
-        beside = list(packages.values())
         tags = next((each.source.tags for each in found if each.source and each.repository.name == "flashinfer"), {})
-        installed = {
-            name: list(check_package(package, beside, environment, tags)) for name, package in packages.items()
-        }
         checks: list[Check] = []
         for each in found:
             name = each.repository.name
-            checks += [*each.checks, *installed.get(name, ())]
-            if name not in packages and each.repository.install:
-                why = "its checkout cannot be read" if each.source else "not cloned"
-                checks += skipped(name, (*INSTALLED, "imports"), why)
-            elif name in imports:
-                ok, detail = imports[name].result()
-                checks.append(check_import(packages[name], environment, ok, detail, _fix(installed[name])))
+            checks += each.checks
+            if name in packages:
+                installed = list(check_package(packages[name], list(packages.values()), environment, tags))
+                checks += installed
+                if name in imports:
+                    ok, detail = imports[name].result()
+                    checks.append(check_import(packages[name], environment, ok, detail, _fix(installed)))
             elif each.repository.install:
-                checks.append(Check(f"{name}: imports", "skip", "not installed"))
+                checks += skipped(name, INSTALLED, "its checkout cannot be read" if each.source else "not cloned")
         checks += [*cuda.result(), *(trace.result().checks if trace else ())]
     return Verification(
         ok=all(check.status != "fail" for check in checks),

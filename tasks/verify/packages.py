@@ -26,7 +26,7 @@ from ..packages import (
 
 SHOWN = 3  # examples in a message
 MATCH = "invoke setup --flashinfer-branch=matching"
-INSTALLED = ("installed", "version", "requirements", "pins")
+INSTALLED = ("installed", "version", "requirements", "pins", "imports")
 
 
 def skipped(repository: str, names: Iterable[str], why: str) -> list[Check]:
@@ -67,8 +67,8 @@ def check_package(
         yield Check(f"{name}: version", "fail", detail, command="invoke install --reinstall")
     try:
         unmet = missing_requirements(environment, found, package.extras)
-        yield from _unmet(f"{name}: requirements", [one for one in unmet if _name(one) not in names(packages)], command)
-        yield from _pins(package, [one for one in unmet if _name(one) in names(packages)], environment, tags)
+        yield _unmet(f"{name}: requirements", [one for one in unmet if _name(one) not in names(packages)], command)
+        yield _pins(package, [one for one in unmet if _name(one) in names(packages)], environment, tags)
     except SourcesError as error:
         yield Check(f"{name}: requirements", "fail", error.what, error.hint, "invoke install --reinstall")
     for companion in package.companions:
@@ -91,16 +91,13 @@ def check_import(package: Package, environment: Environment, ok: bool, detail: s
     found = environment.distribution(package.name)
     if module and found and module[1] != package.module and package.without_deps(environment):
         with suppress(SourcesError):
-            unmet = [_name(one) for one in missing_requirements(environment, found, package.extras)]
-            if unmet:
-                absent = canonicalize_name(module[1])
-                what = absent if absent in unmet else f"the module {module[1]}"
-                detail = f"needs {what}, which was left out with the other requirements (--no-deps)"
+            if missing_requirements(environment, found, package.extras):
+                detail = f"needs {module[1]}, which was left out with the other requirements (--no-deps)"
                 return Check(name, "warn", detail, command="invoke install")
     return Check(name, "fail", detail, command=command)
 
 
-def _pins(package: Package, unmet: list[Missing], environment: Environment, tags: Collection[str]) -> Iterator[Check]:
+def _pins(package: Package, unmet: list[Missing], environment: Environment, tags: Collection[str]) -> Check:
     """Whether the FlashInfer that `matching` would take is installed, and its companions."""
     required = flashinfer_requirement(package.metadata, package.extras)
     if required and not any(_name(one) in FLASHINFER for one in unmet):
@@ -109,16 +106,15 @@ def _pins(package: Package, unmet: list[Missing], environment: Environment, tags
             unmet = [Missing(required, next(iter(versions), "")), *unmet]
     available = required is None or has_release(required, tags)
     hint = "" if available else "No tag of FlashInfer's checkout is a release that meets this."
-    yield from _unmet(f"{package.repository}: pins", unmet, MATCH if available else "", hint)
+    return _unmet(f"{package.repository}: pins", unmet, MATCH if available else "", hint)
 
 
-def _unmet(name: str, unmet: Sequence[Missing], command: str, hint: str = "") -> Iterator[Check]:
+def _unmet(name: str, unmet: Sequence[Missing], command: str, hint: str = "") -> Check:
     shown = [f"{redact(str(one.requirement))} (installed: {one.installed or 'none'})" for one in unmet]
     more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
     if shown:
-        yield Check(name, "warn", f"not met: {', '.join(shown[:SHOWN])}{more}", hint, command)
-    else:
-        yield Check(name, "pass", "all met")
+        return Check(name, "warn", f"not met: {', '.join(shown[:SHOWN])}{more}", hint, command)
+    return Check(name, "pass", "all met")
 
 
 def _name(missing: Missing) -> str:

@@ -404,8 +404,9 @@ def test_on_a_terminal_a_long_name_has_a_line_of_its_own_and_what_was_found_is_f
     code = f"from tasks.models import Check, Verification\n{code}Report().finish(Result('verify', verification=found))"
     lines = without_escapes(on_terminal(code, columns=80)).splitlines()
     at = lines.index(f"  ✓  {LONG.name.partition(': ')[2]}")
-    below = lines[at + 1 : lines.index(f"  ✓  {'total':<32}  24 tests ran kernels")]
-    assert all(line.startswith(" " * 39) and line[39] != " " and len(line) <= 80 for line in below)
+    end, indent = next((number, line.index("24")) for number, line in enumerate(lines) if line.startswith("  ✓  total"))
+    below = lines[at + 1 : end]
+    assert all(line.startswith(" " * indent) and line[indent] != " " and len(line) <= 80 for line in below)
     assert " ".join(" ".join(below).split()) == LONG.detail.strip()
 
 
@@ -443,7 +444,7 @@ def test_github_gets_annotations_and_one_summary_with_all_that_was_done(tmp_path
     )
     assert "| flashinfer | matching (v0.6.7.post3) | option | 1a2b3c4d5e | 0.6.7.post3 |" in text
     assert "| 52.3 MB | 41 s |" in text
-    assert "- warning: attempt 1 of 5 failed: connection reset\n" in text
+    assert "- warning: flashinfer: attempt 1 of 5 failed: connection reset\n" in text
     assert r"| fail | a: b, c | 100 % \| \<b\><br>2 | fix \| it<br><code>run \| it</code> |" in text
 
 
