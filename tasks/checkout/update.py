@@ -146,6 +146,11 @@ def _finish(session: Session, local: LocalRepository, checkout: Checkout) -> Che
     """Finish an interrupted switch with what is here. Raises LocalWorkError where the user's work is in the way."""
     session.reporter.event(local.who, "finishing an interrupted update")
     record = checkout.record
+    for commit in filter(None, (checkout.head, record.moving)):
+        for path in gitlinks(local.path, commit):  # a link that git had begun to write stops every command
+            link, git_dir = local.path / path / ".git", linked_git_dir(local.path / path)
+            if link.is_file() and not link.is_symlink() and git_dir and not (git_dir / "HEAD").exists():
+                link.unlink() if not link.read_bytes().endswith(b"\n") else None
     if record.moving:
         _resume(local, checkout.head, record.moving)
         write_record(local.git_dir, replace(record, commit=record.moving, moving=""))

@@ -21,7 +21,7 @@ def died(directory: Path, began: float, ended: float) -> None:
     """Let a run have been killed in the directory, which lived between these times."""
     holder = {"pid": 1, "command": "invoke update", "began": began}
     (directory / ".lock-holder").write_text(json.dumps(holder))
-    os.utime(directory / ".lock", (ended, ended))
+    os.utime(directory / ".lock-holder", (ended, ended))
 
 
 def age(file: Path, seconds: float) -> Path:
