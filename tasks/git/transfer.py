@@ -26,9 +26,9 @@ SSH_OPTIONS = "-oBatchMode=yes -oConnectTimeout=30 -oServerAliveInterval=15"
 def transfer(cwd: Path, *args: str, who: str, doing: str, network: Network, stdin: str = "") -> str:
     """Run a git command that contacts a remote and return its standard output.
 
-    Transient errors are retried `network.attempts` times in all, with exponential backoff and jitter. An attempt is
-    given up after `network.stall` seconds without a byte of output, whatever the protocol. Raises TransientError after
-    the last attempt, or what `explain` makes of git's messages.
+    After a transient error it is tried again, at most `network.attempts` times in all, with exponential backoff and
+    jitter. An attempt is given up after `network.stall` seconds without a byte of output, whatever the protocol.
+    Raises TransientError after the last attempt, or what `explain` makes of git's messages.
     """
     from tenacity import Retrying, retry_if_exception_type, wait_exponential_jitter
 
