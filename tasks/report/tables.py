@@ -116,7 +116,7 @@ def _cells(name: str, result: Result, arrow: str) -> dict[str, str]:
             times.append(duration(row.seconds) if row and row.seconds and step != SHARED else "")
     if mine := [check for check in result.checks if check.name.startswith(f"{name}: ")]:
         lines["verify"] = counted(mine)
-    ref, resolved = _last(done, "ref"), _last(done, "resolved")
+    ref, resolved = next(((row.ref, row.resolved) for row in reversed(done) if row.ref), ("", ""))
     refs = _last(done[::-1], "before_ref"), f"{ref} ({resolved})" if resolved and resolved != ref else ref
     versions = _last(done[::-1], "before_version"), _last(done, "version")
     return {

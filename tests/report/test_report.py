@@ -25,6 +25,7 @@ from tasks.errors import InstallError, NetworkError, SourcesError
 from tasks.models import Check, EnvironmentState, Outcome, Result, Verification
 from tasks.report import console
 from tasks.report.report import Report
+from tasks.report.tables import cells
 from tests.report.values import CHECKS, CLONED, ENVIRONMENT, FAILED, FIX, FOUND, UPDATED, succeeded
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -500,3 +501,11 @@ def test_markup_is_shown_as_it_stands() -> None:
     text = "[bold red]not markup[/] :smile: [link=https://a.b]c"
     code = f"Report().event('sglang', {text!r})\nReport().finish(Result('clone', 3, error=NetworkError({text!r})))"
     assert without_escapes(on_terminal(code)).count(text) == 2
+
+
+def test_what_a_word_leads_to_stands_beside_that_word_alone() -> None:
+    steps = {
+        "clone": [Outcome("flashinfer", "already cloned", "matching", resolved="v0.6.7.post3")],
+        "update": [Outcome("flashinfer", "updated", "main", before_ref="matching")],
+    }
+    assert cells(Result("setup", steps=steps), "→")["REF"] == ["matching → main"]
