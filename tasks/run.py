@@ -30,6 +30,7 @@ from .checkout import (
     plan_clone,
     plan_update,
     remote_files,
+    require_checkout,
     space_hint,
     tag_times,
     unreproducible,
@@ -95,8 +96,8 @@ class Options:
 
 @dataclass
 class Run:
-    """What the steps work on, and the outcomes of those that are done. A repository that one step has failed for is
-    left out of the steps that follow."""
+    """What the steps work on (`lock` with --locked), and the outcomes of those that are done. A repository that one
+    step has failed for is left out of the steps that follow."""
 
     c: Context
     task: str
@@ -104,6 +105,7 @@ class Run:
     settings: Settings
     report: Report
     session: Session
+    lock: Lock | None
     outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
     verification: Verification | None = None
 
@@ -145,7 +147,7 @@ def install_step(run: Run) -> None:
     for repository in run.repositories("would clone", "would update"):
         if repository.install:
             try:
-                packages.append(_package(repository))
+                packages.append(_package(require_checkout(repository)))
             except SourcesError as error:
                 failed.append(Outcome(repository.name, "failed", error=error))
     for step in run.outcomes.values():
@@ -156,10 +158,9 @@ def install_step(run: Run) -> None:
         ]
     log, report = run.settings.directory / LOG, run.report
     try:
-        if run.options.locked:
-            lock = read_lock(ROOT / LOCK)
+        if run.lock:
             done = install_locked(
-                run.c, lock, packages, run.environment, settings=run.settings, log=log, reporter=report
+                run.c, run.lock, packages, run.environment, settings=run.settings, log=log, reporter=report
             )
         else:
             done = install(
@@ -182,9 +183,9 @@ def verify_step(run: Run) -> None:
         junit = Path(options.junit) if options.junit else None
         only = [] if "all" in options.kernels else options.kernels
         checks += run_kernels(run.settings.trace, run.environment, run.report, only=only, junit=junit)
-    if options.locked:
+    if run.lock:
         packages, repositories, _ = _lockable(run)
-        checks += differences(read_lock(ROOT / LOCK), packages, repositories, run.environment)
+        checks += differences(run.lock, packages, repositories, run.environment)
     bad = {"fail", "warn"} if options.strict else {"fail"}
     ok = not any(check.status in bad for check in checks)
     run.verification = replace(found, ok=ok, checks=tuple(checks))
@@ -262,6 +263,7 @@ def _prepare(c: Context, task: str, options: Options, report: Report) -> Run:
         chosen = tuple(each for each in settings.repositories if each.name in options.only)
         settings = replace(settings, repositories=chosen)
     commits: Mapping[str, str] = {}
+    lock = None
     if options.locked:
         if options.only or refs:
             raise UsageError("--locked takes every repository as the lock file has it.", "Leave out --only and REFs.")
@@ -272,7 +274,7 @@ def _prepare(c: Context, task: str, options: Options, report: Report) -> Run:
     check_version()
     processes.start()
     session = Session(settings, report, refs, options.full, version=_version, commits=commits)
-    return Run(c, task, options, settings, report, session)
+    return Run(c, task, options, settings, report, session, lock)
 
 
 def _locked(settings: Settings, lock: Lock) -> Settings:
@@ -291,8 +293,8 @@ def _lockable(run: Run) -> tuple[list[Package], list[LockedRepository], list[str
     """The packages and checkouts as a lock file has them, and what keeps checkouts from being reproduced."""
     packages, repositories, obstacles = list[Package](), list[LockedRepository](), list[str]()
     for repository in run.settings.repositories:
-        checkout = _checkout(repository)
-        packages += [_package(repository)] if repository.install else []
+        checkout = require_checkout(repository)
+        packages += [_package(checkout)] if repository.install else []
         obstacles += [f"{repository.name}: {each}" for each in unreproducible(checkout)]
         submodules = gitlinks(checkout.path, checkout.head)
         ref = checkout.record.ref or checkout.now.branch or checkout.head
@@ -381,15 +383,8 @@ def _matching(run: Run, advertised: Advertised, flashinfer: Repository) -> str:
     )  # fmt: skip
 
 
-def _checkout(repository: Repository) -> Checkout:
-    if checkout := find_checkout(repository):
-        return checkout
-    raise SourcesError(f"{repository.name}: not cloned.", command="invoke clone")
-
-
-def _package(repository: Repository) -> Package:
-    checkout = _checkout(repository)
-    return Package.of(Source(repository, checkout.head, checkout.tags))
+def _package(checkout: Checkout) -> Package:
+    return Package.of(Source(checkout.repository, checkout.head, checkout.tags))
 
 
 def _version(checkout: Checkout) -> str:

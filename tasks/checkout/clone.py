@@ -32,7 +32,7 @@ def clone(session: Session, repository: Repository, *, strict: bool = True) -> O
     _check_place(repository.path)
     ref, source = session.ref(repository)
     advertised, target = session.advertised(repository), session.target(repository, ref)
-    check_cost(session, repository, full=session.full)
+    check_cost(session, repository)
     staging = session.settings.directory / f".{repository.name}.partial"
     if staging.exists():  # of an interrupted run: what it has fetched is good
         Cache(session.settings.cache, repository.url).give(staging / ".git", lambda: None)

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import LocalWorkError
+from ..errors import LocalWorkError, SourcesError
 from ..git import GITLINK, LocalRepository, OverwriteError, head_of, linked_git_dir, move_aside, present_commits, run
 from ..models import Repository
 from ..names import redact
@@ -50,6 +50,13 @@ def find_checkout(repository: Repository) -> Checkout | None:
         raise LocalWorkError(what, command=move_aside(path))
     check_remote(checkout)
     return checkout
+
+
+def require_checkout(repository: Repository) -> Checkout:
+    """The checkout at the repository's path. Raises as `find_checkout`, and SourcesError where nothing is."""
+    if checkout := find_checkout(repository):
+        return checkout
+    raise SourcesError(f"{repository.name}: not cloned.", command="invoke clone")
 
 
 def check_remote(checkout: Checkout) -> None:

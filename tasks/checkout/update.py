@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import LocalWorkError, SourcesError
+from ..errors import LocalWorkError
 from ..git import (
     GITLINK,
     Advertised,
     LocalRepository,
     Target,
     head_of,
+    is_full,
     linked_git_dir,
     move_aside,
-    read_shallow,
     read_tree,
     release,
 )
 from ..models import Outcome, Repository
 from .download import Commit, Download, read_config
-from .local_work import check_commits, check_local_work, check_operation, find_checkout
+from .local_work import check_commits, check_local_work, check_operation, require_checkout
 from .recovery import make_consistent
 from .session import Session
 from .space import check_space, cost, in_words
@@ -43,7 +43,7 @@ def update(session: Session, repository: Repository) -> Outcome:
     Only objects are downloaded until nothing is left that could fail but the disk. Raises LocalWorkError where
     something would be lost, UsageError for a REF that the remote does not have, NetworkError, DiskError.
     """
-    checkout = _find(repository)
+    checkout = require_checkout(repository)
     local = session.local(repository)
     if checkout.record.moving or _interrupted_submodules(local):
         checkout = _finish(session, local, checkout)
@@ -58,22 +58,21 @@ def update(session: Session, repository: Repository) -> Outcome:
             repository.name, "up to date", ref, checkout.head, version, ref_source=source, resolved=target.resolved
         )
     full = session.full or is_full(local)
-    check_cost(session, repository, full=full)
+    check_cost(session, repository)
     known = [checkout.record.commit, *advertised.heads.values(), *advertised.tags.values()]
-    branch = target.name if target.kind == "branch" else ""
-    check_local_work(local, branch, known)
+    check_local_work(local, target.branch, known)
     download = Download(session.settings.cache, full)
     commit = download.commit(local, target, advertised, [checkout.head])
     commit = download.rest(commit, advertised, checkout.now.refs)
     for submodule in commit.submodules:
         _check_submodule(submodule)
-    check_local_work(local, branch, known)  # again: the user may have worked while that took its time
+    check_local_work(local, target.branch, known)  # again: the user may have worked while that took its time
     _make_room(local, checkout.head, commit)
     check_out(commit)
     set_tags(local, checkout.now.refs, target, advertised)
     set_branch(local, target)
-    if branch:
-        move_branch(local, target, checkout.now.branches.get(branch, ""))
+    if target.branch:
+        move_branch(local, target, checkout.now.branches.get(target.branch, ""))
     check_out_submodules(commit)
     write_record(local.git_dir, replace(commit.record, configured=repository.branch))
     shown = f"{checkout.record.shown} → {commit.record.shown}"
@@ -87,14 +86,14 @@ def update(session: Session, repository: Repository) -> Outcome:
 
 def plan_update(session: Session, repository: Repository) -> Outcome:
     """What `update` would do; asks the remote and changes nothing. Raises what it raises, as far as can be known."""
-    checkout = _find(repository)
+    checkout = require_checkout(repository)
     ref, source = session.ref(repository)
     advertised, target = session.advertised(repository), session.target(repository, ref)
     local = session.local(repository)
     if is_current(session, local, checkout, target, advertised):
         return Outcome(repository.name, "up to date", ref, checkout.head, ref_source=source, resolved=target.resolved)
     known = [checkout.record.commit, *advertised.heads.values(), *advertised.tags.values()]
-    check_local_work(local, target.name if target.kind == "branch" else "", known)
+    check_local_work(local, target.branch, known)
     session.reporter.event(repository.name, f"would update {checkout.head[:10]} → {target.commit[:10]}")
     return Outcome(
         repository.name, "would update", ref, target.commit, before=checkout.head, ref_source=source,
@@ -106,10 +105,9 @@ def is_current(
     session: Session, local: LocalRepository, checkout: Checkout, target: Target, advertised: Advertised
 ) -> bool:
     """Whether nothing is to be done: the commit, its branch, the version tags and all submodules are there."""
-    branch = target.name if target.kind == "branch" else ""
     refs = checkout.now.refs
     tags = all(refs.get(f"refs/tags/{tag}", ("",))[0] == oid for tag, oid in advertised.tags.items() if release(tag))
-    if (checkout.head, checkout.now.branch) != (target.commit, branch) or not tags or checkout.record.moving:
+    if (checkout.head, checkout.now.branch) != (target.commit, target.branch) or not tags or checkout.record.moving:
         return False
     if session.full and not is_full(local):
         return False
@@ -121,25 +119,13 @@ def gitlinks(path: Path, commit: str) -> dict[str, str]:
     return {name: entry.oid for name, entry in read_tree(path, commit).items() if entry.mode == GITLINK}
 
 
-def is_full(local: LocalRepository) -> bool:
-    """Whether the repository has its whole history."""
-    return not read_shallow(local.git_dir) and not any(local.git_dir.glob("objects/pack/*.promisor"))
-
-
-def check_cost(session: Session, repository: Repository, *, full: bool) -> None:
+def check_cost(session: Session, repository: Repository) -> None:
     """Say what a full history costs where one is asked for. Raises DiskFullError where too little space is free."""
     costs = cost(repository.name)
     if session.full:
         moved, disk = in_words(costs.full_moved), in_words(costs.full_disk)
         session.reporter.event(repository.name, f"the full history moves about {moved} and takes {disk} (an estimate)")
-    check_space(session.settings, costs.full_disk if full and session.full else costs.slim_disk, repository.name)
-
-
-def _find(repository: Repository) -> Checkout:
-    checkout = find_checkout(repository)
-    if not checkout:
-        raise SourcesError(f"{repository.name}: not cloned.", command="invoke clone")
-    return checkout
+    check_space(session.settings, costs.full_disk if session.full else costs.slim_disk, repository.name)
 
 
 def _finish(session: Session, local: LocalRepository, checkout: Checkout) -> Checkout:

@@ -10,6 +10,7 @@ from .fetch import (
     fetch_objects,
     fetch_tags,
     initialise,
+    is_full,
     missing_objects,
     present_commits,
     read_blob,
@@ -25,8 +26,8 @@ from .transfer import transfer
 __all__ = [
     "GITLINK", "Advertised", "Cache", "DiskFullError", "Entry", "GitError", "LocalRepository", "NoObjectError",
     "OverwriteError", "RefusedError", "RepositoryRefs", "Submodule", "Target", "check_version", "close_history",
-    "fetch_commit", "fetch_history", "fetch_objects", "fetch_tags", "head_of", "highest", "initialise", "keep_open",
-    "latest", "linked_git_dir", "missing_objects", "move_aside", "nearest", "newest", "packed_bytes",
+    "fetch_commit", "fetch_history", "fetch_objects", "fetch_tags", "head_of", "highest", "initialise", "is_full",
+    "keep_open", "latest", "linked_git_dir", "missing_objects", "move_aside", "nearest", "newest", "packed_bytes",
     "present_commits", "read_blob", "read_refs", "read_shallow", "read_submodules", "read_tree", "release", "resolve",
     "run", "submodule_git_dir", "transfer", "write_atomic",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """Fetching the objects of one commit: as few as the work needs, each at most once.
 
 A slim repository holds one commit (git-fetch(1), --depth), the commits of version tags without their trees, and of a
-submodule only the blobs of some directories (partial clone, --filter). A full one holds the whole history.
+submodule only the blobs of some directories (partial clone, --filter). A full one holds the full history.
 """
 
 from __future__ import annotations
@@ -71,6 +71,11 @@ def present_commits(repository: LocalRepository, oids: Iterable[str]) -> dict[st
     options = ("--no-walk=unsorted", "--parents", "--ignore-missing", "--missing=allow-any", "--stdin")
     lines = repository.git("rev-list", *options, stdin=stdin).splitlines()
     return {commit: parents for commit, *parents in map(str.split, lines)}
+
+
+def is_full(repository: LocalRepository) -> bool:
+    """Whether the repository has its full history."""
+    return not read_shallow(repository.git_dir) and not any(repository.git_dir.glob("objects/pack/*.promisor"))
 
 
 def close_history(repository: LocalRepository, commits: Iterable[str]) -> None:
@@ -145,9 +150,9 @@ def fetch_tags(repository: LocalRepository, tags: Mapping[str, str], peeled: Map
 
 
 def fetch_history(repository: LocalRepository, target: Target, wanted: Iterable[str], complete: Iterable[str]) -> None:
-    """Fetch the whole history of `target` and of the objects `wanted`; a slim repository becomes a full one. The whole
+    """Fetch the full history of `target` and of the objects `wanted`; a slim repository becomes a full one. The full
     history of the commits `complete` is here already."""
-    slim = bool(read_shallow(repository.git_dir)) or any(repository.git_dir.glob("objects/pack/*.promisor"))
+    slim = not is_full(repository)
     with _aside(repository) if slim else _in_place(repository) as place:
         bases = [f"--negotiation-tip={oid}" for oid in present_commits(place, complete)]
         oids = "".join(f"{oid}\n" for oid in sorted({target.commit, *wanted}))

@@ -80,7 +80,7 @@ def write_atomic(file: Path, text: str) -> None:
 @dataclass(frozen=True)
 class Known:
     """What a cache holds: commits that are `shallow` there, `tips` that were checked out (the last one last), and
-    `complete` commits, whose whole history is there."""
+    `complete` commits, whose full history is there."""
 
     shallow: tuple[str, ...] = ()
     tips: tuple[str, ...] = ()
@@ -106,7 +106,7 @@ class Cache:
         return Known(), []
 
     def give(self, git_dir: Path, waiting: Callable[[], object], *, tip: str = "", complete: str = "") -> None:
-        """Keep the packs of `git_dir`, of which the commit `tip` is checked out or `complete` has its whole history.
+        """Keep the packs of `git_dir`, of which the commit `tip` is checked out or `complete` has its full history.
         `waiting` is called where another process writes to the cache at the moment."""
         if not self._directory:
             return

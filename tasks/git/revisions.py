@@ -60,6 +60,11 @@ class Target:
     object: str
 
     @property
+    def branch(self) -> str:
+        """The branch that the REF names; empty where it names none."""
+        return self.name if self.kind == "branch" else ""
+
+    @property
     def resolved(self) -> str:
         """The name that a word such as `latest` leads to; empty for a REF that is a name itself."""
         return self.name if self.ref in (LATEST, MATCHING) else ""
@@ -75,7 +80,7 @@ def resolve(ref: str, advertised: Advertised, repository: str, endpoint: str) ->
     check_ref(ref)
     place = f"{repository}: {redact(endpoint)}"
     if ref == MATCHING:
-        raise UsageError(f"`{MATCHING}` is a word for FlashInfer; {repository} has nothing to match.")
+        raise UsageError(f"`{MATCHING}` applies only to FlashInfer; {repository} has nothing to match.")
     name = latest(advertised.tags) if ref == LATEST else ref.removeprefix(HEADS).removeprefix(TAGS)
     if name is None:
         raise UsageError(f"{place} has no release tag, so `{LATEST}` means nothing there.", "Name a branch.")
