@@ -23,9 +23,12 @@ MOST = 200_000_000  # bytes of output; no command here has that much to say
 PATIENCE = 5  # seconds for a process to end by itself
 BLOCK = 65536
 
-_stopping = threading.Event()
 _groups: set[int] = set()
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler takes it again in the same thread
+
+
+class _State:
+    stopping = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def run(
     with _lock:
         _groups.add(process.pid)
     try:
-        if _stopping.is_set():
+        if _State.stopping:
             end_group(process.pid)
         output, errors, ended = _read(process, silence, timeout, on_errors)
         if ended:
@@ -105,12 +108,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def start() -> None:
     """Let processes start again after `stop_all`."""
-    _stopping.clear()
+    _State.stopping = False
 
 
 def stop_all() -> None:
     """End all running processes and all waits, and let no other start (Ctrl-C)."""
-    _stopping.set()
+    _State.stopping = True
     with _lock:
         for pid in _groups:
             end_group(pid)
@@ -118,13 +121,16 @@ def stop_all() -> None:
 
 def check_stopped() -> None:
     """Raise KeyboardInterrupt after `stop_all`."""
-    if _stopping.is_set():
+    if _State.stopping:
         raise KeyboardInterrupt
 
 
 def wait(seconds: float) -> None:
-    """Sleep, but raise KeyboardInterrupt as soon as `stop_all` is called."""
-    _stopping.wait(seconds)
+    """Sleep, but raise KeyboardInterrupt soon after `stop_all` is called."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        check_stopped()
+        time.sleep(min(left, 0.1))
     check_stopped()
 
 

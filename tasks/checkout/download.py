@@ -188,22 +188,18 @@ class Download:
 
 def _prepare(store: LocalRepository) -> None:
     """Create the submodule's repository, or point an existing one at its present URL."""
-    for name in ("config", "config.worktree"):  # where git-sparse-checkout(1) puts it
-        worktree = read_config(store.git_dir, "core.worktree", name)
-        if worktree and not (store.git_dir / worktree).is_dir():  # git would go there first
-            read_config(store.git_dir, "--unset-all", name, "core.worktree")
     if (store.git_dir / "refs").is_dir() and not (store.git_dir / "HEAD").exists():
         (store.git_dir / "HEAD").write_text("ref: refs/heads/main\n")  # which git-init(1) does not write again here
-    if not (store.git_dir / "HEAD").exists() or not (url := read_config(store.git_dir, "remote.origin.url")):
-        return initialise(store, bare=True)
-    if url != store.url:
-        store.git("config", f"--file={store.git_dir}/config", "remote.origin.url", store.url)
+    initialise(store, bare=True)
+    worktree = store.git("config", "core.worktree", check=False)
+    if worktree and not (store.git_dir / worktree).is_dir():
+        unset_worktree(store.git_dir)
 
 
-def read_config(git_dir: Path, key: str, name: str = "config", *args: str) -> str:
-    """A value in a configuration file of a submodule's repository, read from outside: inside, a working tree that is
-    gone would stop git."""
-    return run(git_dir.parent, "config", f"--file={git_dir / name}", key, *args, check=False)
+def unset_worktree(git_dir: Path) -> None:
+    """Let git work in the repository of a submodule whose files are gone."""
+    for where in ("--local", "--worktree"):  # git-sparse-checkout(1) moves the value to the second
+        run(git_dir, "config", where, "--unset-all", "core.worktree", check=False)
 
 
 def _waiting(repository: LocalRepository) -> Callable[[], object]:

@@ -9,12 +9,22 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable
-from dataclasses import replace
-from pathlib import Path
+import tempfile
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 from ..errors import LocalWorkError, SourcesError
-from ..git import GITLINK, LocalRepository, OverwriteError, head_of, linked_git_dir, move_aside, present_commits, run
+from ..git import (
+    GITLINK,
+    LocalRepository,
+    OverwriteError,
+    move_aside,
+    overwrite_error,
+    present_commits,
+    run,
+    untracked_files,
+)
 from ..models import Repository
 from ..names import redact
 from .state import Checkout, read_checkout, read_record
@@ -97,6 +107,15 @@ def check_local_work(repository: LocalRepository, branch: str, known: Iterable[s
         _check_branch(repository, branch)
 
 
+def check_submodule_work(repository: LocalRepository) -> None:
+    """Raise LocalWorkError where moving the HEAD of a submodule could lose something; files count that git was told not
+    to look at, too."""
+    check_local_work(repository, "", [read_record(repository.git_dir).commit])
+    if hidden := sorted(differing(repository, "HEAD", "MT")):
+        command = show_changes(repository, *hidden) or stash(repository)
+        raise LocalWorkError(f"{repository.who}: {_listed(hidden)} in {repository.path}.", command=command)
+
+
 def check_operation(repository: LocalRepository) -> None:
     """Raise LocalWorkError where a merge, rebase or the like of the user's is in progress."""
     for file, operation in _UNDER_WAY.items():
@@ -109,52 +128,62 @@ def check_operation(repository: LocalRepository) -> None:
 def explain_refusal(repository: LocalRepository, error: OverwriteError) -> LocalWorkError:
     """git's refusal, with the command that resolves it without losing anything."""
     first = next((each for each in error.paths if (repository.path / each).is_dir()), error.paths[0])
-    command = stash(repository)
     if error.untracked or (repository.path / first).is_dir():  # whose untracked files git-stash(1) would delete
-        command = move_aside(repository.path / first)
-    elif (flag := repository.git("ls-files", "-v", "--", first, check=False)[:1]) == "S" or flag.islower():
-        option = "--no-skip-worktree" if flag in "Ss" else "--no-assume-unchanged"
-        command = _git(repository.path, "update-index", option, "--", first)  # git status shows the change from now on
-    return LocalWorkError(error.what, command=command)
+        return LocalWorkError(error.what, command=move_aside(repository.path / first))
+    return LocalWorkError(error.what, command=show_changes(repository, first) or stash(repository))
+
+
+def check_untracked(repository: LocalRepository, tree: Collection[str]) -> None:
+    """Raise LocalWorkError where an untracked or ignored file is in the way of a path of the next commit. git-switch(1)
+    refuses, too, but not where sparse-checkout is on: then it overwrites the file (seen with git 2.39 and 2.43)."""
+    files = {*tree}
+    directories = {str(parent) for path in files for parent in PurePosixPath(path).parents}
+    found = list[str]()
+    for path in map(PurePosixPath, untracked_files(repository.path)):
+        found += [str(path)] if str(path) in files | directories else files.intersection(map(str, path.parents))
+    if found:
+        paths = list(dict.fromkeys(found))
+        raise explain_refusal(repository, overwrite_error(repository.who, str(repository.path), paths, untracked=True))
 
 
 def _check_changes(repository: LocalRepository) -> None:
-    changes = [line for line in repository.git(*_STATUS).split("\0") if line and not _is_ours(repository, line)]
-    for line in changes:
-        place = repository.path / line.split(" ", 8)[-1]
-        if line[5] == "S" and (git_dir := linked_git_dir(place)):
-            inner = replace(repository, path=place, git_dir=git_dir, who=f"{repository.who}/{place.name}")
-            check_local_work(inner, "", [line.split(" ", 8)[6], read_record(git_dir).commit])
+    changes = [change for change in _read_status(repository) if not change.is_moved_submodule]
     if not changes:
         return
-    path, states = repository.path, [line.split(" ")[1] if line[0] == "1" else "u" for line in changes]
-    names = [line.split(" ", 8 if line[0] == "1" else 10)[-1] for line in changes]
-    command: tuple[str, ...] = ("stash",)
-    if unmerged := [name for name, state in zip(names, states, strict=True) if state == "u"]:
-        command = ("add", "--all", "--", *unmerged)  # as they are
-    elif added := [name for name, state in zip(names, states, strict=True) if state == ".A"]:
-        command = ("reset", "--quiet", "--", *added)  # they stay, untracked
-    elif submodule := next((name for name, line in zip(names, changes, strict=True) if line[5] == "S"), ""):
-        command = ("reset", "--quiet", "--", submodule)  # git-stash(1) ignores submodules
-        if states[names.index(submodule)][0] == ".":
-            command = ("submodule", "update", "--init", "--", submodule)
-    fix = _git(path, *command) if command != ("stash",) else stash(repository)
-    files = [name for name, line in zip(names, changes, strict=True) if line.split(" ")[4] != GITLINK]
-    if replaced := next((name for name in files if (path / name).is_dir()), ""):
-        fix = move_aside(path / replaced)  # git stash would delete the untracked files in it
-    raise LocalWorkError(f"{repository.who}: {_listed(names)} in {path}.", command=fix)
+    path, names = repository.path, [change.path for change in changes]
+    if replaced := [each.path for each in changes if not each.is_submodule and (path / each.path).is_dir()]:
+        command = move_aside(path / replaced[0])  # git-stash(1) would delete the untracked files in it
+    elif unmerged := [each.path for each in changes if each.state == "u"]:
+        command = _git(path, "add", "--all", "--", *unmerged)  # as they are
+    elif added := [each.path for each in changes if each.state == ".A"]:
+        command = _git(path, "reset", "--quiet", "--", *added)  # they stay, untracked
+    elif submodules := [each.path for each in changes if each.is_submodule]:
+        command = _git(path, "reset", "--quiet", "--", *submodules)  # git-stash(1) ignores submodules
+    else:
+        command = stash(repository)
+    raise LocalWorkError(f"{repository.who}: {_listed(names)} in {path}.", command=command)
 
 
-def _is_ours(repository: LocalRepository, line: str) -> bool:
-    """Whether a line of git-status(1) tells of a submodule that is where this tool has put it, or that is missing."""
-    fields = line.split(" ", 8)
-    if fields[0] != "1" or fields[1][0] != "." or fields[4] != GITLINK:
-        return False
-    place = repository.path / fields[8]
-    git_dir = linked_git_dir(place)
-    record = read_record(git_dir) if git_dir else None
-    ours = record and record.commit and head_of(place) in {record.commit, record.moving} - {""}
-    return bool(ours) or not os.path.lexists(place)
+@dataclass(frozen=True)
+class _Change:
+    """A changed path as git-status(1) tells of it, porcelain format 2: `state` is XY, or `u` for one not merged."""
+
+    state: str
+    path: str
+    is_submodule: bool
+
+    @property
+    def is_moved_submodule(self) -> bool:
+        """Whether it is a submodule at another commit, or a missing one; its own repository is looked at later."""
+        return self.is_submodule and self.state in (".M", ".D")
+
+
+def _read_status(repository: LocalRepository) -> list[_Change]:
+    changes = []
+    for line in filter(None, repository.git(*_STATUS).split("\0")):
+        fields = line.split(" ", 8 if line[0] == "1" else 10)
+        changes.append(_Change(fields[1] if line[0] == "1" else "u", fields[-1], fields[4] == GITLINK))
+    return changes
 
 
 def check_commits(repository: LocalRepository, branch: str, known: Iterable[str]) -> None:
@@ -200,12 +229,35 @@ def _check_branch(repository: LocalRepository, branch: str) -> None:
 
 
 def stash(repository: LocalRepository) -> str:
-    """The command that stashes the changed files; first the one that lets git see those that it was told to assume
-    unchanged: git-stash(1) would overwrite them."""
-    flags = repository.git("ls-files", "-v", "-z").split("\0")
-    if hidden := [line[2:] for line in flags if line[:1].islower()]:
-        return _git(repository.path, "update-index", "--no-assume-unchanged", "--", *hidden)
-    return _git(repository.path, "stash")
+    """The command that stashes the changed files; first the one that lets git see all of them: git-stash(1) would
+    overwrite those that it was told to ignore, or fail at them."""
+    return show_changes(repository) or _git(repository.path, "stash")
+
+
+def show_changes(repository: LocalRepository, *paths: str) -> str:
+    """The command that lets git see changes of the files that it was told to assume unchanged or to leave out of the
+    working tree, though they are there; empty where none is (git-update-index(1))."""
+    lines = repository.git("ls-files", "-v", "-z", "--", *paths, check=False).split("\0")
+    there = [(line[0], line[2:]) for line in lines if line and os.path.lexists(repository.path / line[2:])]
+    options = {
+        "--no-assume-unchanged": [path for flag, path in there if flag.islower()],
+        "--no-skip-worktree": [path for flag, path in there if flag in "Ss"],
+    }
+    return " && ".join(_git(repository.path, "update-index", option, "--", *paths)
+                       for option, paths in options.items() if paths)  # fmt: skip
+
+
+def differing(repository: LocalRepository, commit: str, kinds: str = "DMTX") -> set[str]:
+    """The paths of the commit whose files are not as it has them, of these `kinds` (git-diff-files(1)). git compares,
+    with an index of its own, so that no flag of the user's index hides anything."""
+    if not commit:
+        return set()
+    with tempfile.TemporaryDirectory(dir=repository.git_dir, prefix="tmp-index") as directory:
+        index = Path(directory) / "index"
+        run(repository.path, "read-tree", commit, index=index)
+        run(repository.path, "update-index", "-q", "--refresh", check=False, index=index)
+        options = ("-z", "--name-only", "--ignore-submodules=all", f"--diff-filter={kinds}")
+        return set(filter(None, run(repository.path, "diff-files", *options, index=index).split("\0")))
 
 
 def _listed(paths: list[str]) -> str:

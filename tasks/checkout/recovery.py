@@ -10,17 +10,16 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import LocalWorkError
 from ..git import Entry, LocalRepository, move_aside, read_tree, run
 from ..models import Reporter
-from .local_work import stash
+from .local_work import differing, stash
 
 _STALE = ("index.lock", "HEAD.lock", "shallow.lock", "config.lock", "packed-refs.lock", "refs/**/*.lock", "*.new",
-          "objects/pack/tmp_*", "info/*.new", "fetch-*", "tmp-index*")  # fmt: skip
+          "objects/pack/tmp_*", "info/*.new", "fetch-*", "tmp-index*", "removed-*")  # fmt: skip
 
 
 def remove_stale_files(git_dir: Path, began: float, ended: float, reporter: Reporter) -> None:
@@ -77,19 +76,6 @@ def make_consistent(repository: LocalRepository, old: str, new: str) -> None:
         run(repository.path, "checkout-index", "-f", "-z", "--stdin", stdin="".join(f"{path}\0" for path in restore))
     if entries:
         run(repository.path, "update-index", "-z", "--index-info", stdin="".join(f"{each}\0" for each in entries))
-
-
-def differing(repository: LocalRepository, commit: str, kinds: str = "DMTX") -> set[str]:
-    """The paths of the commit whose files are not as it has them, of these `kinds` (git-diff-files(1)). git compares,
-    with an index of its own, so that no flag of the user's index hides anything."""
-    if not commit:
-        return set()
-    with tempfile.TemporaryDirectory(dir=repository.git_dir, prefix="tmp-index") as directory:
-        index = Path(directory) / "index"
-        run(repository.path, "read-tree", commit, index=index)
-        run(repository.path, "update-index", "-q", "--refresh", check=False, index=index)
-        options = ("-z", "--name-only", "--ignore-submodules=all", f"--diff-filter={kinds}")
-        return set(filter(None, run(repository.path, "diff-files", *options, index=index).split("\0")))
 
 
 def _index(repository: LocalRepository) -> tuple[dict[str, Entry], set[str]]:

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from ..git import LocalRepository, write_atomic
 from .state import Record
@@ -19,8 +19,6 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-_ON = {"core.sparseCheckout": "true", "core.sparseCheckoutCone": "true"}
 
 
 def shipped_directories(pyproject: str, submodule: str) -> tuple[str, ...] | None:
@@ -60,33 +58,40 @@ def cone(directories: Sequence[str] | None) -> Callable[[str], bool]:
 def set_sparse(repository: LocalRepository, directories: tuple[str, ...] | None, record: Record) -> None:
     """Write the patterns for the next commit: all files where `directories` is None. `record` says what was written
     last; other patterns are the user's, and stay."""
-    file = repository.git_dir / "info/sparse-checkout"
-    before = file.read_text(encoding="utf-8", errors="surrogateescape") if file.exists() else ""
+    file, before, wanted = _file(repository), _read(repository), _patterns(directories)
     if directories is None and not before:
         return
-    wanted = _patterns(directories)
-    if before != wanted and is_users(repository, record):
+    if before not in ("", wanted, _recorded(record)):
         return repository.network.reporter.event(repository.who, "your sparse-checkout patterns are kept")
-    if before != wanted:
-        file.parent.mkdir(exist_ok=True)
-        write_atomic(file, wanted)
-    for key, value in _ON.items():
-        repository.git("config", f"--file={repository.git_dir}/config", key, value)
-        if (repository.git_dir / "config.worktree").exists():  # which counts first, and which git itself makes
-            repository.git("config", f"--file={repository.git_dir}/config.worktree", key, value)
+    file.parent.mkdir(exist_ok=True)
+    write_atomic(file, wanted)
+    for option in ("core.sparseCheckout", "core.sparseCheckoutCone"):
+        if repository.git("config", option, check=False) != "true":
+            repository.git("config", "--worktree", option, "true")
 
 
 def is_users(repository: LocalRepository, record: Record) -> bool:
     """Whether the patterns are the user's own."""
-    file = repository.git_dir / "info/sparse-checkout"
-    ours = _patterns(tuple(record.configured.splitlines()) or None)
-    return file.exists() and file.read_text(encoding="utf-8", errors="surrogateescape") != ours
+    return _read(repository) not in ("", _recorded(record))
 
 
 def end_sparse(repository: LocalRepository) -> None:
     """Leave nothing sparse about a checkout that holds all its files."""
     if repository.git("config", "core.sparseCheckout", check=False) == "true":
         repository.git("sparse-checkout", "disable")
+
+
+def _file(repository: LocalRepository) -> Path:
+    return repository.git_dir / "info/sparse-checkout"
+
+
+def _read(repository: LocalRepository) -> str:
+    file = _file(repository)
+    return file.read_text(encoding="utf-8", errors="surrogateescape") if file.exists() else ""
+
+
+def _recorded(record: Record) -> str:
+    return _patterns(tuple(record.configured.splitlines()) or None)
 
 
 def _patterns(directories: tuple[str, ...] | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import LocalWorkError
-from ..git import Advertised, GitError, LocalRepository, OverwriteError, Target, linked_git_dir, move_aside, release
+from ..git import (
+    Advertised,
+    GitError,
+    LocalRepository,
+    OverwriteError,
+    Target,
+    linked_git_dir,
+    move_aside,
+    release,
+    untracked_files,
+)
 from ..names import TAGS
-from .download import Commit
-from .local_work import check_local_work, commits_without_ref, explain_refusal
-from .recovery import differing
+from .download import Commit, unset_worktree
+from .local_work import check_submodule_work, commits_without_ref, explain_refusal
 from .sparse import end_sparse, set_sparse
 from .state import read_record, write_record
 
@@ -87,42 +95,33 @@ def check_out(commit: Commit) -> None:
         end_sparse(repository)
 
 
-def switch(repository: LocalRepository, commit: str) -> None:
-    """Switch to the commit on a detached HEAD, unless git refuses: LocalWorkError, nothing is changed then. A commit
-    that was made since the last look keeps a ref below refs/rescue/: the reflog has what HEAD left."""
-    command = ("-c", "core.logAllRefUpdates=true", "switch", "--progress", "--no-overwrite-ignore", "--detach", commit)
+def switch(repository: LocalRepository, commit: str, branch: str = "") -> None:
+    """Switch to the commit, on a detached HEAD or on the branch that is there, unless git refuses: LocalWorkError,
+    nothing is changed then. A commit that was made since the last look keeps a ref below refs/rescue/: the reflog has
+    what HEAD left."""
+    where = (branch,) if branch else ("--detach", commit)
+    command = ("-c", "core.logAllRefUpdates=true", "switch", "--progress", "--no-overwrite-ignore", *where)
     try:
         repository.git(*command, doing="checking out")
     except OverwriteError as error:
         raise explain_refusal(repository, error) from None
     left = repository.git("rev-parse", "--quiet", "--verify", "HEAD@{1}", check=False)
-    if left and commits_without_ref(repository, [left], [read_record(repository.git_dir).commit, commit]):
+    known = [read_record(repository.git_dir).commit, commit]
+    if left and left not in known and commits_without_ref(repository, [left], known):
         repository.git("update-ref", f"refs/rescue/{left[:12]}", left)
         what = f"a commit was made in {repository.path} meanwhile; it is kept as refs/rescue/{left[:12]}"
         repository.network.reporter.warn(repository.who, what)
 
 
-def rehearse(repository: LocalRepository, commit: str) -> None:
-    """Raise LocalWorkError where git would refuse to check out the commit, for all but ignored files in the way."""
-    with tempfile.TemporaryDirectory(dir=repository.git_dir, prefix="tmp-index") as directory:
-        index = Path(shutil.copy2(repository.git_dir / "index", directory))
-        repository.git("update-index", "-q", "--refresh", check=False, index=index)
-        try:
-            repository.git("read-tree", "-n", "-u", "-m", "HEAD", commit, index=index)
-        except OverwriteError as error:
-            raise explain_refusal(repository, error) from None
-
-
 def move_branch(repository: LocalRepository, target: Target, old: str) -> None:
     """Move the branch of the target from the commit `old` (empty: create it) to the one that is checked out, and HEAD
     onto the branch. Raises LocalWorkError where somebody has committed meanwhile; the commit stays where it is."""
-    ref = f"refs/heads/{target.name}"
     try:
-        repository.git("update-ref", ref, target.commit, old or "0" * len(target.commit))
-        _attach_head(repository, ref, target.commit)
-    except (GitError, FileExistsError):
+        repository.git("update-ref", f"refs/heads/{target.name}", target.commit, old or "0" * len(target.commit))
+    except GitError:
         what = f"{repository.who}: a commit was made in {repository.path} while the update ran."
         raise LocalWorkError(what, "Nothing is lost. Run the same command again:", "invoke update") from None
+    switch(repository, target.commit, target.name)
     if not old:
         repository.git("branch", "--quiet", f"--set-upstream-to=origin/{target.name}", target.name)
 
@@ -153,12 +152,8 @@ def check_out_submodules(parent: Commit) -> None:
         write_record(each.repository.git_dir, each.record)
 
 
-def remove_submodule(parent: LocalRepository, path: str) -> None:
-    """Remove the files of a submodule that the next commit does not have. Its repository stays in .git/modules.
-
-    Raises LocalWorkError where anything in it is the user's: git-submodule(1), deinit, refuses changed and untracked
-    files, but neither ignored ones nor files that git was told not to look at.
-    """
+def check_removal(parent: LocalRepository, path: str) -> None:
+    """Raise LocalWorkError where anything is the user's in a submodule that the next commit does not have."""
     place = parent.path / path
     git_dir = linked_git_dir(place)
     if not git_dir:
@@ -167,29 +162,22 @@ def remove_submodule(parent: LocalRepository, path: str) -> None:
         what = f"{parent.who}: {place} is no submodule in the new commit, and is a repository of its own."
         raise LocalWorkError(what, command=move_aside(place))
     repository = replace(parent, path=place, git_dir=git_dir, who=f"{parent.who}/{path}")
-    check_local_work(repository, "", [read_record(git_dir).commit])
-    others = repository.git("ls-files", "--others", "-z").split("\0")
-    if changed := sorted({*filter(None, others), *differing(repository, "HEAD", "MT")}):
-        what = f"{parent.who}: {place} is no submodule in the new commit, and holds work of yours: {changed[0]}."
+    check_submodule_work(repository)
+    if files := untracked_files(place):
+        what = f"{parent.who}: {place} is no submodule in the new commit, and holds a file of yours: {files[0]}."
         raise LocalWorkError(what, command=move_aside(place))
-    parent.git("submodule", "--quiet", "deinit", "--", path)
-    with suppress(OSError):
-        place.rmdir()
 
 
-def _attach_head(repository: LocalRepository, ref: str, commit: str) -> None:
-    """Point HEAD at the branch if it is still detached at `commit`: git-symbolic-ref(1) takes no old value, so git's
-    own lock is held meanwhile. Raises FileExistsError where another program holds it, GitError where HEAD has moved."""
-    head, lock = repository.git_dir / "HEAD", repository.git_dir / "HEAD.lock"
-    with lock.open("x") as draft:
-        try:
-            if head.read_text().strip() != commit:
-                raise GitError(f"{repository.who}: HEAD has moved.")
-            draft.write(f"ref: {ref}\n")
-            draft.flush()
-            lock.replace(head)
-        finally:
-            lock.unlink(missing_ok=True)
+def remove_submodule(parent: LocalRepository, path: str) -> None:
+    """Remove the files of a submodule, all at once for whoever looks. Its repository stays in .git/modules."""
+    place = parent.path / path
+    if git_dir := linked_git_dir(place):
+        with tempfile.TemporaryDirectory(dir=parent.git_dir, prefix="removed-") as directory:
+            place.rename(Path(directory, "files"))
+        unset_worktree(git_dir)
+        parent.git("submodule", "--quiet", "deinit", "--", path)  # its configuration, and an empty directory
+        with suppress(OSError):
+            place.rmdir()
 
 
 def _follow(repository: LocalRepository, branch: str) -> None:

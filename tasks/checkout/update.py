@@ -17,10 +17,18 @@ from ..git import (
     move_aside,
     read_tree,
     release,
+    run,
 )
 from ..models import Outcome, Repository
-from .download import Commit, Download, read_config
-from .local_work import check_commits, check_local_work, check_operation, require_checkout
+from .download import Commit, Download
+from .local_work import (
+    check_commits,
+    check_local_work,
+    check_operation,
+    check_submodule_work,
+    check_untracked,
+    require_checkout,
+)
 from .recovery import make_consistent
 from .session import Session
 from .space import check_space, cost, in_words
@@ -28,8 +36,8 @@ from .state import Checkout, Record, read_checkout, read_record, write_record
 from .switch import (
     check_out,
     check_out_submodules,
+    check_removal,
     move_branch,
-    rehearse,
     remove_submodule,
     set_branch,
     set_tags,
@@ -67,7 +75,9 @@ def update(session: Session, repository: Repository) -> Outcome:
     for submodule in commit.submodules:
         _check_submodule(submodule)
     check_local_work(local, target.branch, known)  # again: the user may have worked while that took its time
-    _make_room(local, checkout.head, commit)
+    check_untracked(local, commit.tree)
+    for path in _submodules_to_remove(local, checkout.head, commit):
+        remove_submodule(local, path)
     check_out(commit)
     set_tags(local, checkout.now.refs, target, advertised)
     set_branch(local, target)
@@ -158,44 +168,45 @@ def _interrupted_submodules(local: LocalRepository) -> list[LocalRepository]:
     """The submodules, also of submodules, whose files are there and whose switch was interrupted."""
     found = []
     for record in (local.git_dir / "modules").rglob("sources.json"):
-        if not read_record(record.parent).moving:
-            continue
-        files = ("config", "config.worktree")
-        worktree = next(filter(None, (read_config(record.parent, "core.worktree", name) for name in files)), "")
-        place = (record.parent / worktree).resolve() if worktree else Path()
-        if worktree and linked_git_dir(place) == record.parent.resolve():
-            who = f"{local.who}/{place.relative_to(local.path.resolve())}"
-            found.append(replace(local, path=place, git_dir=record.parent, who=who))
+        if read_record(record.parent).moving:
+            worktree = run(record.parent, "config", "core.worktree", check=False)
+            place = (record.parent / worktree).resolve()
+            if linked_git_dir(place) == record.parent.resolve():
+                who = f"{local.who}/{place.relative_to(local.path.resolve())}"
+                found.append(replace(local, path=place, git_dir=record.parent, who=who))
     return found
 
 
 def _check_submodule(commit: Commit) -> None:
-    """Raise LocalWorkError where checking out this submodule would lose something; git rehearses it, too."""
+    """Raise LocalWorkError where checking out this submodule would lose something."""
     repository = commit.repository
     if not commit.is_checked_out:
-        known = [read_record(repository.git_dir).commit]
         if head_of(repository.path):
-            check_local_work(repository, "", known)
-            rehearse(repository, commit.target.commit)
+            check_submodule_work(repository)
+            check_untracked(repository, commit.tree)
         elif linked_git_dir(repository.path):
             what = f"{repository.who}: {repository.path} is a repository without a commit."
             raise LocalWorkError(what, command=move_aside(repository.path))
         else:
+            known = [read_record(repository.git_dir).commit]
             check_commits(replace(repository, path=repository.git_dir), "", known)
     for each in commit.submodules:
         _check_submodule(each)
 
 
-def _make_room(local: LocalRepository, head: str, commit: Commit) -> None:
-    """Remove the files of submodules that the new commit does not have. Raises LocalWorkError where that, or a new
-    submodule, meets files of the user's."""
-    links = gitlinks(local.path, head)
-    errors = []
-    for path in links.keys() - {path for path, entry in commit.tree.items() if entry.mode == GITLINK}:
+def _submodules_to_remove(local: LocalRepository, head: str, commit: Commit) -> list[str]:
+    """The paths of submodules that the new commit does not have and that hold nothing of the user's. Raises
+    LocalWorkError for one that does where its files or its repository are in the way."""
+    links = {path for path, entry in commit.tree.items() if entry.mode == GITLINK}
+    needed = {each.repository.git_dir.resolve() for each in commit.submodules}
+    found = []
+    for path in gitlinks(local.path, head).keys() - links:
         try:
-            remove_submodule(local, path)
+            check_removal(local, path)
+            found.append(path)
         except LocalWorkError as error:
             in_the_way = any(each == path or each.startswith(f"{path}/") for each in commit.tree)
-            errors.append(error) if in_the_way else local.network.reporter.warn(local.who, error.what)
-    if errors:
-        raise errors[0]
+            if in_the_way or linked_git_dir(local.path / path) in needed:
+                raise
+            local.network.reporter.warn(local.who, error.what)
+    return found

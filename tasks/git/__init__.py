@@ -16,18 +16,27 @@ from .fetch import (
     read_blob,
     read_tree,
 )
-from .messages import DiskFullError, GitError, NoObjectError, OverwriteError, RefusedError
+from .messages import DiskFullError, GitError, NoObjectError, OverwriteError, RefusedError, overwrite_error
 from .packs import Cache, packed_bytes, read_shallow, write_atomic
 from .repository import RepositoryRefs, read_refs
 from .revisions import Advertised, Target, highest, latest, nearest, newest, release, resolve
-from .submodules import GITLINK, Submodule, head_of, linked_git_dir, move_aside, read_submodules, submodule_git_dir
+from .submodules import (
+    GITLINK,
+    Submodule,
+    head_of,
+    linked_git_dir,
+    move_aside,
+    read_submodules,
+    submodule_git_dir,
+    untracked_files,
+)
 from .transfer import transfer
 
 __all__ = [
     "GITLINK", "Advertised", "Cache", "DiskFullError", "Entry", "GitError", "LocalRepository", "NoObjectError",
     "OverwriteError", "RefusedError", "RepositoryRefs", "Submodule", "Target", "check_version", "close_history",
     "fetch_commit", "fetch_history", "fetch_objects", "fetch_tags", "head_of", "highest", "initialise", "is_full",
-    "keep_open", "latest", "linked_git_dir", "missing_objects", "move_aside", "nearest", "newest", "packed_bytes",
-    "present_commits", "read_blob", "read_refs", "read_shallow", "read_submodules", "read_tree", "release", "resolve",
-    "run", "submodule_git_dir", "transfer", "write_atomic",
+    "keep_open", "latest", "linked_git_dir", "missing_objects", "move_aside", "nearest", "newest", "overwrite_error",
+    "packed_bytes", "present_commits", "read_blob", "read_refs", "read_shallow", "read_submodules", "read_tree",
+    "release", "resolve", "run", "submodule_git_dir", "transfer", "untracked_files", "write_atomic",
 ]  # fmt: skip

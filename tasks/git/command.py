@@ -96,13 +96,15 @@ def execute(
 ) -> Completed:
     """Run git in `cwd`; `silence` and `on_errors` are those of `processes.run`."""
     above = {str(cwd.absolute().parent), str(cwd.resolve().parent)}  # where `cwd` is no repository, none above is meant
-    ceiling = {"GIT_CEILING_DIRECTORIES": os.pathsep.join(above)}
+    where = {"GIT_CEILING_DIRECTORIES": os.pathsep.join(above)}
+    if (cwd / "objects").is_dir() and not (cwd / ".git").exists():
+        where |= dict.fromkeys(("GIT_DIR", "GIT_WORK_TREE"), str(cwd))  # `core.worktree` may name a missing directory
     # Where git-lfs is configured but missing, git would fail: an empty `process` switches both filters off.
     lfs = {} if shutil.which("git-lfs") else {"filter.lfs.process": "", "filter.lfs.required": "false"}
     options = [word for key, value in {**_OPTIONS, **lfs}.items() for word in ("-c", f"{key}={value}")]
     return processes.run(
         ["git", "-C", str(cwd.absolute()), *options, *args],
-        env={**os.environ, **_ENVIRONMENT, **ceiling, **environment},
+        env={**os.environ, **_ENVIRONMENT, **where, **environment},
         stdin=os.fsencode(stdin),
         silence=silence,
         on_errors=on_errors,

@@ -54,13 +54,21 @@ class LocalRepository:
 
 
 def initialise(repository: LocalRepository, *, bare: bool = False) -> None:
-    """Make an empty repository with the remote `origin`; a `bare` one is a submodule's, whose files come later."""
-    repository.path.mkdir(parents=True, exist_ok=True)
-    run(repository.path, "init", "--quiet", "--template=", *(("--bare",) if bare else ()))
-    url = repository.url.replace("\\", "\\\\").replace('"', '\\"')
-    remote = f'[remote "origin"]\n\turl = "{url}"\n\tpromisor = true\n\tpartialclonefilter = blob:none\n'
-    with (repository.git_dir / "config").open("a", encoding="utf-8") as config:  # in place of five git processes
-        config.write(("[core]\n\tbare = false\n" if bare else "") + remote)
+    """Make a repository with the remote `origin`, or point the remote of an existing one at its present URL. A `bare`
+    one is a submodule's, whose files come later."""
+    known = ""
+    if (repository.git_dir / "objects").is_dir():
+        known = repository.git("config", "remote.origin.url", check=False)
+    else:
+        repository.path.mkdir(parents=True, exist_ok=True)
+        run(repository.path, "init", "--quiet", "--template=", *(("--bare",) if bare else ()))
+    if not known:
+        url = repository.url.replace("\\", "\\\\").replace('"', '\\"')
+        remote = f'[remote "origin"]\n\turl = "{url}"\n\tpromisor = true\n\tpartialclonefilter = blob:none\n'
+        with (repository.git_dir / "config").open("a", encoding="utf-8") as config:  # in place of five git processes
+            config.write(("[core]\n\tbare = false\n" if bare else "") + remote)
+    elif known != repository.url:
+        repository.git("config", "remote.origin.url", repository.url)
 
 
 def present_commits(repository: LocalRepository, oids: Iterable[str]) -> dict[str, list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import DiskError, LocalWorkError, NetworkError, SourcesError
@@ -29,7 +29,7 @@ _NOT_OURS = re.compile(r"dubious ownership")
 _LOCKED = re.compile(r"Unable to create '(.*\.lock)': File exists")
 _OVERWRITE = re.compile(
     r"^error: (Your local changes|The following untracked|Updating the following|Entry '(.*)' not uptodate|"
-    r"Untracked working tree file '(.*)' would)",
+    r"(?:Untracked working tree file|Updating) '(.*)' would)",
     re.M,
 )
 _UNDER_WAY = re.compile(r"cannot (switch branch|\w+) while|you need to resolve your current index", re.I)
@@ -43,6 +43,7 @@ _NO_ACCESS = re.compile(
 )
 _TELLING = re.compile(r"(fatal|error|remote):(?! *(Enumerating|Counting|Compressing|Total)\b)|.*: No space")
 _RETRY_AFTER = re.compile(r"retry[- ]after:? (\d+)", re.I)
+SHOWN = 3  # examples in a message
 LONGEST_WAIT = 300.0  # seconds that a remote may ask for
 NEXT_TO_NOTHING = 1_000_000  # bytes
 
@@ -131,12 +132,17 @@ def _refusal(text: str, who: str, endpoint: str) -> OverwriteError | None:
     found = _OVERWRITE.search(text)
     if not found:
         return None
-    paths = tuple(re.findall(r"^\t(.*)$", text, re.M)) or (found[2] or found[3],)
+    paths = re.findall(r"^\t(.*)$", text, re.M) or [found[2] or found[3]]
     untracked = not found[1].startswith(("Your local changes", "Entry"))
+    return overwrite_error(who, endpoint, paths, untracked=untracked)
+
+
+def overwrite_error(who: str, place: str, paths: Sequence[str], *, untracked: bool) -> OverwriteError:
+    """The error for these files in the checkout at `place`."""
     kind = "untracked file" if untracked else "changed file"
-    shown = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")  # noqa: PLR2004
+    shown = ", ".join(paths[:SHOWN]) + (f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else "")
     count = f"{len(paths)} {kind}{'s' if len(paths) > 1 else ''}"
-    return OverwriteError(f"{who}: {count} would be overwritten in {endpoint}: {shown}.", paths, untracked)
+    return OverwriteError(f"{who}: {count} would be overwritten in {place}: {shown}.", tuple(paths), untracked)
 
 
 def _locked(text: str, who: str) -> SourcesError:

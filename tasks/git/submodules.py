@@ -91,7 +91,7 @@ def submodule_git_dir(parent: LocalRepository, submodule: Submodule) -> Path:
     linked = linked_git_dir(place)
     if linked and linked.is_relative_to(modules.resolve()) and (linked / "HEAD").is_file():
         return modules / linked.relative_to(modules.resolve())
-    if linked or untracked_files(parent, submodule.path):
+    if linked or untracked_files(parent.path, f":(literal){submodule.path}"):
         what = f"{parent.who}: {place} is in the way: it is not the checkout of submodule {submodule.name}."
         raise LocalWorkError(what, command=move_aside(place))
     git_dir = modules / submodule.name
@@ -101,10 +101,10 @@ def submodule_git_dir(parent: LocalRepository, submodule: Submodule) -> Path:
     return git_dir
 
 
-def untracked_files(repository: LocalRepository, path: str) -> list[str]:
-    """The files at `path` and below that git does not track, ignored ones included."""
-    command = ("ls-files", "--others", "-z", "--", f":(literal){path}")
-    return list(filter(None, repository.git(*command, check=False).split("\0")))
+def untracked_files(path: Path, *pathspecs: str) -> list[str]:
+    """The files of the checkout at `path` that git does not track, ignored ones included; of a repository in it, its
+    directory with a slash at the end (git-ls-files(1), --others)."""
+    return list(filter(None, run(path, "ls-files", "--others", "-z", "--", *pathspecs, check=False).split("\0")))
 
 
 def move_aside(path: Path) -> str:

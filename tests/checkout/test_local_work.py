@@ -185,7 +185,7 @@ UNSAFE = [
 ]  # fmt: skip
 UNSAFE_IN_A_SUBMODULE = [
     modified, staged_new, deleted, skipped_in_the_worktree, untracked_in_the_way, link_where_a_folder_comes,
-    committed_on_the_branch, committed_on_a_detached_head, merge_in_progress, am_in_progress, stash_that_did_not_apply,
+    committed_on_a_detached_head, merge_in_progress, am_in_progress, stash_that_did_not_apply,
 ]  # fmt: skip
 WITHOUT_CONTENT = (deleted, renamed, made_executable, replaced_by_a_link, bisect_in_progress)
 
@@ -306,15 +306,22 @@ def test_commits_that_were_pushed_are_no_obstacle(thing: Thing) -> None:
     assert thing.sources.head("thing") == new
 
 
-def test_another_commit_in_a_submodule_is_kept(thing: Thing) -> None:
+def test_a_branch_in_a_submodule_keeps_its_commits_when_head_moves_on(thing: Thing) -> None:
+    committed_on_the_branch(thing, "thing/deps/lib")
+    mine = thing.sources.head("thing/deps/lib")
+    new = thing.move_on()
+    thing.sources("update")
+    assert thing.sources.head("thing") == new
+    assert thing.sources.head("thing/deps/lib") == thing.upstream.commit("some/lib")
+    assert thing.git("thing/deps/lib", "rev-parse", "main") == mine
+
+
+def test_a_submodule_at_another_commit_of_its_remote_moves_on(thing: Thing) -> None:
     thing.git("thing/deps/lib", "fetch", "-q", "--unshallow")
     thing.git("thing/deps/lib", "checkout", "-q", "HEAD~1")
-    before = work(thing.sources.path)
-    new = thing.move_on()
-    result = thing.sources("update", check=5)
-    assert work(thing.sources.path) == before
-    thing.sources.resolve(result=result)
-    assert thing.sources.head("thing") == new
+    thing.move_on()
+    thing.sources("update")
+    assert thing.sources.head("thing/deps/lib") == thing.upstream.commit("some/lib")
 
 
 @pytest.mark.parametrize("staged", [False, True])

@@ -6,25 +6,36 @@ A few sequences here; thousands by hand: `python -m tests.reliability --sequence
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import shutil
 
 import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
 
-from tests.reliability.promise import make_template, play
+from tests.reliability.promise import GIT, Promise, make_template
 
-FIRST, SEQUENCES = int(os.environ.get("FIRST_SEQUENCE", "0")), int(os.environ.get("SEQUENCES", "3"))
+BATCHES = int(os.environ.get("BATCHES", "1"))
+SEQUENCES = int(os.environ.get("SEQUENCES", "4"))  # in each batch
+SETTINGS = settings(
+    max_examples=SEQUENCES, stateful_step_count=14, deadline=None, database=None, print_blob=False,
+    phases=(Phase.generate,), suppress_health_check=[*HealthCheck],
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_template(tmp_path_factory.mktemp("promise") / "template", _environ(tmp_path_factory.getbasetemp()))
+def promise(tmp_path_factory: pytest.TempPathFactory) -> type[Promise]:
+    """The state machine, with a template of its world."""
+    home = tmp_path_factory.mktemp("promise")
+    (home / "git").write_text(GIT)
+    (home / "git").chmod(0o755)
+    Promise.environ = {
+        "PATH": f"{home}:{os.environ['PATH']}", "HOME": str(home), "LANG": "C.UTF-8", "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_REAL": shutil.which("git") or "", "GIT_COUNT": os.devnull, "GIT_NUMBER": "0",
+    }  # fmt: skip
+    Promise.template = make_template(home / "template", Promise.environ)
+    return Promise
 
 
-def _environ(home: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "TMPDIR")}
-    return {**kept, "HOME": str(home), "LANG": "C.UTF-8", "GIT_CONFIG_NOSYSTEM": "1"}
-
-
-@pytest.mark.parametrize("seed", range(FIRST, FIRST + SEQUENCES))
-def test_every_content_is_kept_in_a_random_sequence(seed: int, template: Path, tmp_path: Path) -> None:
-    play(tmp_path / "world", template, seed, _environ(tmp_path))
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_every_content_is_kept_in_a_random_sequence(batch: int, promise: type[Promise]) -> None:
+    run_state_machine_as_test(promise, settings=SETTINGS)

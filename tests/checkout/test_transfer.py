@@ -234,7 +234,7 @@ def test_an_update_of_one_commit_downloads_what_it_changed(
     more = kinds(upstream, "flashinfer", set(moved) - set(listed))
     assert list(more.values()) in ([], ["tree"]), "git spares itself the search in trees that it would send"
     assert host.count(FETCH) == host.count(rf"flashinfer\.git.*{FETCH}") == 2
-    assert (started["fetch"], started["switch"]) == (2, 1), "trees, then files"
+    assert started["fetch"] == 2, "trees, then files"
     assert sum(started.values()) <= 58, started
 
 

@@ -1,25 +1,33 @@
-"""A user, an upstream and updates act at random; everything that the user ever made must be kept all the way."""
+"""A user, an upstream and updates act at random (hypothesis.stateful); everything that the user ever made must be kept.
+
+Kept is what is in a file, in the index, in a commit that a ref leads to, or in a stash. A run is killed or interrupted
+as it starts its n-th git command, or after some time; one that ends by itself ends with 0 or 5, and in the end the
+commands that are suggested lead to 0.
+"""
 
 from __future__ import annotations
 
+import faulthandler
 import os
-import random
-import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import psutil
+from hypothesis import note
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from invoke.config import Config
 from invoke.context import Context
-from invoke.exceptions import Exit
 
 import tasks
 import tasks.run
@@ -30,31 +38,48 @@ from tests.upstream.store import Gitlink, Symlink, Tree, Upstream
 
 NAMES = ("a.txt", "b.txt", "gone.txt", "kept.txt", "new.txt", "new.log", "folder/new.txt", "folder", "mine.txt",
          "mine.log", "deep/er/mine.txt", 'od"d\nname', "deps/new.txt", "x/y")  # fmt: skip
-PLACES = ("", "deps/lib", "linked")
+PLACES = ("thing", "thing/deps/lib", "linked")
+ENDINGS = ("complete", "stopped", "killed", "interrupted", "killed later")
+Ending = Literal["complete", "stopped", "killed", "interrupted", "killed later"]
+GIT = """#!/bin/sh
+printf x >>"$GIT_COUNT"
+if [ "$(wc -c <"$GIT_COUNT")" -eq "$GIT_NUMBER" ]; then
+    case $GIT_ENDING in
+        stopped) kill -KILL $PPID; exit 1;;
+        killed) kill -KILL $PPID;;
+        interrupted) kill -INT $PPID;;
+    esac
+fi
+exec "$GIT_REAL" "$@"
+"""
 
 
 class Child:
-    """A function in a forked process and process group; Exit and KeyboardInterrupt end it as they end Invoke."""
+    """A task in a forked process and process group; Exit and KeyboardInterrupt end it as they end Invoke."""
 
-    def __init__(self, output: Path, environ: dict[str, str], call: Callable[[], object]) -> None:
-        self.output, self.status, self.ended = output, -1, False
+    def __init__(self, directory: Path, environ: dict[str, str], call: Callable[[], object]) -> None:
+        self.output, self._command = directory / "output", directory / "command"
+        self.status, self.ended = -1, False
         self.pid = os.fork()
         if not self.pid:
             status = 1
             try:
                 os.setsid()
                 signal.signal(signal.SIGINT, signal.default_int_handler)
-                file = os.open(output, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+                file = os.open(self.output, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
                 for descriptor in (1, 2):
                     os.dup2(file, descriptor)
                 sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+                faulthandler.register(signal.SIGUSR1, file=sys.stderr)
                 os.environ.clear()
                 os.environ.update(environ)
+                self._command.write_text("")
                 call()
                 status = 0
-            except Exit as error:
-                sys.stderr.write(f"{error}\n")
-                status = error.code or 0
+            except tasks.run.Failed as error:
+                status = error.result.exit_status
+                errors = [*(row.error for row in error.result.outcomes), error.result.error]
+                self._command.write_text(next((each.command for each in errors if each and each.command), ""))
             except KeyboardInterrupt:
                 status = 130
             except BaseException:
@@ -63,6 +88,11 @@ class Child:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(status)
+
+    @property
+    def command(self) -> str:
+        """The command that a failed run suggests."""
+        return self._command.read_text()
 
     def wait(self, seconds: float) -> bool:
         """Whether it has ended within that time; its `status` is known then."""
@@ -80,20 +110,25 @@ class Child:
 
 @dataclass
 class World:
-    """A checkout `top` of the upstream `some/thing`, and all contents that the user has made so far."""
+    """A checkout of the upstream `some/thing`, and all contents that the user has made so far."""
 
     directory: Path
-    upstream: Upstream
-    random: random.Random
     environ: dict[str, str]
     made: set[bytes] = field(default_factory=set)
-    log: list[str] = field(default_factory=list)
-    branch: str = "main"
-    ref: str = "main"
+    count: int = 0
+
+    @property
+    def upstream(self) -> Upstream:
+        return Upstream(self.directory / "upstream")
 
     @property
     def top(self) -> Path:
         return self.directory / "tmp/thing"
+
+    def content(self) -> str:
+        """A content like no other."""
+        self.count += 1
+        return f"made {self.count}\n"
 
     def git(self, place: Path, *arguments: str) -> str:
         """What git prints, for a user to whom nothing matters; nothing where it fails."""
@@ -101,39 +136,30 @@ class World:
         run = subprocess.run(["git", *arguments], cwd=place, env=environ, capture_output=True, check=False)
         return os.fsdecode(run.stdout).strip() if not run.returncode else ""
 
-    def start(self, task: str = "update") -> Child:
+    def start(self, task: str = "update", **environ: str) -> Child:
         """Start the task in a child of this process, which has imported everything already."""
         url = f"file://{self.upstream.path('some/thing')}"
         given = {"attempts": 1, "cache": str(self.directory / "cache"), "directory": str(self.directory / "tmp")}
-        tree = {**DEFAULTS, **given, "repositories": {"thing": {"url": url, "branch": self.ref}}}
-        return Child(self.directory / "output", self.environ, lambda: getattr(tasks, task)(
-            Context(Config(overrides={"sources": tree}, lazy=True)), only=["thing"]))  # fmt: skip
+        tree = {**DEFAULTS, **given, "repositories": {"thing": {"url": url, "branch": "main"}}}
+        context = Context(Config(overrides={"sources": tree}, lazy=True))
+        return Child(self.directory, {**self.environ, **environ}, lambda: getattr(tasks, task)(context, only=["thing"]))
 
     def lost(self) -> list[bytes]:
         """What was made and is kept nowhere."""
         return sorted(self.made - contents(self.directory / "tmp"))
 
-
-def content(world: World) -> str:
-    """A content like no other, recorded as soon as it is written."""
-    return f"made {len(world.made)} {world.random.random()}\n"
+    def forget(self) -> None:
+        """What the user has destroyed by an action is no loss: only what is there after it counts."""
+        self.made &= contents(self.directory / "tmp")
 
 
 def _write(world: World, file: Path) -> None:
-    text = content(world)
-    try:
-        if file.is_symlink() or (file.is_dir() and not any(file.iterdir())):
-            return
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    except OSError:
-        return
-    world.made.add(text.encode())
-
-
-def _forget(world: World) -> None:
-    """What the user has destroyed by an action is no loss: only what is there after it counts."""
-    world.made &= contents(world.directory / "tmp")
+    text = world.content()
+    with suppress(OSError):
+        if not file.is_symlink() and not (file.is_dir() and not any(file.iterdir())):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+            world.made.add(text.encode())
 
 
 def edit(world: World, place: Path, name: str) -> None:
@@ -162,7 +188,7 @@ def commit(world: World, place: Path, name: str) -> None:
 
 
 def commit_on_a_branch(world: World, place: Path, name: str) -> None:
-    world.git(place, "checkout", "-q", "-b", f"mine{len(world.made)}")
+    world.git(place, "checkout", "-q", "-b", f"mine{world.count}")
     commit(world, place, name)
 
 
@@ -189,7 +215,7 @@ def to_folder(world: World, place: Path, name: str) -> None:
 
 
 def to_link(world: World, place: Path, name: str) -> None:
-    file, target = place / name, content(world)
+    file, target = place / name, world.content()
     if file.is_file() or file.is_symlink():
         file.unlink()
         file.symlink_to(target)
@@ -214,8 +240,13 @@ def chmod(world: World, place: Path, name: str) -> None:
         (place / name).chmod(0o755)
 
 
-def hide(world: World, place: Path, name: str) -> None:
-    world.git(place, "update-index", world.random.choice(("--assume-unchanged", "--skip-worktree")), "--", name)
+def assume_unchanged(world: World, place: Path, name: str) -> None:
+    world.git(place, "update-index", "--assume-unchanged", "--", name)
+    _write(world, place / name)
+
+
+def skip_worktree(world: World, place: Path, name: str) -> None:
+    world.git(place, "update-index", "--skip-worktree", "--", name)
     _write(world, place / name)
 
 
@@ -225,25 +256,43 @@ def intend(world: World, place: Path, name: str) -> None:
 
 
 def sparse(world: World, place: Path, name: str) -> None:
-    world.git(place, "sparse-checkout", *world.random.choice((["set", "folder"], ["disable"], ["set", "deep"])))
+    world.git(place, "sparse-checkout", "set", name.partition("/")[0])
+
+
+def end_sparse(world: World, place: Path, name: str) -> None:
+    world.git(place, "sparse-checkout", "disable")
 
 
 def merge(world: World, place: Path, name: str) -> None:
-    branches = world.git(place, "for-each-ref", "--format=%(refname:short)", "refs/heads").split()
-    if branches:
-        world.git(place, "merge", *world.random.choice((["--no-commit", "--no-ff"], [])), world.random.choice(branches))
+    for branch in _branches(world, place)[-1:]:
+        world.git(place, "merge", branch)
+
+
+def prepare_merge(world: World, place: Path, name: str) -> None:
+    for branch in _branches(world, place)[-1:]:
+        world.git(place, "merge", "--no-commit", "--no-ff", branch)
 
 
 def rebase(world: World, place: Path, name: str) -> None:
-    branches = world.git(place, "for-each-ref", "--format=%(refname:short)", "refs/heads").split()
-    if branches:
-        world.git(place, "rebase", world.random.choice(branches))
+    for branch in _branches(world, place)[-1:]:
+        world.git(place, "rebase", branch)
+
+
+def _branches(world: World, place: Path) -> list[str]:
+    """The branches, that of the last commit at the end."""
+    return world.git(place, "for-each-ref", "--sort=committerdate", "--format=%(refname:short)", "refs/heads").split()
 
 
 def link_worktree(world: World, place: Path, name: str) -> None:
     target = world.top.parent / "linked"
     if not target.exists():
-        world.git(place, "worktree", "add", "-q", str(target), world.random.choice(("main", "HEAD")))
+        world.git(place, "worktree", "add", "-q", str(target), "main")
+
+
+def link_detached_worktree(world: World, place: Path, name: str) -> None:
+    target = world.top.parent / "linked"
+    if not target.exists():
+        world.git(place, "worktree", "add", "-q", "--detach", str(target))
 
 
 def own_clone(world: World, place: Path, name: str) -> None:
@@ -256,105 +305,150 @@ def own_clone(world: World, place: Path, name: str) -> None:
             commit_on_a_branch(world, lib, name)
 
 
-ACTIONS: tuple[Callable[[World, Path, str], None], ...] = (
+Action = Callable[[World, Path, str], None]
+ACTIONS: tuple[Action, ...] = (
     edit, stage, stage_and_edit, stage_and_put_back, commit, commit_on_a_branch, back_to_main, detach, stash,
-    to_folder, to_link, remove, remove_from_the_index, rename, chmod, hide, intend, sparse, merge, rebase,
-    link_worktree, own_clone,
+    to_folder, to_link, remove, remove_from_the_index, rename, chmod, assume_unchanged, skip_worktree, intend, sparse,
+    end_sparse, merge, prepare_merge, rebase, link_worktree, link_detached_worktree, own_clone,
 )  # fmt: skip
 
 
-def act(world: World) -> None:
-    """One action of the user's."""
-    places = [place for place in (world.top, world.top / "deps/lib", world.top.parent / "linked")
-              if (place / ".git").exists()]  # fmt: skip
-    if not places:
-        return
-    action, place = world.random.choice(ACTIONS), world.random.choice(places)
-    name = world.random.choice(NAMES)
-    world.log.append(f"{action.__name__} {place.name} {name!r}")
-    try:
-        action(world, place, name)
-    except OSError as error:
-        world.log[-1] += f" ({error.strerror})"
-    _forget(world)
+def change_files(world: World, name: str, other: str) -> None:
+    files: Tree = {name: world.content() * 50, other: None}
+    world.upstream.add_commit("some/thing", "main", {**files, **({"folder": None} if _is_file(world) else {})})
 
 
-def move_upstream(world: World) -> None:
-    """One move of upstream's."""
-    pick, thing = world.random, "some/thing"
-    lib = world.upstream.commit("some/lib")
-    kind = pick.choice(("files", "files", "lib", "lib", "tree", "force", "tag", "remove", "restore", "move"))
-    world.log.append(f"upstream: {kind}")
-    number = f"{pick.random()}\n" * 50
-    files: Tree = {}
-    if kind == "files":
-        changes = pick.sample(NAMES[:7], 3)
-        files = {name: pick.choice((number, None)) for name in changes}
-        if "folder" in _tree(world):
-            files = {**files, "folder": None}
-    elif kind == "tree":
-        as_file = "folder" in _tree(world)
-        files = {"folder": None, "folder/new.txt": number} if as_file else {"folder/new.txt": None, "folder": number}
-    elif kind == "lib":
-        lib = world.upstream.add_commit("some/lib", "main", {pick.choice(NAMES[:5]): number})
-        files = {"deps/lib": Gitlink(lib), ".gitmodules": MODULES, "deps/lib/file": None}
-    elif kind == "remove":
-        link = Symlink("../a.txt")
-        room: tuple[Tree, ...] = ({}, {"deps/lib": number}, {"deps/lib/file": number}, {"deps/lib": link})
-        files = {"deps/lib": None, "other/lib": None, ".gitmodules": None, **pick.choice(room)}
-    elif kind == "restore":
-        files = {"deps/lib": None, "other/lib": None, ".gitmodules": MODULES}
-        files = {"deps/lib/file": None, **files, "deps/lib": Gitlink(lib)}
-    elif kind == "move":
-        modules = MODULES.replace("deps/lib", "other/lib").replace('"lib"', pick.choice(('"lib"', '"renamed"')))
-        files = {"deps/lib": None, "other/lib": Gitlink(lib), ".gitmodules": modules}
-    elif kind == "tag":
-        world.upstream.move_tag(thing, pick.choice(("v1.0", "v1.1")))
-        return
-    if kind == "force":
-        world.upstream.force_push(thing, "main", {"a.txt": number})
-    else:
-        world.upstream.add_commit(thing, "main", files)
+def swap_file_and_folder(world: World, name: str, other: str) -> None:
+    text = world.content() * 50
+    folder: Tree = {"folder": None, "folder/new.txt": text}
+    file: Tree = {"folder/new.txt": None, "folder": text}
+    world.upstream.add_commit("some/thing", "main", folder if _is_file(world) else file)
 
 
-def _tree(world: World) -> set[str]:
-    from tests.upstream.store import git
-
-    names = git(world.upstream.path("some/thing"), "ls-tree", "-r", "--name-only", "main").splitlines()
-    return {name for name in names if name == "folder"}
+def _is_file(world: World) -> bool:
+    path = world.upstream.path("some/thing")
+    return world.git(path, "cat-file", "-t", "main:folder") == "blob"
 
 
-def update(world: World, resolve: bool = False) -> None:
-    """One run, which may be killed or interrupted; AssertionError where it loses something or ends in an odd way."""
-    way = "complete" if resolve else world.random.choice(("complete", "complete", "kill", "kill", "interrupt"))
-    began, child = time.monotonic(), world.start()
-    if way != "complete" and not child.wait(world.random.uniform(0, 0.5)):
-        for group in _groups(child.pid) if way == "kill" else [child.pid]:
-            with suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL if way == "kill" else signal.SIGINT)
-    assert child.wait(120), "it does not end"
-    err = child.output.read_text(errors="replace")
-    world.log.append(f"update: {way} after {time.monotonic() - began:.2f} s, status {child.status}")
-    assert "Traceback" not in err, f"{err}\n{world.log}"
-    lost = world.lost()
-    assert not lost, f"lost {lost[:3]}\n{err[-2500:]}\n" + "\n".join(world.log)
-    allowed = (0, 5) if way == "complete" else (0, 5, 130, -9)
-    assert child.status in allowed, f"status {child.status}\n{err}\n" + "\n".join(world.log)
-    if resolve and child.status:
-        found = re.findall(r"^  ((?:git|mv|invoke|rm) .*)$", err, re.M)
-        assert found, f"no command\n{err}\n" + "\n".join(world.log)
-        world.log.append(f"suggested: {found[0]}")
-        if found[0].startswith("invoke clone"):
-            world.start("clone").wait(120)
-        elif not found[0].startswith("invoke"):
-            command = found[0].replace("rm -i", "rm")
-            done = subprocess.run(["sh", "-c", command], cwd=world.directory, env={**world.environ, **IDENTITY},
-                                  capture_output=True, text=True, check=False)  # fmt: skip
-            assert not done.returncode, f"{found[0]}\n{done.stderr}\n" + "\n".join(world.log)
-            lost = world.lost()
-            assert not lost, f"{found[0]} lost {lost[:3]}\n" + "\n".join(world.log)
-        return update(world, resolve=len(world.log) < 400)
-    return None
+def change_submodule(world: World, name: str, other: str) -> None:
+    world.upstream.add_commit("some/lib", "main", {name: world.content() * 50})
+    restore_submodule(world, name, other)
+
+
+def restore_submodule(world: World, name: str, other: str) -> None:
+    files: Tree = {"deps/lib/file": None, "deps/lib": None, "other/lib": None, ".gitmodules": MODULES}
+    lib = Gitlink(world.upstream.commit("some/lib"))
+    world.upstream.add_commit("some/thing", "main", {**files, "deps/lib": lib})
+
+
+def replace_submodule(world: World, name: str, other: str) -> None:
+    text = world.content()
+    rooms: tuple[Tree, ...] = ({}, {"deps/lib": text}, {"deps/lib/file": text}, {"deps/lib": Symlink("../a.txt")})
+    files: Tree = {"deps/lib": None, "other/lib": None, ".gitmodules": None, **rooms[len(name) % 4]}
+    world.upstream.add_commit("some/thing", "main", files)
+
+
+def move_submodule(world: World, name: str, other: str) -> None:
+    modules = MODULES.replace("deps/lib", "other/lib").replace('"lib"', ('"lib"', '"renamed"')[len(name) % 2])
+    lib = Gitlink(world.upstream.commit("some/lib"))
+    files: Tree = {"deps/lib": None, "other/lib": lib, ".gitmodules": modules}
+    world.upstream.add_commit("some/thing", "main", files)
+
+
+def move_tag(world: World, name: str, other: str) -> None:
+    world.upstream.move_tag("some/thing", ("v1.0", "v1.1")[len(name) % 2])
+
+
+def force_push(world: World, name: str, other: str) -> None:
+    world.upstream.force_push("some/thing", "main", {"a.txt": world.content() * 50})
+
+
+Move = Callable[[World, str, str], None]
+MOVES: tuple[Move, ...] = (
+    change_files, swap_file_and_folder, change_submodule, restore_submodule, replace_submodule, move_submodule,
+    move_tag, force_push,
+)  # fmt: skip
+NAME = st.sampled_from(NAMES)
+CHANGED = st.sampled_from(NAMES[:7])
+
+
+class Promise(RuleBasedStateMachine):
+    """Sequences of a user's actions, of upstream's moves and of updates, from a copy of the world at `template`."""
+
+    template: Path
+    environ: dict[str, str]
+
+    @initialize()
+    def copy(self) -> None:
+        self.directory = tempfile.TemporaryDirectory(dir=self.template.parent)
+        self.world = World(Path(self.directory.name, "world"), self.environ)
+        subprocess.run(["cp", "-a", self.template, self.world.directory], check=True)
+        for path, name in (("thing", "some/thing"), ("thing/deps/lib", "some/lib")):
+            url = f"file://{self.world.upstream.path(name)}"
+            self.world.git(self.world.directory / "tmp" / path, "remote", "set-url", "origin", url)
+
+    @rule(action=st.sampled_from(ACTIONS), place=st.sampled_from(PLACES), name=NAME)
+    def act(self, action: Action, place: str, name: str) -> None:
+        if (self.world.directory / "tmp" / place / ".git").exists():
+            with suppress(OSError):
+                action(self.world, self.world.directory / "tmp" / place, name)
+            self.world.forget()
+
+    @rule(move=st.sampled_from(MOVES), name=CHANGED, other=CHANGED)
+    def move_upstream(self, move: Move, name: str, other: str) -> None:
+        move(self.world, name, other)
+
+    @rule(ending=st.sampled_from(ENDINGS), number=st.integers(1, 60))
+    def update(self, ending: Ending, number: int) -> None:
+        world, count = self.world, self.world.directory / "count"
+        count.write_text("")
+        child = world.start(GIT_NUMBER=str(number), GIT_ENDING=ending, GIT_COUNT=str(count))
+        if ending == "killed later" and not child.wait(number / 100):
+            for group in _groups(child.pid):
+                with suppress(ProcessLookupError):
+                    os.killpg(group, signal.SIGKILL)
+        self._check(child, (0, 5) if ending == "complete" else (0, 5, 130, -9))
+
+    def teardown(self) -> None:
+        """Let the suggested commands lead to the commit that the remote has."""
+        if not hasattr(self, "world"):
+            return
+        try:
+            for _ in range(30):
+                child = self.world.start()
+                if not self._check(child, (0, 5)):
+                    break
+                self._resolve(child.command)
+            else:
+                raise AssertionError("the suggestions do not end")
+        finally:
+            self.directory.cleanup()
+
+    def _check(self, child: Child, allowed: tuple[int, ...]) -> int:
+        ended = child.wait(120)
+        if not ended:
+            os.killpg(child.pid, signal.SIGUSR1)  # faulthandler shows where it hangs
+            child.wait(10)
+        output = child.output.read_text(errors="replace")
+        note(f"# status {child.status}\n{output[-3000:]}")
+        assert ended, f"it does not end\n{output[-6000:]}"
+        assert "Traceback" not in output, output
+        assert not (lost := self.world.lost()), f"lost {lost[:3]}\n{output[-2500:]}"
+        assert child.status in allowed, f"status {child.status}\n{output}"
+        return child.status
+
+    def _resolve(self, command: str) -> None:
+        note(f"$ {command}")
+        assert command, "no command"
+        if command == "invoke clone":
+            self._check(self.world.start("clone"), (0,))
+        elif not command.startswith("invoke "):
+            done = subprocess.run(
+                ["sh", "-c", command.replace("rm -i", "rm")], cwd=self.world.directory, text=True, check=False,
+                env={**self.world.environ, **IDENTITY}, capture_output=True,
+            )  # fmt: skip
+            assert not done.returncode, f"{command}\n{done.stderr}"
+            assert not (lost := self.world.lost()), f"{command} lost {lost[:3]}"
 
 
 def _groups(pid: int) -> list[int]:
@@ -365,30 +459,6 @@ def _groups(pid: int) -> list[int]:
             with suppress(ProcessLookupError):
                 groups.append(os.getpgid(child.pid))
     return list(dict.fromkeys(groups))
-
-
-def play(directory: Path, template: Path, seed: int, environ: dict[str, str], steps: int = 12) -> list[str]:
-    """One sequence, from a copy of the `template`; the same seed acts in the same way, but for the moments of kills.
-    Returns what was done. Raises AssertionError where a content is lost or the end is not reached."""
-    subprocess.run(["cp", "-a", template, directory], check=True)
-    world = World(directory, Upstream(directory / "upstream"), random.Random(seed), environ)
-    url = f"file://{world.upstream.path('some/thing')}"
-    world.git(world.top, "remote", "set-url", "origin", url)
-    lib = f"file://{world.upstream.path('some/lib')}"
-    world.git(world.top / "deps/lib", "remote", "set-url", "origin", lib)
-    for _ in range(steps):
-        step = world.random.choices((act, move_upstream, update), (6, 3, 3))[0]
-        step(world)
-    if world.random.random() < 0.7:
-        world.upstream.add_commit("some/thing", "main", {"a.txt": f"{world.random.random()}\n"})
-    for _ in range(25):
-        before = len(world.log)
-        update(world, resolve=True)
-        if "status 0" in world.log[-1]:
-            break
-        assert len(world.log) > before
-    assert "status 0" in world.log[-1], "not resolved\n" + "\n".join(world.log)
-    return world.log
 
 
 def make_template(directory: Path, environ: dict[str, str]) -> Path:
@@ -403,7 +473,6 @@ def make_template(directory: Path, environ: dict[str, str]) -> Path:
     for name in ("some/lib", "some/thing"):
         for key in ("uploadpack.allowFilter", "uploadpack.allowAnySHA1InWant"):
             subprocess.run(["git", "config", key, "true"], cwd=upstream.path(name), check=True)
-    world = World(directory, upstream, random.Random(0), environ)
-    child = world.start("clone")
+    child = World(directory, environ).start("clone")
     assert child.wait(120) and child.status == 0, child.output.read_text()
     return directory
