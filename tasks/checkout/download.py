@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import SourcesError, UsageError
+from ..errors import SourcesError
 from ..git import (
     GITLINK,
     Advertised,
@@ -27,11 +27,10 @@ from ..git import (
     initialise,
     missing_objects,
     packed_bytes,
-    present_commits,
     read_blob,
     read_shallow,
     read_submodules,
-    read_tree,
+    read_target,
     release,
     run,
     submodule_git_dir,
@@ -132,12 +131,10 @@ class Download:
                     close_history(repository, known.shallow)
                 if self.full:
                     fetch_history(repository, target, tags, known.complete)
+                    tree = read_target(repository, target)
                 else:
-                    whole = directories is None
-                    fetch_commit(repository, target, [*haves, *known.tips], files=whole)
-                if target.kind == "tag" and not present_commits(repository, [target.commit]):
-                    raise UsageError(f"{repository.who}: the tag {target.name} names no commit.", "Name another REF.")
-                tree, holds = read_tree(repository.path, target.commit), cone(directories)
+                    tree = fetch_commit(repository, target, [*haves, *known.tips], files=directories is None)
+                holds = cone(directories)
                 missing = missing_objects(repository, target.commit)
                 if directories is not None:
                     missing &= {entry.oid for path, entry in tree.items() if holds(path)}
@@ -165,7 +162,7 @@ class Download:
         if commit.is_checked_out and not (self.full and read_shallow(git_dir)):
             return commit
         store = replace(repository, path=git_dir)  # whose files come with the switch
-        _prepare(store)
+        _prepare(store, sparse=directories is not None)
         if is_users(store, read_record(git_dir)):
             directories = None
         fetched = self._fetch(store, target, [head_of(path)], directories)
@@ -186,12 +183,13 @@ class Download:
             raise
 
 
-def _prepare(store: LocalRepository) -> None:
+def _prepare(store: LocalRepository, *, sparse: bool) -> None:
     """Create the submodule's repository, or point an existing one at its present URL."""
     if (store.git_dir / "refs").is_dir() and not (store.git_dir / "HEAD").exists():
         (store.git_dir / "HEAD").write_text("ref: refs/heads/main\n")  # which git-init(1) does not write again here
-    initialise(store, bare=True)
-    worktree = store.git("config", "core.worktree", check=False)
+    is_new = not store.git_dir.exists()
+    initialise(store, bare=True, sparse=sparse)
+    worktree = "" if is_new else store.git("config", "core.worktree", check=False)
     if worktree and not (store.git_dir / worktree).is_dir():
         unset_worktree(store.git_dir)
 

@@ -63,7 +63,8 @@ def bring_lfs(repository: Repository, network: Network) -> int:
     network.reporter.event(who, f"downloading {files} with Git LFS ({decimal(lfs.missing)})")
     run(path, "lfs", "install", "--local", "--skip-repo")  # else `git lfs pull` does nothing
     pull = "alias.pull-lfs=!git lfs pull >&2"  # where progress is read
-    transfer(path, *_ALL, "-c", pull, "pull-lfs", who=who, doing="downloading LFS files", network=network)
+    how = {"url": repository.url, "who": who, "doing": "downloading LFS files"}
+    transfer(path, *_ALL, "-c", pull, "pull-lfs", **how, network=network)
     return lfs.missing
 
 

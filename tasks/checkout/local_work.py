@@ -21,7 +21,6 @@ from ..git import (
     OverwriteError,
     move_aside,
     overwrite_error,
-    present_commits,
     run,
     untracked_files,
 )
@@ -103,8 +102,6 @@ def check_local_work(repository: LocalRepository, branch: str, known: Iterable[s
     check_commits(repository, branch, known)
     check_operation(repository)
     _check_changes(repository)
-    if branch:
-        _check_branch(repository, branch)
 
 
 def check_submodule_work(repository: LocalRepository) -> None:
@@ -190,8 +187,7 @@ def check_commits(repository: LocalRepository, branch: str, known: Iterable[str]
     """Raise LocalWorkError where moving HEAD, and `branch` if not empty, leaves a commit without a ref. A branch that
     does not move keeps its commits; so does every other ref, but for a stash, which may be dropped."""
     ref = f"refs/heads/{branch}"
-    on = repository.git("symbolic-ref", "--quiet", "HEAD", check=False)
-    tips = [*(["HEAD"] if not on or on == ref else []), *([ref] if branch else [])]
+    tips = ["HEAD", *([ref] if branch else [])]
     tips += ["MERGE_HEAD"] if (repository.git_dir / "MERGE_HEAD").exists() else []
     if commits_without_ref(repository, tips, known, but=ref):
         lost = [found for tip in tips if (found := commits_without_ref(repository, [tip], known, but=ref))]
@@ -206,14 +202,15 @@ def commits_without_ref(
     repository: LocalRepository, tips: Iterable[str], known: Iterable[str], but: str = ""
 ) -> list[str]:
     """The commits below `tips` that no ref leads to but the one named `but`, and none of the commits `known`."""
-    kept = [f"^{oid}" for oid in present_commits(repository, filter(None, known))]
+    kept = [f"^{oid}" for oid in filter(None, known)]
     others = ("--not", *([f"--exclude={but}"] if but else []), "--exclude=refs/stash", "--glob=refs/*")
     options = ("rev-list", "--ignore-missing", "--missing=allow-any", "--max-count=100", "--stdin", *others)
     return repository.git(*options, stdin="".join(f"{each}\n" for each in [*tips, *kept])).split() if tips else []
 
 
-def _check_branch(repository: LocalRepository, branch: str) -> None:
-    branches = repository.git("for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads").splitlines()
+def check_branch(repository: LocalRepository, branch: str, branches: Iterable[str]) -> None:
+    """Raise LocalWorkError where `branch` cannot be created beside the local `branches`, or is checked out in a linked
+    worktree."""
     for other in branches:
         if other.startswith(f"{branch}/") or branch.startswith(f"{other}/"):
             what = f"{repository.who}: local branch {other!r} in {repository.path} conflicts with the name {branch!r}."

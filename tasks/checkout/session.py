@@ -20,7 +20,6 @@ from ..git import (
     initialise,
     missing_objects,
     read_blob,
-    read_tree,
     resolve,
     run,
     transfer,
@@ -93,7 +92,7 @@ class Session:
         network, where = self.network, f"{repository.name}: {redact(repository.url)}"
         is_cloned = (repository.path / ".git").is_dir()  # then its configuration counts
         place = repository.path if is_cloned else self.settings.root
-        output = transfer(place, *command, who=repository.name, doing="asking", network=network)
+        output = transfer(place, *command, url=repository.url, who=repository.name, doing="asking", network=network)
         advertised = Advertised.parse(output, where)
         if not advertised.heads and not advertised.tags:
             hint = "Check the URL, and that no proxy or login page answers in place of the host."
@@ -122,8 +121,7 @@ def remote_files(
     """The files of a commit that is checked out nowhere, by their paths, and when it was made; files that it lacks are
     left out."""
     with _scratch(session, repository) as local:
-        fetch_commit(local, target, (), files=False)
-        tree = read_tree(local.path, target.commit)
+        tree = fetch_commit(local, target, (), files=False)
         wanted = {tree[path].oid for path in paths if path in tree}
         fetch_objects(local, target, wanted & missing_objects(local, target.commit))
         files = {path: read_blob(local, tree, path).encode() for path in paths if path in tree}

@@ -65,8 +65,8 @@ def set_sparse(repository: LocalRepository, directories: tuple[str, ...] | None,
         return repository.network.reporter.event(repository.who, "your sparse-checkout patterns are kept")
     file.parent.mkdir(exist_ok=True)
     write_atomic(file, wanted)
-    for option in ("core.sparseCheckout", "core.sparseCheckoutCone"):
-        if repository.git("config", option, check=False) != "true":
+    if repository.git("config", "core.sparseCheckout", check=False) != "true":
+        for option in ("core.sparseCheckout", "core.sparseCheckoutCone"):
             repository.git("config", "--worktree", option, "true")
 
 
@@ -76,8 +76,8 @@ def is_users(repository: LocalRepository, record: Record) -> bool:
 
 
 def end_sparse(repository: LocalRepository) -> None:
-    """Leave nothing sparse about a checkout that holds all its files."""
-    if repository.git("config", "core.sparseCheckout", check=False) == "true":
+    """Leave nothing sparse about a checkout that holds all its files, unless the patterns are the user's."""
+    if _read(repository) == _patterns(None) and repository.git("config", "core.sparseCheckout", check=False) == "true":
         repository.git("sparse-checkout", "disable")
 
 

@@ -40,7 +40,8 @@ def set_tags(
     lines = [f"update refs/previous/{ref.removeprefix('refs/')}/{oid[:12]} {oid}" for ref, oid in moved.items()]
     lines += [f"update {ref} {oid} {moved.get(ref, '')}".strip() for ref, oid in tags.items()
               if ref not in local or ref in moved]  # fmt: skip
-    repository.git("update-ref", "--stdin", stdin="".join(f"{line}\n" for line in lines))
+    if lines:
+        repository.git("update-ref", "--stdin", stdin="".join(f"{line}\n" for line in lines))
 
 
 def set_branch(repository: LocalRepository, target: Target) -> None:

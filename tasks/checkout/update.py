@@ -22,6 +22,7 @@ from ..git import (
 from ..models import Outcome, Repository
 from .download import Commit, Download
 from .local_work import (
+    check_branch,
     check_commits,
     check_local_work,
     check_operation,
@@ -67,6 +68,7 @@ def update(session: Session, repository: Repository) -> Outcome:
         )
     full = session.full or is_full(local)
     check_cost(session, repository)
+    check_branch(local, target.branch, checkout.now.branches)
     known = [checkout.record.commit, *advertised.heads.values(), *advertised.tags.values()]
     check_local_work(local, target.branch, known)
     download = Download(session.settings.cache, full)
@@ -102,6 +104,7 @@ def plan_update(session: Session, repository: Repository) -> Outcome:
     local = session.local(repository)
     if is_current(session, local, checkout, target, advertised):
         return Outcome(repository.name, "up to date", ref, checkout.head, ref_source=source, resolved=target.resolved)
+    check_branch(local, target.branch, checkout.now.branches)
     known = [checkout.record.commit, *advertised.heads.values(), *advertised.tags.values()]
     check_local_work(local, target.branch, known)
     session.reporter.event(repository.name, f"would update {checkout.head[:10]} → {target.commit[:10]}")

@@ -14,6 +14,7 @@ from .fetch import (
     missing_objects,
     present_commits,
     read_blob,
+    read_target,
     read_tree,
 )
 from .messages import DiskFullError, GitError, NoObjectError, OverwriteError, RefusedError, overwrite_error
@@ -37,6 +38,6 @@ __all__ = [
     "OverwriteError", "RefusedError", "RepositoryRefs", "Submodule", "Target", "check_version", "close_history",
     "fetch_commit", "fetch_history", "fetch_objects", "fetch_tags", "head_of", "highest", "initialise", "is_full",
     "keep_open", "latest", "linked_git_dir", "missing_objects", "move_aside", "nearest", "newest", "overwrite_error",
-    "packed_bytes", "present_commits", "read_blob", "read_refs", "read_shallow", "read_submodules", "read_tree",
-    "release", "resolve", "run", "submodule_git_dir", "transfer", "untracked_files", "write_atomic",
+    "packed_bytes", "present_commits", "read_blob", "read_refs", "read_shallow", "read_submodules", "read_target",
+    "read_tree", "release", "resolve", "run", "submodule_git_dir", "transfer", "untracked_files", "write_atomic",
 ]  # fmt: skip

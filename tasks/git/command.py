@@ -50,9 +50,9 @@ def keep_open(descriptor: int | None) -> None:
 
 
 def check_version() -> None:
-    """Raise SourcesError where git is missing or older than MINIMUM. Variables that name a repository are removed from
-    this process, GitPython's too."""
-    for name in _INHERITED:
+    """Raise SourcesError where git is missing or older than MINIMUM. Variables that name a repository, or no ssh, are
+    removed from this process."""
+    for name in (*_INHERITED, *([] if os.environ.get("GIT_SSH_COMMAND", "").strip() else ["GIT_SSH_COMMAND"])):
         os.environ.pop(name, None)
     wanted = ".".join(map(str, MINIMUM))
     hint = f"Install git {wanted} or newer."

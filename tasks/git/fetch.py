@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,12 +50,12 @@ class LocalRepository:
     def fetch(self, *args: str, doing: str, stdin: str = "", options: tuple[str, ...] = ()) -> None:
         """git-fetch(1) with `args`, retried. Raises what `transfer` raises."""
         command = (*options, "fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--refmap=", *args)
-        transfer(self.path, *command, who=self.who, doing=doing, network=self.network, stdin=stdin)
+        transfer(self.path, *command, url=self.url, who=self.who, doing=doing, network=self.network, stdin=stdin)
 
 
-def initialise(repository: LocalRepository, *, bare: bool = False) -> None:
+def initialise(repository: LocalRepository, *, bare: bool = False, sparse: bool = False) -> None:
     """Make a repository with the remote `origin`, or point the remote of an existing one at its present URL. A `bare`
-    one is a submodule's, whose files come later."""
+    one is a submodule's, whose files come later, in a new one as a `sparse` checkout."""
     known = ""
     if (repository.git_dir / "objects").is_dir():
         known = repository.git("config", "remote.origin.url", check=False)
@@ -66,7 +66,9 @@ def initialise(repository: LocalRepository, *, bare: bool = False) -> None:
         url = repository.url.replace("\\", "\\\\").replace('"', '\\"')
         remote = f'[remote "origin"]\n\turl = "{url}"\n\tpromisor = true\n\tpartialclonefilter = blob:none\n'
         with (repository.git_dir / "config").open("a", encoding="utf-8") as config:  # in place of five git processes
-            config.write(("[core]\n\tbare = false\n" if bare else "") + remote)
+            config.write("[core]\n\tbare = false\n" if bare else "")
+            config.write("\tsparseCheckout = true\n\tsparseCheckoutCone = true\n" if sparse else "")
+            config.write(remote)
     elif known != repository.url:
         repository.git("config", "remote.origin.url", repository.url)
 
@@ -111,28 +113,42 @@ def read_blob(repository: LocalRepository, tree: Mapping[str, Entry], path: str)
     return repository.git("cat-file", "blob", entry.oid) if entry and entry.mode.startswith("100") else ""
 
 
-def missing_objects(repository: LocalRepository, commit: str, *filters: str) -> set[str]:
+def missing_objects(repository: LocalRepository, commit: str) -> set[str]:
     """The objects of the commit, its trees and files, that are not here (git-rev-list(1), --missing)."""
-    options = ("--objects", "--missing=print", "--no-object-names", "--no-walk", *filters, commit)
-    try:
-        return {line[1:] for line in repository.git("rev-list", *options).splitlines() if line.startswith("?")}
-    except GitError:
-        if present_commits(repository, [commit]):
-            raise
-        return {commit}
+    options = ("--objects", "--missing=print", "--no-object-names", "--no-walk", commit)
+    return {line[1:] for line in repository.git("rev-list", *options).splitlines() if line.startswith("?")}
 
 
-def fetch_commit(repository: LocalRepository, target: Target, haves: Iterable[str], *, files: bool) -> None:
+def fetch_commit(
+    repository: LocalRepository, target: Target, haves: Iterable[str], *, files: bool
+) -> dict[str, Entry]:
     """Fetch a commit with its trees, and all `files`, too, where none of the commits `haves` is here to build on: with
-    one, only the trees that differ are sent, and `fetch_objects` brings the files that are missing."""
-    if not missing_objects(repository, target.commit, "--filter=blob:none"):
-        return close_history(repository, [target.commit])  # out of the cache, or of an interrupted run
-    bases = [f"--negotiation-tip={oid}" for oid in present_commits(repository, filter(None, haves))]
+    one, only the trees that differ are sent, and `fetch_objects` brings the files that are missing. Returns its tree.
+    Raises as `read_target` does."""
+    here = present_commits(repository, [target.commit, *filter(None, haves)])
+    if target.commit in here:  # out of the cache, or of an interrupted run
+        with suppress(GitError):
+            tree = read_tree(repository.path, target.commit)
+            close_history(repository, [target.commit])
+            return tree
+    bases = [f"--negotiation-tip={oid}" for oid in here if oid != target.commit]
     content = "--no-filter" if files and not bases else "--filter=blob:none"
     _fetch_one(repository, target, (*bases, "--depth=1", content), () if bases else _NOTHING_IN_COMMON)
-    if bases and missing_objects(repository, target.commit, "--filter=blob:none"):
-        # with protocol v0 git claims to have all of every tag that is here, though their trees are not
-        _fetch_one(repository, target, ("--depth=1", content), _NOTHING_IN_COMMON)
+    try:
+        return read_target(repository, target)
+    except GitError:
+        if not bases:
+            raise
+    # with protocol v0 git claims to have all of every tag that is here, though their trees are not
+    _fetch_one(repository, target, ("--depth=1", content), _NOTHING_IN_COMMON)
+    return read_target(repository, target)
+
+
+def read_target(repository: LocalRepository, target: Target) -> dict[str, Entry]:
+    """The tree of the target, which was fetched. Raises UsageError for a tag of something else than a commit."""
+    if target.kind == "tag" and not present_commits(repository, [target.commit]):
+        raise UsageError(f"{repository.who}: the tag {target.name} names no commit.", "Name another REF.")
+    return read_tree(repository.path, target.commit)
 
 
 def fetch_objects(repository: LocalRepository, target: Target, oids: Iterable[str]) -> None:

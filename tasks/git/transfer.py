@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from .. import processes
 from ..models import Network, Reporter
 from ..names import redact
-from .command import execute, run
+from .command import execute
 from .messages import TransientError, explain
 
 if TYPE_CHECKING:
@@ -20,11 +18,9 @@ if TYPE_CHECKING:
 
     from .progress import Progress
 
-SSH_OPTIONS = "-oBatchMode=yes -oConnectTimeout=30 -oServerAliveInterval=15"
 
-
-def transfer(cwd: Path, *args: str, who: str, doing: str, network: Network, stdin: str = "") -> str:
-    """Run a git command that contacts a remote and return its standard output.
+def transfer(cwd: Path, *args: str, url: str, who: str, doing: str, network: Network, stdin: str = "") -> str:
+    """Run a git command that contacts the remote at `url` and return its standard output.
 
     After a transient error it is tried again, at most `network.attempts` times in all, with exponential backoff and
     jitter. An attempt is given up after `network.stall` seconds without a byte of output, whatever the protocol.
@@ -52,7 +48,7 @@ def transfer(cwd: Path, *args: str, who: str, doing: str, network: Network, stdi
         sleep=processes.wait,
         before_sleep=announce,
         reraise=True,
-    )(_attempt, cwd, args, who, doing, network, stdin)
+    )(_attempt, cwd, args, url, who, doing, network, stdin)
 
 
 def reading(reporter: Reporter, who: str, doing: str) -> Callable[[bytes], object]:
@@ -69,22 +65,10 @@ def reading(reporter: Reporter, who: str, doing: str) -> Callable[[bytes], objec
     return read
 
 
-def _attempt(cwd: Path, args: tuple[str, ...], who: str, doing: str, network: Network, stdin: str) -> str:
+def _attempt(cwd: Path, args: tuple[str, ...], url: str, who: str, doing: str, network: Network, stdin: str) -> str:
     network.reporter.command([redact(word) for word in ("git", *args)], cwd)
-    environment = {"GIT_SSH_COMMAND": _ssh_command(cwd)}
-    done = execute(cwd, args, environment, stdin, network.stall, reading(network.reporter, who, doing))
+    done = execute(cwd, args, {}, stdin, network.stall, reading(network.reporter, who, doing))
     if done.status or done.ended:
-        endpoint = args[-1] if args[0] == "ls-remote" else run(cwd, "config", "remote.origin.url", check=False)
         text = f"fatal: {done.ended}" if done.ended else os.fsdecode(done.errors)
-        raise explain(text, who, redact(endpoint or str(cwd)), cwd, network=True)
+        raise explain(text, who, redact(url), cwd, network=True)
     return os.fsdecode(done.output)
-
-
-def _ssh_command(cwd: Path) -> str:
-    """The user's ssh, by git's own order (git-config(1), core.sshCommand), told never to prompt where it is OpenSSH."""
-    configured = os.environ.get("GIT_SSH_COMMAND", "").strip() or run(cwd, "config", "core.sshCommand", check=False)
-    command = configured.strip() or shlex.quote(os.environ.get("GIT_SSH") or "ssh")
-    with suppress(ValueError):  # an open quote: the shell will say so
-        if Path(shlex.split(command)[0]).name == "ssh":
-            return f"{command} {SSH_OPTIONS}"
-    return command

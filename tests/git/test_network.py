@@ -310,7 +310,6 @@ def test_the_users_ssh_is_used_and_what_it_says_is_no_output(
     used = first / "ssh" if place in ("PATH", "blank") else ssh
     for call in log.read_text().splitlines():
         assert call.startswith(str(used))
-        assert ("BatchMode=yes" in call) == (place != "wrapper")
         assert ("-i key" in call) == (place in ("GIT_SSH_COMMAND", "global", "system", "checkout"))
 
 
