@@ -225,6 +225,8 @@ def run(c: Context, task: str, steps: Sequence[Step], options: Options) -> Resul
             result = replace(result, error=_disk_error("", error, state.settings if state else None))
         except KeyboardInterrupt:
             result = replace(result, error=Interrupted("Interrupted.", "What is complete is kept."))
+            if state:
+                state.session.wait()  # while a second Ctrl-C is ignored
         result = _complete(result, state, report)
         report.finish(result)
     if not result.ok:

@@ -139,6 +139,18 @@ def test_interrupting_ends_running_processes_and_lets_none_start(
         processes.wait(1000)
 
 
+def test_ctrl_c_is_not_held_up_by_what_the_same_thread_was_doing() -> None:
+    """A signal handler runs between any two steps of the main thread, which may hold the lock of the processes."""
+    code = """import faulthandler, signal
+from tasks import processes
+faulthandler.dump_traceback_later(20, exit=True)
+signal.signal(signal.SIGINT, lambda *_: processes.stop_all())
+with processes._lock:
+    signal.raise_signal(signal.SIGINT)
+"""
+    assert python(code, timeout=60).status == 0
+
+
 def test_a_program_that_cannot_be_started_is_an_error_of_the_system(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         processes.run([tmp_path / "nothing"])

@@ -25,7 +25,7 @@ _STALE = ("index.lock", "HEAD.lock", "shallow.lock", "config.lock", "packed-refs
 def remove_stale_files(git_dir: Path, began: float, ended: float, reporter: Reporter) -> None:
     """Remove the locks and drafts that a run of this tool left when it was killed; it lived between these times. Files
     from before and after are other programs'."""
-    inner = [head.parent for head in (git_dir / "modules").rglob("HEAD") if (head.parent / "objects").is_dir()]
+    inner = [refs.parent for refs in (git_dir / "modules").rglob("refs")]
     removed = 0
     for file in (file for each in (git_dir, *inner) for pattern in _STALE for file in each.glob(pattern)):
         if began <= file.lstat().st_mtime <= ended:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +71,10 @@ class Session:
         """What the remote has (git-ls-remote(1)). Raises NetworkError."""
         self.ask([repository])
         return self._answers[repository.url].result()
+
+    def wait(self) -> None:
+        """Wait until no remote is being asked any more."""
+        wait(self._answers.values())
 
     def target(self, repository: Repository, ref: str) -> Target:
         """What the REF means on the remote now. Raises UsageError for one that it does not have."""

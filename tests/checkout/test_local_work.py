@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.sources import Sources, commits, fingerprint, url, work
-from tests.thing import PRECIOUS, Thing
+from tests.thing import MODULES, PRECIOUS, Thing
 from tests.upstream.host import GitHost
 from tests.upstream.store import Gitlink, Upstream
 
@@ -395,6 +395,31 @@ def test_a_former_submodule_with_local_work_stays_and_is_named_in_a_warning(act:
     assert thing.git("thing", "status", "--porcelain") == "?? deps/"
     assert "up to date" in thing.sources("update").out
     assert thing.has()
+
+
+@pytest.mark.parametrize("act", [staged_new, untracked, assumed_unchanged], ids=lambda act: act.__name__)
+def test_a_submodule_with_local_work_whose_path_changes_stops_the_update(act: Act, thing: Thing) -> None:
+    """At its new path it would take the same repository, and with it the index."""
+    act(thing, "thing/deps/lib")
+    before, lib = work(thing.top / "deps/lib"), Gitlink(thing.upstream.commit("some/lib"))
+    files = {".gitmodules": MODULES.replace("deps/lib", "other/lib"), "deps/lib": None, "other/lib": lib}
+    new = thing.upstream.add_commit("some/thing", "main", files)
+    result = thing.sources("update", check=5)
+    assert work(thing.top / "deps/lib") == before
+    thing.sources.resolve(result=result)
+    assert thing.sources.head("thing") == new
+    assert thing.sources.head("thing/other/lib") == lib.commit
+    assert thing.has()
+
+
+def test_a_submodule_with_the_users_sparse_checkout_may_change_its_path(thing: Thing) -> None:
+    thing.git("thing/deps/lib", "sparse-checkout", "set", "deep")
+    lib = Gitlink(thing.upstream.commit("some/lib"))
+    files = {".gitmodules": MODULES.replace("deps/lib", "other/lib"), "deps/lib": None, "other/lib": lib}
+    thing.upstream.add_commit("some/thing", "main", files)
+    thing.sources("update")
+    assert thing.sources.head("thing/other/lib") == lib.commit
+    assert thing.git("thing/other/lib", "sparse-checkout", "list") == "deep"
 
 
 def test_a_submodule_whose_files_were_deleted_is_restored(thing: Thing) -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from tests.conftest import Project
 from tests.sources import Sources
+from tests.thing import MODULES, Thing
 from tests.upstream.host import GitHost
-from tests.upstream.store import Upstream
+from tests.upstream.store import Gitlink, Upstream
 
 
 def died(directory: Path, began: float, ended: float) -> None:
@@ -46,6 +47,18 @@ def test_only_files_from_the_time_of_the_killed_run_are_removed(
     assert file.exists() != ours
     if not ours:
         assert file.read_text() == "PACK"
+
+
+def test_a_submodules_repository_whose_creation_was_killed_is_made_again(thing: Thing) -> None:
+    """Killed in git-init(1), it has no HEAD yet."""
+    age(thing.top / ".git/modules/renamed/config.lock", 3000)
+    (thing.top / ".git/modules/renamed/refs").mkdir()
+    died(thing.sources.path, time.time() - 3600, time.time() - 2400)
+    modules = MODULES.replace('"lib"', '"renamed"').replace("deps/lib", "other/lib")
+    lib = Gitlink(thing.upstream.commit("some/lib"))
+    thing.upstream.add_commit("some/thing", "main", {".gitmodules": modules, "deps/lib": None, "other/lib": lib})
+    thing.sources("update")
+    assert thing.sources.head("thing/other/lib") == lib.commit
 
 
 def test_a_lock_of_another_program_is_left_and_git_s_advice_given(sglang: Sources, upstream: Upstream) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.checkout.sparse import cone, shipped_directories
+from tests.thing import Thing
 from tests.upstream.store import git
 
 
@@ -137,3 +138,26 @@ def test_a_sparse_checkout_holds_what_git_checks_out(directories: tuple[str, ...
     for command in (("init", "-q"), ("add", "."), (*author, "commit", "-qm", "files"), *sparse):
         git(tmp_path, *command)
     assert [name for name in files if cone(directories)(name)] == [name for name in files if (tmp_path / name).exists()]
+
+
+def test_the_users_patterns_are_kept(thing: Thing) -> None:
+    thing.git("thing", "sparse-checkout", "set", "deep")
+    new = thing.move_on()
+    result = thing.sources("update")
+    assert "your sparse-checkout patterns are kept" in result.out
+    assert thing.sources.head("thing") == new
+    assert thing.git("thing", "sparse-checkout", "list") == "deep"
+    assert not (thing.top / "folder").exists()
+
+
+@pytest.mark.parametrize("name", ["folder", "folder/new.txt", "new.txt", "new.txt/mine.txt", "new.log"])
+def test_untracked_files_in_the_way_are_kept_where_sparse_checkout_is_on(name: str, thing: Thing) -> None:
+    """git-switch(1) overwrites some of them then."""
+    thing.git("thing", "sparse-checkout", "set", "deep")
+    thing.write("thing", name)
+    new = thing.move_on()
+    result = thing.sources("update", check=5)
+    assert thing.has()
+    thing.sources.resolve(result=result)
+    assert thing.sources.head("thing") == new
+    assert thing.has()

@@ -53,6 +53,18 @@ def assumed_unchanged_beside_a_change(thing: Thing) -> None:
     thing.write("thing", "a.txt", "changed\n")
 
 
+def hidden_beside_a_change(prepare: tuple[str, ...], name: str, option: str) -> Act:
+    def act(thing: Thing) -> None:
+        thing.write("thing", name)
+        thing.git("thing", *prepare, name)
+        thing.git("thing", "update-index", option, name)
+        thing.write("thing", name, f"{PRECIOUS} again\n")
+        thing.write("thing", "a.txt", "changed\n")
+
+    act.__name__ = f"{'_'.join(prepare)}_{name}_{option}"
+    return act
+
+
 def untracked_inside_the_folder_in_the_way(thing: Thing) -> None:
     thing.write("thing", "new.txt/mine.txt")
     thing.write("thing", "new.txt/more/mine.txt")
@@ -143,7 +155,10 @@ def branch_with_a_name_in_the_way(thing: Thing) -> None:
 ACTS = [
     replaced_by_a_folder("a.txt"), replaced_by_a_folder("kept.txt"), replaced_by_a_folder("gone.txt"),
     replaced_by_a_folder_beside_a_change, replaced_by_a_repository, replaced_in_the_submodule,
-    skipped_everywhere, assumed_unchanged_beside_a_change, untracked_inside_the_folder_in_the_way,
+    skipped_everywhere, assumed_unchanged_beside_a_change,
+    hidden_beside_a_change(("add",), "mine.txt", "--skip-worktree"),
+    hidden_beside_a_change(("add", "-N"), "mine.txt", "--assume-unchanged"),
+    hidden_beside_a_change(("add",), "b.txt", "--skip-worktree"), untracked_inside_the_folder_in_the_way,
     repository_in_the_way, modules_deleted, modules_without_head, own_clone_beside_the_module,
     own_clone_without_the_module, head_on_a_ref_that_is_no_branch, head_without_a_commit,
     head_of_the_submodule_without_a_commit, orphan_with_everything_staged,
@@ -224,12 +239,18 @@ def linked_worktree_of_the_submodule(thing: Thing) -> None:
     thing.git("other", "add", "mine.txt")
 
 
-@pytest.mark.parametrize("then", ["a file", "a folder", "nothing", "a link"])
+IN_THE_SUBMODULE = [
+    own_clone, branch_in_the_submodule, hidden_edit, hidden_edit_skipped, staged_alone, ignored_file, untracked_file,
+    commit_on_its_detached_head, linked_worktree_of_the_submodule,
+]  # fmt: skip
+ROOM = ("a file", "a folder", "nothing", "a link")
+
+
 @pytest.mark.parametrize(
-    "act", [own_clone, branch_in_the_submodule, hidden_edit, hidden_edit_skipped, staged_alone, ignored_file,
-            untracked_file, commit_on_its_detached_head, linked_worktree_of_the_submodule],
-    ids=lambda act: act.__name__,
-)  # fmt: skip
+    ("act", "then"),
+    [(act, ROOM[number % 4]) for number, act in enumerate(IN_THE_SUBMODULE)] + [(own_clone, then) for then in ROOM[1:]],
+    ids=lambda given: getattr(given, "__name__", given),
+)
 def test_what_is_in_a_submodule_that_makes_room_is_kept(act: Act, then: str, thing: Thing) -> None:
     act(thing)
     assert thing.has()

@@ -144,6 +144,9 @@ def test_what_git_would_overwrite_is_listed() -> None:
     )
     assert isinstance(error, OverwriteError)
     assert (error.paths, error.untracked) == (("a b", "c"), True)
+    error = local("error: Updating 'a b' would lose untracked files in it")
+    assert isinstance(error, OverwriteError)
+    assert (error.paths, error.untracked) == (("a b",), True)
 
 
 def test_an_error_shows_no_password_and_no_progress() -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 from hypothesis import note
@@ -368,8 +368,10 @@ MOVES: tuple[Move, ...] = (
     change_files, swap_file_and_folder, change_submodule, restore_submodule, replace_submodule, move_submodule,
     move_tag, force_push,
 )  # fmt: skip
-NAME = st.sampled_from(NAMES)
 CHANGED = st.sampled_from(NAMES[:7])
+ACT = st.tuples(st.just("act"), st.sampled_from(ACTIONS), st.sampled_from(PLACES), st.sampled_from(NAMES))
+MOVE = st.tuples(st.just("move_upstream"), st.sampled_from(MOVES), CHANGED, CHANGED)
+UPDATE = st.tuples(st.just("update"), st.sampled_from(ENDINGS), st.integers(1, 60))
 
 
 class Promise(RuleBasedStateMachine):
@@ -387,18 +389,19 @@ class Promise(RuleBasedStateMachine):
             url = f"file://{self.world.upstream.path(name)}"
             self.world.git(self.world.directory / "tmp" / path, "remote", "set-url", "origin", url)
 
-    @rule(action=st.sampled_from(ACTIONS), place=st.sampled_from(PLACES), name=NAME)
+    @rule(step=st.one_of(ACT, ACT, MOVE, UPDATE))  # three rules would mostly come one without the others
+    def step(self, step: tuple[Any, ...]) -> None:
+        getattr(self, step[0])(*step[1:])
+
     def act(self, action: Action, place: str, name: str) -> None:
         if (self.world.directory / "tmp" / place / ".git").exists():
             with suppress(OSError):
                 action(self.world, self.world.directory / "tmp" / place, name)
             self.world.forget()
 
-    @rule(move=st.sampled_from(MOVES), name=CHANGED, other=CHANGED)
     def move_upstream(self, move: Move, name: str, other: str) -> None:
         move(self.world, name, other)
 
-    @rule(ending=st.sampled_from(ENDINGS), number=st.integers(1, 60))
     def update(self, ending: Ending, number: int) -> None:
         world, count = self.world, self.world.directory / "count"
         count.write_text("")
