@@ -139,6 +139,7 @@ def test_a_run_without_a_kernel_is_a_failure_though_no_test_failed(tmp_path: Pat
         (kernel("assert rows == 2, 'off by one'"), "test_kernel[1]: AssertionError: off by one"),
         (kernel("import os; os.abort()"), "crashed with SIGABRT in test_kernel[1]"),
         (kernel("import os; os._exit(0)"), "ended with status 0 in test_kernel[1]"),
+        (kernel("pytest.exit('enough', returncode=0)"), "ended with status 0 in test_kernel[1]"),
         ("import nothing_of_that_name\n", "No module named 'nothing_of_that_name'"),
         ("def broken(:\n", "SyntaxError"),
         ("x = 1\n", "no tests ran"),
