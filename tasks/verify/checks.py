@@ -16,10 +16,10 @@ from .trace import read_trace
 
 
 def verify(settings: Settings, environment: Environment, *, kernels: bool = False) -> Verification:
-    """Check the repositories, what is installed of them in `environment`, CUDA and the trace data.
+    """Check the repositories, their packages in `environment`, CUDA and the trace data.
 
     Nothing that is found raises; a check that could not be made is a skip. What would stop FlashInfer from compiling
-    `kernels` is a failure with that, a warning without.
+    kernels is a failure with `kernels`, else a warning.
     """
     with ThreadPoolExecutor(2 * len(settings.repositories) + 2) as pool:
         cuda = pool.submit(check_cuda, environment, os.environ, needed=kernels)
@@ -43,7 +43,7 @@ def verify(settings: Settings, environment: Environment, *, kernels: bool = Fals
                     ok, detail = imports[name].result()
                     checks.append(check_import(packages[name], environment, ok, detail, _fix(installed)))
             elif each.repository.install:
-                checks += skipped(name, INSTALLED, "its checkout cannot be read" if each.source else "not cloned")
+                checks += skipped(name, INSTALLED, "the checkout cannot be read" if each.source else "not cloned")
         checks += [*cuda.result(), *(trace.result().checks if trace else ())]
     return Verification(
         ok=all(check.status != "fail" for check in checks),
@@ -55,7 +55,7 @@ def verify(settings: Settings, environment: Environment, *, kernels: bool = Fals
 
 
 def _fix(others: Sequence[Check]) -> str:
-    """What fixes an import: most often what fixes the first thing that is wrong with the package."""
+    """The command that fixes an import: most often that of the first other check of the package that found a fault."""
     commands = (check.command for check in others if check.status in ("fail", "warn") and check.command)
     return next(commands, "invoke install --reinstall")
 

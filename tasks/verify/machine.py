@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .. import processes
 from ..packages import Environment
@@ -23,22 +24,14 @@ PROBE = Path(__file__).with_name("cuda_probe.py")
 
 
 @dataclass(frozen=True)
-class Driver:
-    """NVIDIA's driver. `cuda` is the version it supports ((0, 0): there is no driver), `error` why it cannot be used;
-    each of `gpus` is a name, bytes of memory and a compute capability."""
-
-    cuda: tuple[int, ...]
-    error: str
-    gpus: tuple[tuple[str, int, tuple[int, ...]], ...] = ()
-
-
-@dataclass(frozen=True)
 class Toolkit:
-    """The CUDA toolkit that FlashInfer would use, whether it exists or not; `source` is what names it."""
+    """The CUDA toolkit that FlashInfer would use, whether it exists or not. `source` is what names it, `release` the
+    version of its nvcc, empty where that cannot be run."""
 
     home: str
     nvcc: str
     source: str
+    release: tuple[int, ...]
 
 
 def activated(environment: Environment, environ: Mapping[str, str]) -> dict[str, str]:
@@ -53,32 +46,39 @@ def add_command(environment: Environment, package: str) -> str:
     return shlex.join([*start, package])
 
 
-def ask_driver(environment: Environment, environ: Mapping[str, str]) -> Driver:
-    """Return what NVIDIA's driver says of itself and its GPUs; one that crashes or hangs has an error."""
+def ask_driver(environment: Environment, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return what `cuda_probe.ask` returns; of a driver that crashes or hangs, that as its `error`."""
     asked = processes.run([environment.python, "-I", PROBE], env=environ, timeout=60)
     try:
-        found = json.loads(asked.output)
+        answer: dict[str, Any] = json.loads(asked.output)
     except ValueError:
-        return Driver((), asked.ended or f"asking it ended with status {asked.status}")
-    gpus = tuple((name, memory, tuple(capability)) for name, memory, capability in found["gpus"])
-    return Driver(tuple(found["cuda"]), found["error"], gpus)
+        return {"cuda": [], "error": asked.ended or f"asking it ended with status {asked.status}", "gpus": []}
+    return answer
 
 
 def find_toolkit(environ: Mapping[str, str]) -> Toolkit:
     """Return the CUDA toolkit that FlashInfer would use: the first of `CUDA_HOME`, `CUDA_PATH`, that of the nvcc on the
     PATH, and /usr/local/cuda. `FLASHINFER_NVCC` replaces its nvcc."""
     home, source = DEFAULT_HOME, "the default"
-    if found := shutil.which("nvcc", path=environ["PATH"]):
-        home, source = str(Path(found).parent.parent), "nvcc on the PATH"
+    if on_path := shutil.which("nvcc", path=environ["PATH"]):
+        home, source = str(Path(on_path).parent.parent), "nvcc on the PATH"
     for name in ("CUDA_PATH", "CUDA_HOME"):
         home, source = (environ[name], name) if environ.get(name) else (home, source)
+    nvcc = f"{home}/bin/nvcc"
     if own := environ.get("FLASHINFER_NVCC"):
-        return Toolkit(home, shutil.which(own, path=environ["PATH"]) or own, "FLASHINFER_NVCC")
-    return Toolkit(home, f"{home}/bin/nvcc", source)
+        nvcc, source = shutil.which(own, path=environ["PATH"]) or own, "FLASHINFER_NVCC"
+    return Toolkit(home, nvcc, source, _release(nvcc))
 
 
-def nvcc_release(nvcc: str) -> tuple[int, ...]:
-    """Return the CUDA version of an nvcc, empty where it cannot be run."""
+def find_home(environ: Mapping[str, str], wrong: str) -> str:
+    """Return a directory with a CUDA toolkit for use as CUDA_HOME instead of `wrong`, empty where there is none."""
+    on_path = shutil.which("nvcc", path=environ["PATH"])
+    beside = sorted(map(str, Path(DEFAULT_HOME).parent.glob("cuda-*")), reverse=True)
+    homes = [wrong.strip(":"), *([str(Path(on_path).parent.parent)] if on_path else []), DEFAULT_HOME, *beside]
+    return next((home for home in homes if shutil.which(f"{home}/bin/nvcc")), "")
+
+
+def _release(nvcc: str) -> tuple[int, ...]:
     try:
         found = re.search(rb"release (\d+)\.(\d+)", processes.run([nvcc, "--version"], timeout=60).output)
     except OSError:
@@ -116,8 +116,8 @@ def limited_jobs(environ: Mapping[str, str], jobs: int, at_once: int) -> Iterato
     if [int(number) for number in re.findall(r"\d+", version)[:2]] < [1, 13]:
         yield {**environ, "MAX_JOBS": str(max(1, jobs // at_once))}
         return
-    with tempfile.TemporaryDirectory() as folder:
-        fifo = str(Path(folder, "jobs"))
+    with tempfile.TemporaryDirectory() as directory:
+        fifo = str(Path(directory, "jobs"))
         os.mkfifo(fifo)
         tokens = os.open(fifo, os.O_RDWR)
         try:

@@ -197,7 +197,11 @@ def test_without_any_toolkit_the_hint_says_what_to_install(computer: Machine) ->
 
 @pytest.mark.parametrize(
     ("cuda_of_torch", "told"),
-    [("'12.8'", "CUDA 12.8, nvcc is of CUDA 13.0"), ("'14.1'", "the driver supports 13.0"), ("None", "without")],
+    [
+        ("'12.8'", "CUDA 12.8, but nvcc is of CUDA 13.0"),
+        ("'14.1'", "the driver supports only 13.0"),
+        ("None", "without"),
+    ],
 )
 def test_torch_must_fit_the_driver_and_nvcc(computer: Machine, cuda_of_torch: str, told: str) -> None:
     computer.torch.write_text(f"cuda: Optional[str] = {cuda_of_torch}\n")
