@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
+from rich.text import Text
 
 from .text import duration, size
 
@@ -36,6 +37,15 @@ class Output(Console):
             markup=False, emoji=False, highlight=False, _environ=environ,
         )  # fmt: skip
         self.unicode = self.encoding.startswith("utf")
+
+    def fold(self, text: Text, indent: int = 2) -> Text:
+        """Return the text in lines for which a terminal has room, all but the first indented; elsewhere unchanged."""
+        if not self.is_terminal:
+            return text
+        lines = text.wrap(self, max(10, self.width - indent), overflow="fold")
+        for line in lines:
+            line.rstrip()
+        return Text("\n" + " " * indent).join(lines)
 
     def on_broken_pipe(self) -> None:
         """Go on without a reader, such as one that was `head`."""

@@ -44,7 +44,7 @@ def read_trace(path: Path) -> Trace:
         checks += _summary("reference tests", len(tests), "every definition has one", [])
     checks += _check_workloads(path, definitions, pointers)
     if pointers:
-        detail = f"{len(pointers)} of {len(files)} files are Git LFS pointers; the files that they name were not checked"
+        detail = f"{len(pointers)} of {len(files)} files are Git LFS pointers; what they name was not checked"
         pull = shlex.join(["git", "-C", str(path), "lfs", "pull"])
         checks.append(Check("trace: Git LFS", "skip", detail, "download the files", pull))
     return Trace(path, _op_types(definitions), len(definitions), len(tests), tuple(checks))
