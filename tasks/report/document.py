@@ -17,7 +17,7 @@ SCHEMA_VERSION = 1  # increased when a key changes its meaning or disappears; CH
 def document(result: Result) -> dict[str, Any]:
     """Return the object for a run, of dicts, lists, strings and numbers. None means unknown. It holds no password."""
     environment = result.environment
-    complete = {
+    complete: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "version": VERSION,
         "task": result.task,
@@ -33,8 +33,7 @@ def document(result: Result) -> dict[str, Any]:
         complete |= asdict(result.verification) | {"ok": result.ok}
         if complete["trace"]:
             del complete["trace"]["checks"]  # they are among `checks`
-    plain: dict[str, Any] = _plain(complete)
-    return plain
+    return {key: _plain(value) for key, value in complete.items()}
 
 
 def _step(task: str, outcome: Outcome) -> dict[str, Any]:
