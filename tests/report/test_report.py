@@ -121,13 +121,13 @@ def test_live_lines_are_cut_between_words_only(columns: int) -> None:
 
 
 def test_a_bar_never_runs_backwards_over_the_transfers_of_a_repository() -> None:
-    work, seen = console._Work(), [0.0]
+    work, seen = console.Work(), [0.0]
     for who, doing, moves in (
         ("f", "receiving", 0), ("f", "receiving", 1000), ("f", "resolving deltas", 0), ("f/sub", "receiving", 500),
         ("f/other", "receiving", 700), ("f", "checking out", 0),
     ):  # fmt: skip
         for percent in (0, 30, 100, 50, 100):
-            work.add(who, doing, percent / 100, moves * percent, 1.0)
+            work.add(who, console.Transfer(doing, percent / 100, moves * percent, 1.0))
             seen.append(1 - work.left)
     assert seen == sorted(seen)
     assert 0 < seen[-1] < 1
