@@ -1,4 +1,4 @@
-"""What came of a run, as tables: cells of text that is safe to show, and how they are drawn."""
+"""The outcome of a run as tables: cells of text that is safe to show, and how they are drawn."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _least(columns: Mapping[str, Sequence[str]], folded: Sequence[str]) -> dict[
 
 
 def grouped(checks: Iterable[Check]) -> dict[str, list[Check]]:
-    """Return the checks by what stands before `: ` in their names, in order of appearance. Those of a group that were
+    """Return the checks by the part of their names before `: `, in order of appearance. Checks of a group that were
     skipped for the same reason become one: `14 checks skipped: not cloned`."""
     groups: dict[str, list[Check]] = {}
     for check in checks:
@@ -82,8 +82,8 @@ def grouped(checks: Iterable[Check]) -> dict[str, list[Check]]:
 
 
 def check_lines(console: Output, check: Check, width: int) -> Text:
-    """Return one check, its name `width` columns wide, and what to do below it. A terminal folds what was found beside
-    the name, and gives a longer name a line of its own; elsewhere nothing is folded."""
+    """Return one check, its name `width` columns wide, with what to do below it. On a terminal the detail is folded
+    beside the name, and a longer name has a line of its own; elsewhere nothing is folded."""
     mark = MARKS[check.status] if console.unicode and console.is_terminal else check.status
     start = " " * (len(mark) + 4)
     indent = len(start) + width + 2
@@ -110,7 +110,7 @@ def _joined(checks: Sequence[Check]) -> list[Check]:
 
 
 def _cells(name: str, result: Result, arrow: str) -> dict[str, str]:
-    """The cells of one repository; after a failed step the others were not made for it."""
+    """The cells of one repository; after a failed step it was left out of the others."""
     rows = {step: next((row for row in rows if row.repository == name), None) for step, rows in result.steps.items()}
     done = [row for row in rows.values() if row]
     failed = next((step for step, row in rows.items() if row and row.error), "")
@@ -137,5 +137,5 @@ def _cells(name: str, result: Result, arrow: str) -> dict[str, str]:
 
 
 def _last(rows: Sequence[Outcome], name: str) -> str:
-    """The last value of an attribute that is known."""
+    """The last known value of an attribute."""
     return next((value for row in reversed(rows) if (value := getattr(row, name))), "")

@@ -1,4 +1,4 @@
-"""All checks of a set-up, offline and without changing anything; each is made on its own."""
+"""All checks of a set-up, offline and without changing anything; no check depends on another."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Checks of what FlashInfer needs to compile and run kernels: driver, GPUs, CUDA toolkit, compilers, memory, cache.
 
-FlashInfer compiles a kernel at its first use, so an environment that imports well may still run none. Programs and
-directories are looked for where `flashinfer/jit/cpp_ext.py` and `env.py` of FlashInfer 0.6 and 0.7 look.
+FlashInfer compiles a kernel at its first use, so it may import in an environment that can run none. The checks look for
+programs and directories where `flashinfer/jit/cpp_ext.py` and `env.py` of FlashInfer 0.6 and 0.7 do.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ FOLLOWING = ("toolkit", "torch", "ninja", "compiler", "headers", "cache", "memor
 
 
 def check_cuda(environment: Environment, environ: Mapping[str, str], *, needed: bool = False) -> list[Check]:
-    """Check everything that FlashInfer needs to compile kernels for this machine's GPUs, `cuda: driver` and the like.
+    """Check everything that FlashInfer needs to compile kernels for this machine's GPUs: `cuda: driver` and so on.
 
-    `environ` holds the variables that FlashInfer will see. What would stop a compile is a warning, or a failure where
-    kernels are `needed`. Without a GPU every check is a skip. Takes the seconds in which nvcc compiles an empty kernel.
+    `environ` holds the variables that FlashInfer will see. What would prevent a compilation is a warning, or a
+    failure if kernels are `needed`. Without a GPU every check is a skip. nvcc compiles an empty kernel, which takes
+    seconds.
     """
     environ = machine.activated(environment, environ)
     driver = machine.ask_driver(environment, environ)
@@ -129,7 +130,7 @@ def _ninja(environment: Environment, environ: Mapping[str, str]) -> Check:
 
 
 def _compiler(toolkit: Toolkit, gpu: Sequence[int], environ: Mapping[str, str]) -> Check:
-    """Whether nvcc and the C++ compiler build a library from an empty kernel, with FlashInfer's options."""
+    """Whether nvcc and the C++ compiler can build a library from an empty kernel, with FlashInfer's options."""
     cxx = shlex.split(environ.get("CXX", "c++"))
     found = shutil.which(cxx[0], path=environ["PATH"]) if cxx else None
     if not found:
@@ -147,7 +148,7 @@ def _compiler(toolkit: Toolkit, gpu: Sequence[int], environ: Mapping[str, str]) 
             if done.status:
                 lines = (done.errors + done.output).decode(errors="replace").strip().splitlines() or ["no message"]
                 reason = next((line for line in lines if re.search("error|fatal|cannot find", line)), lines[-1])
-                hint = "Install what is missing of the CUDA toolkit and of g++, or versions that go together."
+                hint = "Install the missing part of the CUDA toolkit or of g++, or compatible versions."
                 return Check("compiler", "fail", f"{Path(argv[0]).name} cannot build for {arch}: {reason}", hint)
     return Check("compiler", "pass", f"nvcc and {found} build for {arch}")
 
@@ -163,7 +164,7 @@ def _headers(environment: Environment) -> Check:
         try:
             declared = read_toml(file.read_bytes(), str(file))["tool"]["setuptools"]["package-data"]
         except (SourcesError, OSError, KeyError) as error:
-            return Check("headers", "skip", f"FlashInfer does not declare which it needs: {error}")
+            return Check("headers", "skip", f"FlashInfer does not declare the headers that it needs: {error}")
     data = next((path for root in roots if (path := root / "flashinfer/data").is_dir()), roots[0])
     directories = [
         data.joinpath(*package.split(".")[2:], pattern.removesuffix("/**"))
@@ -185,7 +186,7 @@ def _cache(environ: Mapping[str, str]) -> Check:
     free = shutil.disk_usage(parent).free
     if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK) and free >= FREE:
         return Check("cache", "pass", f"{cache}, {free / GB:.1f} GB free")
-    hint = f"Set {variable} to a directory that can be written to and has at least {FREE / GB:g} GB free."
+    hint = f"Set {variable} to a writable directory with at least {FREE / GB:g} GB free."
     return Check("cache", "fail", f"{cache} cannot be written to, or is full ({free / GB:.1f} GB free)", hint)
 
 
@@ -195,4 +196,4 @@ def _memory(environ: Mapping[str, str]) -> Check:
     if jobs * JOB <= available:
         return Check("memory", "pass", detail)
     command = f"export MAX_JOBS={max(1, available // JOB)}"
-    return Check("memory", "warn", detail, "One job takes 2 to 8 GB; without memory a compile is killed.", command)
+    return Check("memory", "warn", detail, "One job takes 2 to 8 GB; without enough memory it is killed.", command)

@@ -1,4 +1,4 @@
-"""What this machine offers to kernels and their compilers: driver, GPUs, CUDA toolkit, memory, programs."""
+"""What this machine has for kernels and their compilers: driver, GPUs, CUDA toolkit, memory."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .. import processes
 from ..packages import Environment
 
 GB = 1_000_000_000
-JOB = 4 * GB  # memory that a compile job is counted with; one nvcc takes 2 to 8 GB
+JOB = 4 * GB  # memory assumed for a compile job; one nvcc takes 2 to 8 GB
 DEFAULT_HOME = "/usr/local/cuda"
 PROBE = Path(__file__).with_name("cuda_probe.py")
 
 
 @dataclass(frozen=True)
 class Toolkit:
-    """The CUDA toolkit that FlashInfer would use, whether it exists or not. `source` is what names it, `release` the
-    version of its nvcc, empty where that cannot be run."""
+    """The CUDA toolkit that FlashInfer would use, whether it exists or not. `source` says what it was chosen by,
+    `release` is the version of its nvcc, empty if that cannot be run."""
 
     home: str
     nvcc: str
@@ -87,13 +87,13 @@ def _release(nvcc: str) -> tuple[int, ...]:
 
 
 def wanted_jobs(environ: Mapping[str, str]) -> int:
-    """Return how many compile jobs ninja would run at a time: `MAX_JOBS`, or two more than there are processors."""
+    """Return how many compile jobs ninja would run at once: `MAX_JOBS`, or the number of processors plus two."""
     given = environ.get("MAX_JOBS", "")
     return int(given) if given.isdigit() else (os.cpu_count() or 1) + 2
 
 
 def available_memory() -> int:
-    """Return the bytes of memory that can be used now, within a container's limit (cgroup v2)."""
+    """Return the bytes of memory that are available now, within a container's limit (cgroup v2)."""
     import psutil
 
     free = int(psutil.virtual_memory().available)
@@ -106,10 +106,10 @@ def available_memory() -> int:
 
 @contextmanager
 def limited_jobs(environ: Mapping[str, str], jobs: int, at_once: int) -> Iterator[dict[str, str]]:
-    """Give variables with which the ninjas of `at_once` processes run at most `jobs` compile jobs together.
+    """Yield the variables with which the ninjas of `at_once` processes run at most `jobs` compile jobs in total.
 
-    Ninja joins a jobserver of GNU make from 1.13 on: a FIFO with a token for each job beyond the first of each ninja.
-    Older ninjas get an equal share each, by `MAX_JOBS`, which leaves processors idle while the last kernels compile.
+    From 1.13 on, ninja uses GNU make's jobserver: a FIFO with a token for each job beyond the first of each ninja.
+    Older ninjas each get an equal share by `MAX_JOBS`, which leaves processors idle while the last kernels compile.
     """
     ninja = shutil.which("ninja", path=environ["PATH"])
     version = processes.run([ninja, "--version"], timeout=60).output.decode() if ninja else ""

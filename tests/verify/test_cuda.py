@@ -255,7 +255,7 @@ def test_a_cache_that_cannot_be_made_is_named_with_the_variable(computer: Machin
     (computer.folder / "file").touch()
     checks = computer.checks(FLASHINFER_WORKSPACE_BASE=str(computer.folder / "file"))
     assert trouble(checks) == {"cache": "warn"}
-    assert checks["cache"].hint.startswith("Set FLASHINFER_WORKSPACE_BASE to a directory")
+    assert checks["cache"].hint.startswith("Set FLASHINFER_WORKSPACE_BASE to a writable directory")
 
 
 def test_too_many_jobs_for_the_memory_are_a_warning_even_where_kernels_are_needed(computer: Machine) -> None:
