@@ -44,18 +44,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Tests:
-    """How the tests of one definition ended. `suite` is pytest's report, empty after a crash. `problem` is what went
-    wrong besides failed tests, in the test `running` if one was; `seconds` is wall time."""
+    """How the tests of one definition ended. `suite` is pytest's report in JUnit's XML, `seconds` is wall time."""
 
     name: str
     suite: ElementTree.Element
-    problem: str
-    running: str
     seconds: float
 
     @property
     def cases(self) -> list[Case]:
-        """The tests in pytest's report."""
+        """The tests in the report."""
         return [_read_case(case) for case in self.suite.iter("testcase")]
 
     @property
@@ -74,9 +71,8 @@ class Tests:
         if ratios := [ratio for case in cases for ratio in case.ratios]:
             figures.append(f"largest error {max(ratios):.2f} of what is allowed")
         detail = ", ".join(figures)
-        failed = [f"{case.name}: {case.reason}" for case in cases if case.outcome == "failed"]
-        if self.problem or failed:
-            return Check(name, "fail", "; ".join(filter(None, (detail, self.problem, *failed[:1]))), command=command)
+        if failed := [case for case in cases if case.outcome == "failed"]:
+            return Check(name, "fail", f"{detail}; {failed[0].name}: {failed[0].reason}", command=command)
         if not self.on_gpu:
             return Check(name, "skip", f"{NOTHING}: {detail}")
         return Check(name, "pass", detail)
@@ -114,7 +110,9 @@ def run_kernels(
             processes.stop_all()
             raise
     if junit:
-        _write_junit(junit, done)
+        root = ElementTree.Element("testsuites")
+        root.extend(tests.suite for tests in done)
+        ElementTree.ElementTree(root).write(junit, encoding="utf-8", xml_declaration=True)
     ran = sum(tests.on_gpu for tests in done)
     found = environment.distribution("flashinfer-python")
     detail = f"{ran} tests ran kernels of FlashInfer {found.version if found else ''}".rstrip() if ran else NOTHING
@@ -161,20 +159,21 @@ def _run(
             [*_pytest(environment, trace, name), *options, f"--rootdir={trace}", f"--confcutdir={trace}"],
             cwd=Path(directory), env={**environ, **variables}, silence=silence, on_errors=show_progress,
         )  # fmt: skip
-        suite = _read_suite(xml)
-    _, total, running = next(reversed(STARTED.findall(ended.errors)), (b"0", b"0", b""))
-    problem = _problem(ended, running.decode(), complete=len(suite) >= max(1, int(total)))
-    tests = Tests(name, suite, problem, running.decode(), time.monotonic() - began)
+        suite = _read_suite(xml, name)
+    _, total, last = next(reversed(STARTED.findall(ended.errors)), (b"0", b"0", b""))
+    if problem := _problem(ended, complete=len(suite) >= max(1, int(total))):
+        _add_error(suite, last.decode() or name, problem)
+    tests = Tests(name, suite, time.monotonic() - began)
     reporter.event(name, tests.check("").detail)
     return tests
 
 
-def _read_suite(xml: Path) -> ElementTree.Element:
+def _read_suite(xml: Path, name: str) -> ElementTree.Element:
     """The report that pytest wrote last of all, an empty one where it did not."""
     try:
         return next(ElementTree.parse(xml).iter("testsuite"))  # noqa: S314 - written by pytest
     except (OSError, ElementTree.ParseError):
-        return ElementTree.Element("testsuite")
+        return ElementTree.Element("testsuite", name=name)
 
 
 def _read_case(case: ElementTree.Element) -> Case:
@@ -201,31 +200,25 @@ def _reason(message: str, text: str) -> str:
     return " ".join(line if len(line) <= SHOWN else f"{line[:SHOWN]}..." for line in (first, *errors[:1]))
 
 
-def _problem(ended: processes.Completed, running: str, *, complete: bool) -> str:
-    """What went wrong besides failed tests, empty for nothing. `complete`: pytest has reported on every test."""
-    during = f" in {running}" if running else ""
+def _problem(ended: processes.Completed, *, complete: bool) -> str:
+    """What kept pytest from a report on every test; empty if it is `complete` and nothing happened afterwards."""
     if ended.ended:
-        return f"ended{during}: {ended.ended}"
+        return f"ended: {ended.ended}"
     if ended.status < 0:
-        return f"crashed with {signal.Signals(-ended.status).name}{during}"
+        return f"crashed with {signal.Signals(-ended.status).name}"
     if complete:
         return ""
-    if running:
-        return f"ended with status {ended.status}{during}"
+    if STARTED.search(ended.errors):
+        return f"ended with status {ended.status}"
     lines = (ended.errors + b"\n" + ended.output).decode(errors="replace").splitlines()
     last = next((line.strip("= ") for line in reversed(lines) if line.strip("= ")), "no output")
     return next((line for line in lines if line.startswith("ERROR: ")), last)
 
 
-def _write_junit(file: Path, done: Sequence[Tests]) -> None:
-    """Write pytest's reports on all definitions as one document, with an error for each problem besides the tests."""
-    root = ElementTree.Element("testsuites")
-    for tests in done:
-        if len(tests.suite):
-            root.append(tests.suite)
-        if tests.problem:
-            suite = ElementTree.SubElement(root, "testsuite", name=tests.name, tests="1", errors="1")
-            case = ElementTree.SubElement(suite, "testcase", classname=tests.name, name=tests.running)
-            message = "".join(filter(str.isprintable, tests.problem))  # XML holds no control characters
-            ElementTree.SubElement(case, "error", message=message)
-    ElementTree.ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
+def _add_error(suite: ElementTree.Element, name: str, message: str) -> None:
+    """Add a test to the report that ended with an error."""
+    for count in ("tests", "errors"):
+        suite.set(count, str(int(suite.get(count, "0")) + 1))
+    case = ElementTree.SubElement(suite, "testcase", classname=suite.get("name", ""), name=name)
+    printable = "".join(filter(str.isprintable, message))  # XML holds no control characters
+    ElementTree.SubElement(case, "error", message=printable)

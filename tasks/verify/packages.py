@@ -20,6 +20,7 @@ from ..packages import (
     admits,
     flashinfer_requirement,
     has_release,
+    import_check,
     missing_requirements,
     names,
 )
@@ -42,17 +43,29 @@ def package_state(package: Package, environment: Environment) -> PackageState:
 
 def check_package(
     package: Package, packages: Sequence[Package], environment: Environment, tags: Collection[str]
-) -> Iterator[Check]:
-    """Check that the package is installed from its checkout, in its version and with its requirements.
+) -> list[Check]:
+    """Check that the package is installed from its checkout, in its version and with its requirements, and import it.
 
     `packages` are all that come from checkouts. `tags` are those of FlashInfer's checkout: its releases, which a pin on
     FlashInfer may name.
     """
-    name, command = package.repository, "invoke install"
+    checks = [*_check_metadata(package, packages, environment, tags)]
+    if environment.distribution(package.name):
+        # What fixes an import is most often what fixes the first other fault
+        fixes = [check.command for check in checks if check.status in ("fail", "warn") and check.command]
+        ok, detail = import_check(environment, package.module, package.folder)
+        checks.append(check_import(package, environment, ok, detail, [*fixes, "invoke install --reinstall"][0]))
+    return checks
+
+
+def _check_metadata(
+    package: Package, packages: Sequence[Package], environment: Environment, tags: Collection[str]
+) -> Iterator[Check]:
+    name, ours = package.repository, names(packages)
     found = environment.distribution(package.name)
     if not found:
         missing = f"{package.name} is not installed in {environment.prefix}"
-        yield Check(f"{name}: installed", "fail", missing, command=command)
+        yield Check(f"{name}: installed", "fail", missing, command="invoke install")
         yield from skipped(name, INSTALLED[1:], "not installed")
         return
     source = f"editable from {found.location}" if found.editable else "not editable, a release from an index"
@@ -60,7 +73,7 @@ def check_package(
         yield Check(f"{name}: installed", "pass", source)
     else:
         detail = found.broken or f"{source}; the checkout is {package.folder}"
-        yield Check(f"{name}: installed", "fail", detail, command=command)
+        yield Check(f"{name}: installed", "fail", detail, command="invoke install")
     if package.fits(found.version):
         yield Check(f"{name}: version", "pass", found.version)
     else:
@@ -68,15 +81,15 @@ def check_package(
         yield Check(f"{name}: version", "fail", detail, command="invoke install --reinstall")
     try:
         unmet = missing_requirements(environment, found, package.extras)
-        yield _unmet(f"{name}: requirements", [one for one in unmet if _name(one) not in names(packages)], command)
-        yield _pins(package, [one for one in unmet if _name(one) in names(packages)], environment, tags)
+        yield _unmet(f"{name}: requirements", [one for one in unmet if _name(one) not in ours], "invoke install")
+        yield _pins(package, [one for one in unmet if _name(one) in ours], environment, tags)
     except SourcesError as error:
         yield Check(f"{name}: requirements", "fail", error.what, error.hint, "invoke install --reinstall")
     for companion in package.companions:
         other = environment.distribution(companion)
         if other and not package.fits(other.version):
             detail = f"{other.version}, but {name} is {package.version}"
-            yield Check(f"{name}: {companion}", "fail", detail, command=command)
+            yield Check(f"{name}: {companion}", "fail", detail, command="invoke install")
         elif other:
             yield Check(f"{name}: {companion}", "pass", other.version)
 

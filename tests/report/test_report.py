@@ -406,15 +406,18 @@ def test_the_long_name_of_one_file_does_not_move_what_was_found_by_other_checks(
     assert "  pass  total  24 tests ran kernels\n" in out
 
 
-def test_at_80_columns_no_title_and_no_outcome_is_folded() -> None:
+@pytest.mark.parametrize(("columns", "last"), [(80, "outcome"), (120, "time")])
+def test_no_title_no_outcome_and_no_time_is_folded(columns: int, last: str) -> None:
     code = """
+from dataclasses import replace
+from tests.report.values import CLONED, FAILED, FOUND, UPDATED
 steps = {"clone": [CLONED, FAILED], "update": [replace(UPDATED, repository="flashinfer")]}
 Report().finish(Result("setup", 3, steps=steps, verification=FOUND))
 """
-    imports = "from dataclasses import replace\nfrom tests.report.values import CLONED, FAILED, FOUND, UPDATED\n"
-    lines = without_escapes(on_terminal(imports + code, columns=80)).splitlines()
-    assert any(re.match("repository +REF .* outcome", line) for line in lines)
-    assert any(line.rstrip().endswith("update: skipped (clone failed)") for line in lines)
+    lines = [line.rstrip() for line in without_escapes(on_terminal(code, columns=columns)).splitlines()]
+    assert any(re.match(f"repository +REF .*{last}$", line) for line in lines)
+    assert any(line.endswith("update: skipped (clone failed)") for line in lines)
+    assert columns == 80 or any(re.search("update: updated +3 min 20 s$", line) for line in lines)
 
 
 def test_a_warning_that_a_terminal_folds_is_indented() -> None:
