@@ -31,18 +31,6 @@ SHOWN = 200  # characters of a reason
 
 
 @dataclass(frozen=True)
-class Case:
-    """How one test ended: `passed`, `failed` or `skipped`, and the `reason` if it did not pass. `on_gpu` says whether
-    it used GPU memory, `ratios` are its errors as parts of what is allowed."""
-
-    name: str
-    outcome: str
-    reason: str
-    on_gpu: bool
-    ratios: Sequence[float]
-
-
-@dataclass(frozen=True)
 class Tests:
     """How the tests of one definition ended. `suite` is pytest's report in JUnit's XML, `seconds` is wall time."""
 
@@ -50,29 +38,28 @@ class Tests:
     suite: ElementTree.Element
     seconds: float
 
-    @property
-    def cases(self) -> list[Case]:
-        """The tests in the report."""
-        return [_read_case(case) for case in self.suite.iter("testcase")]
+    def cases(self, outcome: str) -> list[ElementTree.Element]:
+        """The tests that `passed`, `failed` or were `skipped`."""
+        return [case for case in self.suite.iter("testcase") if _outcome(case) == outcome]
 
     @property
     def on_gpu(self) -> int:
         """How many tests ran a kernel: they passed, and used GPU memory after FlashInfer was imported."""
-        return sum(case.on_gpu for case in self.cases if case.outcome == "passed")
+        return sum(max(_values(case, "gpu_allocations"), default=0) > 0 for case in self.cases("passed"))
 
     def check(self, command: str) -> Check:
         """The check of this definition; `command` runs its tests alone."""
-        name, cases = f"kernels: {self.name}", self.cases
-        outcomes = Counter(case.outcome for case in cases)
-        figures = [f"{outcomes[outcome]} {outcome}" for outcome in ("passed", "failed", "skipped") if outcomes[outcome]]
-        if skips := Counter(case.reason for case in cases if case.outcome == "skipped"):
-            figures[-1] += f" ({skips.most_common(1)[0][0]})"
+        name, failed = f"kernels: {self.name}", self.cases("failed")
+        counts = {outcome: len(self.cases(outcome)) for outcome in ("passed", "failed", "skipped")}
+        figures = [f"{count} {outcome}" for outcome, count in counts.items() if count]
+        if reasons := Counter(map(_reason, self.cases("skipped"))):
+            figures[-1] += f" ({reasons.most_common(1)[0][0]})"
         figures.append(f"{self.seconds:.0f} s")
-        if ratios := [ratio for case in cases for ratio in case.ratios]:
-            figures.append(f"largest error {max(ratios):.2f} of what is allowed")
+        if errors := _values(self.suite, "error_ratio"):
+            figures.append(f"largest error {max(errors):.2f} of what is allowed")
         detail = ", ".join(figures)
-        if failed := [case for case in cases if case.outcome == "failed"]:
-            return Check(name, "fail", f"{detail}; {failed[0].name}: {failed[0].reason}", command=command)
+        if failed:
+            return Check(name, "fail", f"{detail}; {failed[0].get('name')}: {_reason(failed[0])}", command=command)
         if not self.on_gpu:
             return Check(name, "skip", f"{NOTHING}: {detail}")
         return Check(name, "pass", detail)
@@ -176,21 +163,22 @@ def _read_suite(xml: Path, name: str) -> ElementTree.Element:
         return ElementTree.Element("testsuite", name=name)
 
 
-def _read_case(case: ElementTree.Element) -> Case:
-    properties = [(each.get("name"), each.get("value", "")) for each in case.iter("property")]
-    ended = next((each for each in case if each.tag in ("failure", "error", "skipped")), None)
-    return Case(
-        name=case.get("name", ""),
-        outcome="passed" if ended is None else "skipped" if ended.tag == "skipped" else "failed",
-        reason="" if ended is None else _reason(ended.get("message", ""), ended.text or ""),
-        on_gpu=any(int(value) > 0 for name, value in properties if name == "gpu_allocations"),
-        ratios=[float(value) for name, value in properties if name == "error_ratio"],
-    )
+def _outcome(case: ElementTree.Element) -> str:
+    if any(each.tag in ("failure", "error") for each in case):
+        return "failed"
+    return "passed" if case.find("skipped") is None else "skipped"
 
 
-def _reason(message: str, text: str) -> str:
+def _values(report: ElementTree.Element, name: str) -> list[float]:
+    """The values of a property that tests recorded."""
+    return [float(each.get("value", "")) for each in report.iter("property") if each.get("name") == name]
+
+
+def _reason(case: ElementTree.Element) -> str:
     """Why a test did not pass: the first line of the message, and a compiler's first error, which FlashInfer shows
-    after the whole command. Of a file that fails or is skipped as a whole, pytest has the reason in the text alone."""
+    after the whole command. If a file fails or is skipped at import, pytest reports the reason in the text alone."""
+    ended = next(each for each in case if each.tag in ("failure", "error", "skipped"))
+    message, text = ended.get("message", ""), ended.text or ""
     if message == "collection skipped":
         message = text.partition("Skipped: ")[2].rstrip("')\"")
     elif message == "collection failure":
