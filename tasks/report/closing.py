@@ -1,4 +1,4 @@
-"""The line that a run ends with: ready or not, in how long, what next."""
+"""The last line of a run: ready or not, how long it took, what next."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .text import duration
 
 NEXT = {"clone": "invoke install", "update": "invoke install", "install": "invoke verify"}
 CHECKED = ("verify", "setup")
-BRIEF = 80  # characters; a longer command, such as an installer's, is shown once, with its error
+BRIEF = 80  # characters; a longer command, such as an installer's, is shown only with its error
 
 
 def closing(result: Result, environ: Mapping[str, str]) -> str:
-    """Return the line for `result`; `environ` says whether its environment is active."""
+    """Return the last line for `result`; `environ` says whether its environment is active."""
     each = ", ".join(f"{step} {duration(seconds)}" for step, seconds in result.seconds.items())
     time = duration(sum(result.seconds.values())) + (f" ({each})" if len(result.seconds) > 1 else "")
     after = f" after {time}" if result.seconds else ""
@@ -35,7 +35,7 @@ def closing(result: Result, environ: Mapping[str, str]) -> str:
 
 
 def _remedy(result: Result) -> str:
-    """The command of the first failure that has a brief one, else to fix what was reported and to run it all again."""
+    """The first brief command of a failure, else the advice to fix what was reported and to run the task again."""
     errors = [result.error, *(row.error for row in result.outcomes)]
     checks = sorted(result.checks, key=lambda check: check.status)  # failures before warnings
     commands = [error.command for error in errors if error and len(error.command) <= BRIEF]
@@ -44,7 +44,7 @@ def _remedy(result: Result) -> str:
 
 
 def _use(environment: EnvironmentState | None, environ: Mapping[str, str]) -> str:
-    """How to get at what was installed."""
+    """How to use what was installed."""
     if not environment or environ.get("VIRTUAL_ENV") == str(environment.prefix):
         return "Next: import sglang and flashinfer."
     activate = environment.prefix / "bin/activate"

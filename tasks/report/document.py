@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SourcesError
-from ..models import VERSION, Outcome, Result, Verification
+from ..models import VERSION, Outcome, Result
 from ..names import redact
 
-SCHEMA_VERSION = 1  # counts up when a key changes its meaning or goes away; CHANGELOG says what changed
+SCHEMA_VERSION = 1  # increased when a key changes its meaning or disappears; CHANGELOG says what changed
 
 
 def document(result: Result) -> dict[str, Any]:
-    """Return the object for a run, of dicts, lists, strings and numbers. None stands for unknown; no password in it."""
+    """Return the object for a run, of dicts, lists, strings and numbers. None means unknown. It holds no password."""
     environment = result.environment
-    whole = {
+    complete: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "version": VERSION,
         "task": result.task,
@@ -28,21 +28,29 @@ def document(result: Result) -> dict[str, Any]:
         "steps": [_step(task, outcome) for task, outcomes in result.steps.items() for outcome in outcomes],
         "warnings": result.warnings,
         "error": _error(result.error),
-        **(_found(result.verification) if result.verification else {}),
     }
-    plain: dict[str, Any] = _plain(whole)
-    return plain
+    if result.verification:
+        complete |= asdict(result.verification) | {"ok": result.ok}
+        if complete["trace"]:
+            del complete["trace"]["checks"]  # they are among `checks`
+    return {key: _plain(value) for key, value in complete.items()}
 
 
 def _step(task: str, outcome: Outcome) -> dict[str, Any]:
-    known = ("ref", "ref_source", "resolved", "commit", "version")
-    before = {"ref": outcome.before_ref, "commit": outcome.before, "version": outcome.before_version}
     return {
         "task": task,
         "repository": outcome.repository,
         "action": outcome.action,
-        **{name: getattr(outcome, name) or None for name in known},
-        "before": {name: value or None for name, value in before.items()},
+        "ref": outcome.ref or None,
+        "ref_source": outcome.ref_source or None,
+        "resolved": outcome.resolved or None,
+        "commit": outcome.commit or None,
+        "version": outcome.version or None,
+        "before": {
+            "ref": outcome.before_ref or None,
+            "commit": outcome.before or None,
+            "version": outcome.before_version or None,
+        },
         "bytes": outcome.moved,
         "seconds": round(outcome.seconds, 3),
         "warnings": outcome.warnings,
@@ -54,16 +62,6 @@ def _error(error: SourcesError | None) -> dict[str, str] | None:
     if error is None:
         return None
     return {"code": error.code, "what": error.what, "hint": error.hint, "command": error.command}
-
-
-def _found(verification: Verification) -> dict[str, Any]:
-    trace = verification.trace and asdict(verification.trace)
-    return {
-        "repositories": {name: asdict(state) for name, state in verification.repositories.items()},
-        "packages": {name: asdict(state) for name, state in verification.packages.items()},
-        "trace": trace and {key: value for key, value in trace.items() if key != "checks"},
-        "checks": [asdict(check) for check in verification.checks],
-    }
 
 
 def _plain(value: Any) -> Any:

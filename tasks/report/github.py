@@ -1,4 +1,4 @@
-"""What GitHub Actions reads: workflow commands, and the summary of a job."""
+"""What GitHub Actions reads: workflow commands (annotations) and the summary of a job, in Markdown."""
 
 from __future__ import annotations
 

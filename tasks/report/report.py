@@ -16,7 +16,7 @@ from typing import IO, TextIO
 
 from rich.text import Text
 
-from ..models import Check, Result
+from ..models import Result
 from .closing import closing
 from .console import Live, Output
 from .document import document
@@ -24,17 +24,17 @@ from .github import annotation, markdown
 from .tables import BAD, cells, check_lines, counted, draw, grouped
 from .text import advice, clean, one_line
 
-WIDEST = 32  # columns of a check's name
+WIDEST = 20  # columns of the names of checks; a longer name does not widen them
 
 
 class Report:
-    """Shows what goes on and how it ended; a `Reporter` that many threads may call at once.
+    """Shows what happens and how it ended; a `Reporter` that many threads may call at once.
 
     Standard output (`stream`) takes what is ordinary, standard error (`errors`) what went wrong. `hide` is Invoke's:
     True, "out", "stdout" and "both" hide what is ordinary. `echo` shows commands. With `json` standard output takes the
-    object of `finish` and nothing else. `rename` turns commands such as `invoke install` into how they are called
-    here. `environ` says what the streams can show, and whether GitHub Actions reads them. `seconds` is the wall time of
-    each step so far.
+    object of `finish` and nothing else. `rename` turns commands such as `invoke install` into what they are called in
+    this project. `environ` says what the streams can show, and whether GitHub Actions reads them. `seconds` is the wall
+    time of each step so far.
     """
 
     def __init__(
@@ -64,25 +64,26 @@ class Report:
         with self._lock:
             self._live.end()
 
-    # What goes on: the methods of `Reporter`
+    # While it runs: the methods of `Reporter`
 
     def event(self, who: str, message: str) -> None:
-        """Print a line, and take the live line of `who` away until it does more."""
+        """Print a line, and remove the live line of `who` until there is more progress."""
         if not self._hidden:
-            self._line(who, message, "bold")
+            self._line(who, message)
 
     def warn(self, who: str, message: str) -> None:
-        """Print a line among the errors, and keep it for `take_warnings`."""
-        message = message.removeprefix(f"{who}: ")
+        """Print a line on standard error, and keep it for `take_warnings`."""
+        who = one_line(who)
+        text = one_line(message).removeprefix(f"{who}: ")
         with self._lock:
-            self._warnings.append((one_line(who), one_line(message).removeprefix(f"{one_line(who)}: ")))
+            self._warnings.append((who, text))
         if self._github:
-            self._print((annotation("warning", one_line(who), clean(message).strip()), ""), error=True)
+            self._annotate("warning", who, message.removeprefix(f"{who}: "))
         else:
-            self._line(who, f"warning: {message}", "bold", "yellow", error=True)
+            self._line(who, f"warning: {text}", "yellow", error=True)
 
     def progress(self, who: str, doing: str, done: float | None, moved: int, rate: float) -> None:
-        """Change a live line or, where nothing is drawn, print a line at least every ten seconds."""
+        """Change a live line; without a terminal, print a line every ten seconds."""
         if not self._hidden:
             with self._lock:
                 self._live.put(one_line(who), one_line(doing), done, moved, rate)
@@ -91,16 +92,16 @@ class Report:
         """Print a command as a shell takes it, if commands are to be shown."""
         if self._echo:
             directory = f"cd {shlex.quote(clean(str(cwd)))} && " if cwd else ""
-            self._print((directory + shlex.join(clean(word) for word in argv), "bold"), wrap=False)
+            self._print((directory + shlex.join(clean(word) for word in argv), "bold"))
 
     def output(self, who: str, line: str) -> None:
-        """Print an installer's line; of one that it drew over itself, the last state."""
+        """Print an installer's line; if the line was drawn over itself, its last state."""
         text = line.rstrip("\r\n").rpartition("\r")[2]
         if not self._hidden and text.strip():
-            self._line(who, text, "dim", "dim")
+            self._line(who, text, "dim")
 
     def terminal(self) -> IO[str] | None:
-        """Return the terminal that an installer may draw on, with no live lines on it; None elsewhere."""
+        """Return the terminal that an installer may draw on, after removing the live lines; None without one."""
         with self._lock:
             if self._hidden or not self._console.is_terminal:
                 return None
@@ -111,7 +112,7 @@ class Report:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Measure a step, and put a heading over what is printed within; under GitHub Actions it folds."""
+        """Measure a step, and print a heading above its lines; under GitHub Actions they can be folded."""
         began, self._heading = time.monotonic(), name
         try:
             yield
@@ -120,7 +121,7 @@ class Report:
             with self._lock:
                 self._live.end()
                 if self._github and not self._heading:
-                    self._print(("::endgroup::", ""))
+                    self._print("::endgroup::")
                 self._heading = ""
 
     def take_warnings(self, repository: str = "") -> tuple[str, ...]:
@@ -138,63 +139,67 @@ class Report:
         with self._lock:
             self._live.end()
             self._heading = ""
-            if result.verification and not self._json:
-                self._checks(result.verification.checks)
-            if columns and not self._hidden and not self._json:
-                self._print(("", ""))
-                self._console.print(draw(self._console, columns))
-            self._outcome(result)
+            if not self._json:
+                self._tables(result, columns)
+            self._warnings_and_errors(result)
             if self._json:
                 self._results.out(json.dumps(document(result), indent=2), highlight=False)
             elif not self._hidden:
-                self._print((f"\n{clean(end)}", "bold green" if result.ok else "bold red"), wrap=False)
+                self._print((f"\n{clean(end)}", "bold green" if result.ok else "bold red"))
             if self._github:
                 self._publish(result, markdown(result, columns, end))
 
-    # Its parts
+    # The parts of the end
 
-    def _checks(self, checks: Sequence[Check]) -> None:
-        groups = grouped(check for check in checks if not self._hidden or check.status in BAD)
-        names = [each.name for group in groups.values() for each in group if each.detail]
-        width = min(WIDEST, max(map(len, names), default=0))
-        for group, members in groups.items():
+    def _tables(self, result: Result, columns: Mapping[str, Sequence[str]]) -> None:
+        """Print the checks, those with a fault alone where the rest is hidden, and the table of outcomes."""
+        groups = grouped(check for check in result.checks if not self._hidden or check.status in BAD)
+        lengths = [len(check.name) for checks in groups.values() for check in checks if check.detail]
+        width = max((length for length in lengths if length <= WIDEST), default=0)
+        for group, checks in groups.items():
             self._print((f"\n{group}", "bold"))
-            for check in members:
+            for check in checks:
                 self._console.print(check_lines(self._console, check, width), soft_wrap=True)
-        if not self._hidden:
-            self._print((f"\n{len(checks)} checks: {counted(checks)}", "bold"))
+        if self._hidden:
+            return
+        if result.verification:
+            self._print((f"\n{len(result.checks)} checks: {counted(result.checks)}", "bold"))
+        if columns:
+            self._print("")
+            self._console.print(draw(self._console, columns))
 
-    def _outcome(self, result: Result) -> None:
+    def _warnings_and_errors(self, result: Result) -> None:
         """Print the warnings of a run again, and its errors, an error of several repositories once."""
-        failed = result.error or any(row.error for row in result.outcomes)
-        noted = failed or (result.all_warnings and not self._github)
-        if result.outcomes and noted and not self._hidden and not self._json:
-            self._print(("", ""))
-        for text in [] if self._github or self._hidden else dict.fromkeys(result.all_warnings):
-            self._print(("warning: ", "bold yellow"), (one_line(text), ""))
-        shared: dict[tuple[str, str, str, str], list[str]] = {}
-        for step, row in ((step, row) for step, rows in result.steps.items() for row in rows):
-            if error := row.error:
-                what = error.what.removeprefix(f"{row.repository}: ").removeprefix(f"{step}: ")
-                key = (step if len(result.steps) > 1 else "", what, error.hint, error.command)
-                shared.setdefault(key, []).append(row.repository)
-        for (step, what, hint, command), names in shared.items():
-            self._error(": ".join(filter(None, (", ".join(names), step))), what, hint, command)
-        if result.error:
-            self._error("error", result.error.what, result.error.hint, result.error.command)
+        warnings = [] if self._github or self._hidden else [*dict.fromkeys(result.all_warnings)]
+        errors: dict[tuple[str, ...], list[str]] = {}
+        for step, rows in result.steps.items():
+            for row in rows:
+                if row.error:
+                    what = row.error.what.removeprefix(f"{row.repository}: ").removeprefix(f"{step}: ")
+                    key = (step if len(result.steps) > 1 else "", what, row.error.hint, row.error.command)
+                    errors.setdefault(key, []).append(row.repository)
+        if result.outcomes and (warnings or errors or result.error) and not self._hidden and not self._json:
+            self._print("")
+        for text in warnings:
+            self._print(("warning: ", "bold yellow"), one_line(text), fold=True)
+        for (step, *lines), names in errors.items():
+            self._error(": ".join(filter(None, (", ".join(names), step))), *lines)
+        if error := result.error:
+            self._error("error", error.what, error.hint, error.command)
 
     def _error(self, who: str, what: str, hint: str, command: str) -> None:
         if self._github:
             self._annotate("error", who, what, hint, command)
             return
         first, _, rest = clean(what).partition("\n")
-        self._print((f"{one_line(who)}: ", "bold red"), (first, ""), error=True)
+        self._print((f"{one_line(who)}: ", "bold red"), first, error=True, fold=True)
         for line in rest.splitlines():
             self._print((f"    {line}", "dim"), error=True)
         for line in advice(hint, command):
-            self._print((f"  {line}", "cyan"), error=True, wrap=False)
+            self._print((f"  {line}", "cyan"), error=True)
 
     def _publish(self, result: Result, summary: str) -> None:
+        """Give GitHub Actions the faults that `verify` found as annotations, and the summary."""
         for check in result.checks:
             if check.status in BAD:
                 level = "error" if check.status == "fail" else "warning"
@@ -208,27 +213,30 @@ class Report:
 
     def _annotate(self, level: str, title: str, *lines: str) -> None:
         message = "\n".join(filter(None, (clean(line).strip() for line in lines)))
-        self._print((annotation(level, one_line(title), message), ""), error=True)
+        self._print(annotation(level, one_line(title), message), error=True)
 
-    def _line(self, who: str, message: str, emphasis: str, style: str = "", *, error: bool = False) -> None:
-        """Print what happened to `who`, with the time where that is no terminal, below the heading of its step."""
+    def _line(self, who: str, message: str, style: str = "", *, error: bool = False) -> None:
+        """Print what happened to `who` below the heading of its step; without a terminal, with the time."""
         who = one_line(who)
         with self._lock:
             self._live.hide(who)
-            if heading := self._heading:
-                self._heading = ""
-                self._print((f"::group::{one_line(heading)}", "") if self._github else (one_line(heading), "bold cyan"))
+            if heading := one_line(self._heading):
+                self._print(f"::group::{heading}" if self._github else (heading, "bold cyan"))
+            self._heading = ""
             clock = "" if (self._errors if error else self._console).is_terminal else time.strftime("%H:%M:%S ")
-            self._print((f"{clock}{who}: ", emphasis), (one_line(message).removeprefix(f"{who}: "), style), error=error)
+            text = one_line(message).removeprefix(f"{who}: ")
+            self._print((f"{clock}{who}: ", "dim" if style == "dim" else "bold"), (text, style), error=error, fold=True)
 
-    def _print(self, *parts: tuple[str, str], error: bool = False, wrap: bool = True) -> None:
-        """Print texts with their styles on one line; the terminal wraps what is to be copied."""
+    def _print(self, *parts: str | tuple[str, str], error: bool = False, fold: bool = False) -> None:
+        """Print texts, with their styles, as one; a terminal gets prose folded, and what is to be copied as it is."""
+        console = self._errors if error else self._console
+        text = Text.assemble(*parts)
         with self._lock:
-            (self._errors if error else self._console).print(Text.assemble(*parts), soft_wrap=not wrap)
+            console.print(console.fold(text) if fold else text, soft_wrap=True)
 
 
 def _renamed(result: Result, rename: Callable[[str], str]) -> Result:
-    """The result with the commands in its advice as they are called here."""
+    """The result with the commands in its advice as they are called in this project."""
     for error in (result.error, *(row.error for row in result.outcomes)):
         if error:
             error.hint, error.command = rename(error.hint), rename(error.command)

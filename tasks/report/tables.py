@@ -1,4 +1,4 @@
-"""What came of a run, as tables: cells of text that is safe to show, and how they are drawn."""
+"""The outcome of a run as tables: cells of text that is safe to show, and how they are drawn."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from rich.console import Console
-from rich.measure import Measurement
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -20,8 +20,9 @@ LONGEST = 32  # characters of a REF or a version
 BAD = ("warn", "fail")
 STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
 MARKS = {"pass": "✓", "warn": "!", "fail": "✗", "skip": "-"}
-SOURCE, DONE = "REF from", "what happened"
+SOURCE, OUTCOME = "REF from", "outcome"
 NUMBERS = ("moved", "time")
+FOLDED = ("REF", SOURCE, "version")  # the columns whose cells may take more lines; each line of the others is a step
 GAP = 2  # columns between two columns of a table
 SHARED = "install"  # the step whose time all repositories share
 
@@ -35,36 +36,43 @@ def cells(result: Result, arrow: str) -> dict[str, list[str]]:
 
 def draw(console: Console, columns: Mapping[str, Sequence[str]]) -> Table:
     """Return the table of `columns` for a console. A narrow one has the source of a REF below it and leaves columns
-    out; cells are folded between words as long as there is room for each word."""
-    kept = dict(columns)
-    for narrower in (SOURCE, "time", "moved", "commit", ""):
-        texts = {title: Text("\n".join((title, *cells))) for title, cells in kept.items()}
-        sizes = {title: Measurement.get(console, console.options, text) for title, text in texts.items()}
-        whole = {DONE} if "time" in kept else set()  # each line has its time beside it
-        least = {title: each.maximum if title in whole else each.minimum for title, each in sizes.items()}
-        room = console.width - GAP * (len(kept) - 1)
-        if sum(least.values()) <= room:
+    out; one that is narrower still folds all cells, between words as long as there is room for each word."""
+    kept, room = dict(columns), console.width + GAP
+    for narrower in (SOURCE, "time", "moved", "commit"):
+        if sum(_least(kept, FOLDED).values()) <= room:
             break
-        sources = kept.pop(narrower, ())
-        if narrower == SOURCE and sources:
-            pairs = zip(kept["REF"], sources, strict=True)
+        cells = kept.pop(narrower, ())
+        if narrower == SOURCE and cells:
+            pairs = zip(kept["REF"], cells, strict=True)
             kept["REF"] = [f"{ref} ({source})" if source else ref for ref, source in pairs]
-    widths = {title: each.maximum for title, each in sizes.items()}
+    least, widths = _least(kept, FOLDED), _least(kept, ())
+    if sum(least.values()) > room:
+        least = _least(kept, [*kept])
     while sum(widths.values()) > room:
         widths[max(kept, key=lambda title: widths[title] - least[title])] -= 1
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     for title, width in widths.items():
-        table.add_column(title, width=max(1, width), overflow="fold", justify="right" if title in NUMBERS else "left")
+        justify: JustifyMethod = "right" if title in NUMBERS else "left"
+        table.add_column(title, width=max(1, width - GAP), overflow="fold", justify=justify)
     for row in zip(*kept.values(), strict=True):
-        cells = [Text(cell) for cell in row]
-        for cell in cells:
-            cell.highlight_regex(r"(^|: )(failed|skipped .*)", "red")
-        table.add_row(*cells)
+        texts = [Text(cell) for cell in row]
+        for text in texts:
+            text.highlight_regex(r"(^|: )(failed|skipped .*)", "red")
+        table.add_row(*texts)
     return table
 
 
+def _least(columns: Mapping[str, Sequence[str]], folded: Sequence[str]) -> dict[str, int]:
+    """The least width of each column, its gap included, where the cells of those `folded` are divided into words."""
+    widths = dict[str, int]()
+    for title, cells in columns.items():
+        text = "\n".join((title, *cells))
+        widths[title] = GAP + max(map(cell_len, text.split() if title in folded else text.splitlines()))
+    return widths
+
+
 def grouped(checks: Iterable[Check]) -> dict[str, list[Check]]:
-    """Return the checks by what stands before `: ` in their names, in order of appearance. Those of a group that were
+    """Return the checks by the part of their names before `: `, in order of appearance. Checks of a group that were
     skipped for the same reason become one: `14 checks skipped: not cloned`."""
     groups: dict[str, list[Check]] = {}
     for check in checks:
@@ -74,21 +82,18 @@ def grouped(checks: Iterable[Check]) -> dict[str, list[Check]]:
 
 
 def check_lines(console: Output, check: Check, width: int) -> Text:
-    """Return one check, its name `width` columns wide, and what to do below it. A terminal folds what was found beside
-    the name, and gives a longer name a line of its own; elsewhere nothing is folded."""
+    """Return one check, its name `width` columns wide, with what to do below it. On a terminal the detail is folded
+    beside the name, and a longer name has a line of its own; elsewhere nothing is folded."""
     mark = MARKS[check.status] if console.unicode and console.is_terminal else check.status
-    start, place = " " * (len(mark) + 4), len(mark) + 4 + width + 2
+    start = " " * (len(mark) + 4)
+    indent = len(start) + width + 2
     name = f"{check.name:<{width}}  "
     if console.is_terminal and check.detail and len(check.name) > width:
-        name = f"{check.name}\n{' ' * place}"
-    found = Text(check.detail).wrap(console, max(console.width - place, 10), overflow="fold")
+        name = f"{check.name}\n{' ' * indent}"
     lines = advice(check.hint, check.command) if check.status in BAD else []
-    detail = f"\n{' ' * place}".join(line.plain.rstrip() for line in found)
-    return Text.assemble(
-        (f"  {mark}  ", STYLES[check.status]),
-        f"{name}{detail}".rstrip(),
-        *((f"\n{start}{line}", "cyan") for line in lines),
-    )
+    text = Text.assemble((f"  {mark}  ", STYLES[check.status]), name, console.fold(Text(check.detail), indent))
+    text.rstrip()
+    return text.append("".join(f"\n{start}{line}" for line in lines), "cyan")
 
 
 def counted(checks: Iterable[Check]) -> str:
@@ -105,7 +110,7 @@ def _joined(checks: Sequence[Check]) -> list[Check]:
 
 
 def _cells(name: str, result: Result, arrow: str) -> dict[str, str]:
-    """The cells of one repository; after a failed step the others were not made for it."""
+    """The cells of one repository; after a failed step it was left out of the others."""
     rows = {step: next((row for row in rows if row.repository == name), None) for step, rows in result.steps.items()}
     done = [row for row in rows.values() if row]
     failed = next((step for step, row in rows.items() if row and row.error), "")
@@ -125,12 +130,12 @@ def _cells(name: str, result: Result, arrow: str) -> dict[str, str]:
         SOURCE: _last(done, "ref_source"),
         "commit": one_line(_last(done, "commit"))[:SHORT],
         "version": arrow.join(dict.fromkeys(one_line(each, limit=LONGEST) for each in versions if each)),
-        DONE: "\n".join(f"{step}: {line}" if len(lines) > 1 else line for step, line in lines.items()),
+        OUTCOME: "\n".join(f"{step}: {line}" if len(lines) > 1 else line for step, line in lines.items()),
         "moved": size(sum(row.moved for row in done)),
         "time": "\n".join(times).rstrip(),
     }
 
 
 def _last(rows: Sequence[Outcome], name: str) -> str:
-    """The last value of an attribute that is known."""
+    """The last known value of an attribute."""
     return next((value for row in reversed(rows) if (value := getattr(row, name))), "")

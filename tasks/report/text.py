@@ -1,4 +1,4 @@
-"""Text from remotes, files and installers made safe to show, and figures made short."""
+"""Makes text from remotes, files and installers safe to show, and figures short."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ESCAPES = re.compile(
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"  # titles, links, device strings
     r"|\x1b[ -/]*[0-~]?"
 )
-_CONTROLS = re.compile(  # also what reverses the direction of writing, or is invisible
+_CONTROLS = re.compile(  # also characters that change the writing direction or are invisible
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
 )
 
@@ -21,7 +21,8 @@ _CONTROLS = re.compile(  # also what reverses the direction of writing, or is in
 def clean(text: str, *, limit: int = 2000) -> str:
     """Return `text` without control characters (newlines stay), escape sequences, workflow commands and passwords.
 
-    What exceeds `limit` characters is cut. Redacted twice: what is taken out may have hidden a password or split one.
+    Text beyond `limit` characters is cut off. Passwords are removed before and after, as removed characters may have
+    hidden one.
     """
     text = re.sub(r"\r\n?", "\n", redact(text)).replace("\t", " ")
     text = redact(_CONTROLS.sub("", _ESCAPES.sub("", text)))
@@ -35,12 +36,12 @@ def one_line(text: str, *, limit: int = 2000) -> str:
 
 
 def size(count: float) -> str:
-    """Return a number of bytes as kB, MB or GB (powers of ten), or nothing for none."""
+    """Return a number of bytes in kB, MB or GB (powers of ten), empty for 0."""
     return decimal(int(count)) if count >= 1 else ""
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them, such as 0.4 s or 3 min 20 s."""
+    """Return seconds in short, such as 0.4 s or 3 min 20 s."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.2g} s" if seconds >= 1 else f"{seconds:.1f} s"
 

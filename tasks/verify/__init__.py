@@ -1,4 +1,4 @@
-"""Checks of checkouts, packages, CUDA and trace data, offline and without changing anything; and their result."""
+"""Checks of checkouts, packages, CUDA and trace data, offline and without changing anything; and their schemas."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["run_kernels", "verify"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imported when it is asked for (PEP 562): the tasks import this package before anything is run."""
+    """Import a name at its first use (PEP 562), since `invoke --list` imports this package, too."""
     if name in __all__:
         return getattr(import_module(f".{'checks' if name == 'verify' else 'kernels'}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

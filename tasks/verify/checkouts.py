@@ -21,7 +21,7 @@ SHOWN = 3  # examples in a message
 
 @dataclass(frozen=True)
 class FoundCheckout:
-    """One repository as it was found; `source` is None where there is no checkout that can be read."""
+    """One repository as it was found; `source` is None if there is no checkout that can be read."""
 
     repository: Repository
     source: Source | None
@@ -37,29 +37,31 @@ def check_checkout(repository: Repository) -> FoundCheckout:
         if checkout := find_checkout(repository):
             return _found(checkout, state)
         first = Check(f"{name}: repository", "fail", f"not cloned: {repository.path}", command="invoke clone")
-        why = "not cloned"
+        reason = "not cloned"
     except (SourcesError, OSError) as error:
-        first, why = _failed(f"{name}: repository", error), "no checkout that can be read"
-    return FoundCheckout(repository, None, state, (first, *skipped(name, CHECKED, why)))
+        first, reason = _failed(f"{name}: repository", error), "the checkout cannot be read"
+    return FoundCheckout(repository, None, state, (first, *skipped(name, CHECKED, reason)))
 
 
 def _found(checkout: Checkout, state: RepositoryState) -> FoundCheckout:
     repository, name, path = checkout.repository, checkout.repository.name, checkout.path
     source = Source(repository, checkout.head, checkout.tags)
+    directories, changed, version = dict[str, str | None](), None, None
     checks = [
         Check(f"{name}: repository", "pass", str(path)),
         Check(f"{name}: remote", "pass", redact(repository.url)),
         _ref(checkout),
     ]
-    places, changed, version = dict[str, str | None](), None, None
     with _reported(f"{name}: submodules", checks):
         checks.append(_submodules(checkout))
     with _reported(f"{name}: directories", checks):
-        places = source.layout.find_directories(lambda each: (path / each).is_dir())
-        checks += [_directory(source, role, place) for role, place in places.items()]
+        directories = source.layout.find_directories(lambda each: (path / each).is_dir())
+        checks += [_directory(source, role, found) for role, found in directories.items()]
     with _reported(f"{name}: tree", checks, "skip"):
         changed = changed_paths(path)
         checks.append(_tree(checkout, changed))
+    if lfs := check_lfs(repository):
+        checks.append(lfs)
     with suppress(SourcesError):
         version = source.version or None
     state = replace(
@@ -68,14 +70,14 @@ def _found(checkout: Checkout, state: RepositoryState) -> FoundCheckout:
         commit=checkout.head,
         version=version,
         dirty=None if changed is None else bool(changed),
-        directories={role: path / place for role, place in places.items() if place},
+        directories={role: path / found for role, found in directories.items() if found},
     )
-    return FoundCheckout(repository, source, state, (*checks, *filter(None, [check_lfs(repository)])))
+    return FoundCheckout(repository, source, state, tuple(checks))
 
 
 @contextmanager
 def _reported(name: str, checks: list[Check], status: Status = "fail") -> Iterator[None]:
-    """Turn what keeps a check from being made into one with that name and status."""
+    """Turn the error that a check ends with into the check `name`, with that status."""
     try:
         yield
     except (SourcesError, OSError) as error:
@@ -90,31 +92,31 @@ def _failed(name: str, error: SourcesError | OSError) -> Check:
 
 def _ref(checkout: Checkout) -> Check:
     name, record = f"{checkout.repository.name}: ref", checkout.record
-    at = f"{checkout.head[:10]} ({checkout.now.branch or 'detached HEAD'})"
-    ref, source = checkout.ref
+    branch, (ref, source) = checkout.now.branch, checkout.ref
+    at = f"{checkout.head[:10]} ({branch or 'detached HEAD'})"
     if record.moving:
         return Check(name, "fail", "an update was interrupted", command="invoke update")
     if not record.ref:
         return Check(name, "warn", f"{at}, which this tool did not check out", command="invoke update")
     if record.ref != ref:
         return Check(name, "warn", f"{record.shown}, but {ref} is configured", command="invoke update")
-    if (checkout.head, checkout.now.branch) != (record.commit, record.name if record.kind == "branch" else ""):
+    if (checkout.head, branch) != (record.commit, record.name if record.kind == "branch" else ""):
         return Check(name, "fail", f"{at}, not {record.shown} ({record.commit[:10]})", command="invoke update")
-    return Check(name, "pass", f"{record.shown} ({checkout.head[:10]}), from the {source}".replace("the this", "this"))
+    origin = "this checkout" if source == "this checkout" else f"the {source}"
+    return Check(name, "pass", f"{record.shown} ({checkout.head[:10]}), from {origin}")
 
 
 def _submodules(checkout: Checkout) -> Check:
-    name, links = f"{checkout.repository.name}: submodules", gitlinks(checkout.path, checkout.head)
-    wrong = [path for path, oid in links.items() if head_of(checkout.path / path) != oid]
-    if wrong:
+    name, commits = f"{checkout.repository.name}: submodules", gitlinks(checkout.path, checkout.head)
+    if wrong := [path for path, commit in commits.items() if head_of(checkout.path / path) != commit]:
         return Check(name, "fail", f"missing or at another commit: {', '.join(wrong)}", command="invoke update")
-    return Check(name, "pass" if links else "skip", ", ".join(links) or "there are none")
+    return Check(name, "pass" if commits else "skip", ", ".join(commits) or "there are none")
 
 
-def _directory(source: Source, role: str, place: str | None) -> Check:
+def _directory(source: Source, role: str, found: str | None) -> Check:
     name, path = f"{source.repository.name}: {role}", source.repository.path
-    if place:
-        return Check(name, "pass", place)
+    if found:
+        return Check(name, "pass", found)
     first = source.layout.directories[role][0]
     restore = shlex.join(["git", "-C", str(path), "checkout", "HEAD", "--", first])
     return Check(name, "fail", f"{path / first} is missing", command=restore)

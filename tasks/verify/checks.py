@@ -1,49 +1,43 @@
-"""All checks of a set-up, offline and without changing anything; each is made on its own."""
+"""All checks of a set-up, offline and without changing anything; no check depends on another."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ..errors import SourcesError
 from ..models import Check, Settings, Verification
-from ..packages import Environment, Package, import_check
+from ..packages import Environment, Package
 from .checkouts import FoundCheckout, check_checkout
 from .cuda import check_cuda
-from .packages import INSTALLED, check_import, check_package, package_state, skipped
+from .packages import INSTALLED, check_package, package_state, skipped
 from .trace import read_trace
 
 
 def verify(settings: Settings, environment: Environment, *, kernels: bool = False) -> Verification:
-    """Check the repositories, what is installed of them in `environment`, CUDA and the trace data.
+    """Check the repositories, their packages in `environment`, CUDA and the trace data.
 
-    Nothing that is found raises; a check that could not be made is a skip. What would stop FlashInfer from compiling
-    `kernels` is a failure with that, a warning without.
+    Nothing that is found raises; a check that could not be made is a skip. What would prevent FlashInfer from compiling
+    kernels is a failure with `kernels`, else a warning.
     """
     with ThreadPoolExecutor(2 * len(settings.repositories) + 2) as pool:
         cuda = pool.submit(check_cuda, environment, os.environ, needed=kernels)
         trace = pool.submit(read_trace, settings.trace) if settings.trace else None
         found = list(pool.map(check_checkout, settings.repositories))
         packages = {each.repository.name: package for each in found if (package := _package(each))}
-        imports = {
-            name: pool.submit(import_check, environment, package.module, package.folder)
-            for name, package in packages.items()
-            if environment.distribution(package.name)
-        }
         tags = next((each.source.tags for each in found if each.source and each.repository.name == "flashinfer"), {})
+        installed = {
+            name: pool.submit(check_package, package, list(packages.values()), environment, tags)
+            for name, package in packages.items()
+        }
         checks: list[Check] = []
         for each in found:
             name = each.repository.name
             checks += each.checks
-            if name in packages:
-                installed = list(check_package(packages[name], list(packages.values()), environment, tags))
-                checks += installed
-                if name in imports:
-                    ok, detail = imports[name].result()
-                    checks.append(check_import(packages[name], environment, ok, detail, _fix(installed)))
+            if name in installed:
+                checks += installed[name].result()
             elif each.repository.install:
-                checks += skipped(name, INSTALLED, "its checkout cannot be read" if each.source else "not cloned")
+                checks += skipped(name, INSTALLED, "the checkout cannot be read" if each.source else "not cloned")
         checks += [*cuda.result(), *(trace.result().checks if trace else ())]
     return Verification(
         ok=all(check.status != "fail" for check in checks),
@@ -52,12 +46,6 @@ def verify(settings: Settings, environment: Environment, *, kernels: bool = Fals
         trace=trace.result() if trace else None,
         checks=tuple(checks),
     )
-
-
-def _fix(others: Sequence[Check]) -> str:
-    """What fixes an import: most often what fixes the first thing that is wrong with the package."""
-    commands = (check.command for check in others if check.status in ("fail", "warn") and check.command)
-    return next(commands, "invoke install --reinstall")
 
 
 def _package(found: FoundCheckout) -> Package | None:

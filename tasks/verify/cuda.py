@@ -1,7 +1,7 @@
 """Checks of what FlashInfer needs to compile and run kernels: driver, GPUs, CUDA toolkit, compilers, memory, cache.
 
-FlashInfer compiles a kernel at its first use, so an environment that imports well may still run none. Programs and
-directories are looked for where `flashinfer/jit/cpp_ext.py` and `env.py` of FlashInfer 0.6 and 0.7 look.
+FlashInfer compiles a kernel at its first use, so it may import in an environment that can run none. The checks look for
+programs and directories where `flashinfer/jit/cpp_ext.py` and `env.py` of FlashInfer 0.6 and 0.7 do.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from .. import processes
 from ..errors import SourcesError
 from ..models import Check, Status
 from ..packages import Environment, read_toml
 from . import machine
-from .machine import GB, JOB, Driver, Toolkit
+from .machine import GB, JOB, Toolkit
 
-ROOM = 1 * GB  # free bytes that FlashInfer's cache should have
-OLDEST_GPU = (7, 5)  # compute capability
+FREE = 1 * GB  # bytes that should be free for FlashInfer's cache
+OLDEST_GPU = [7, 5]  # compute capability
 TRIAL = """#include <cuda_runtime.h>
 #include <cuda_fp8.h>
 #include <cublasLt.h>
@@ -34,22 +35,23 @@ FOLLOWING = ("toolkit", "torch", "ninja", "compiler", "headers", "cache", "memor
 
 
 def check_cuda(environment: Environment, environ: Mapping[str, str], *, needed: bool = False) -> list[Check]:
-    """Check everything that FlashInfer needs to compile kernels for this machine's GPUs, `cuda: driver` and the like.
+    """Check everything that FlashInfer needs to compile kernels for this machine's GPUs: `cuda: driver` and so on.
 
-    `environ` holds the variables that FlashInfer will see. What would stop a compile is a warning, or a failure where
-    kernels are `needed`. Without a GPU every check is a skip. Takes the seconds in which nvcc compiles an empty kernel.
+    `environ` holds the variables that FlashInfer will see. What would prevent a compilation is a warning, or a
+    failure if kernels are `needed`. Without a GPU every check is a skip. nvcc compiles an empty kernel, which takes
+    seconds.
     """
     environ = machine.activated(environment, environ)
     driver = machine.ask_driver(environment, environ)
     checks = [_driver(driver), _gpus(driver, environ)]
-    if driver.gpus:
+    if driver["gpus"]:
         toolkit = machine.find_toolkit(environ)
-        nvcc = machine.nvcc_release(toolkit.nvcc)
+        newest = max(gpu["capability"] for gpu in driver["gpus"])
         checks += [
-            _toolkit(toolkit, nvcc, environ),
-            _torch(environment, driver.cuda, nvcc),
+            _toolkit(toolkit, environ),
+            _torch(environment, driver["cuda"], toolkit.release),
             _ninja(environment, environ),
-            _compiler(toolkit, nvcc, max(of for _, _, of in driver.gpus), environ),
+            _compiler(toolkit, newest, environ),
             _headers(environment),
             _cache(environ),
             _memory(environ),
@@ -67,56 +69,57 @@ def _dotted(version: Sequence[int]) -> str:
     return ".".join(map(str, version))
 
 
-def _driver(driver: Driver) -> Check:
-    if driver.error and driver.cuda == (0, 0):
-        return Check("driver", "skip", driver.error)
-    if driver.error:
+def _driver(driver: Mapping[str, Any]) -> Check:
+    if driver["cuda"] is None:
+        return Check("driver", "skip", driver["error"])
+    if driver["error"]:
         hint = "After an update of the driver, restart the machine."
-        return Check("driver", "fail", f"it cannot be used: {driver.error}", hint, "nvidia-smi")
-    return Check("driver", "pass", f"supports CUDA up to {_dotted(driver.cuda)}")
+        return Check("driver", "fail", f"it cannot be used: {driver['error']}", hint, "nvidia-smi")
+    return Check("driver", "pass", f"supports CUDA up to {_dotted(driver['cuda'])}")
 
 
-def _gpus(driver: Driver, environ: Mapping[str, str]) -> Check:
-    visible = environ.get("CUDA_VISIBLE_DEVICES")
-    if not driver.gpus:
+def _gpus(driver: Mapping[str, Any], environ: Mapping[str, str]) -> Check:
+    gpus, visible = driver["gpus"], environ.get("CUDA_VISIBLE_DEVICES")
+    if not gpus:
         why = "none found" if visible is None else f"none visible; CUDA_VISIBLE_DEVICES is '{visible}'"
-        return Check("gpus", "skip", driver.error or why)
-    each = "; ".join(
-        f"{name}, {memory / GB:.0f} GB, compute capability {_dotted(of)}" for name, memory, of in driver.gpus
+        return Check("gpus", "skip", driver["error"] or why)
+    found = "; ".join(
+        f"{gpu['name']}, {gpu['memory'] / GB:.0f} GB, compute capability {_dotted(gpu['capability'])}" for gpu in gpus
     )
-    if min(of for _, _, of in driver.gpus) < OLDEST_GPU:
+    if min(gpu["capability"] for gpu in gpus) < OLDEST_GPU:
         hint = f"FlashInfer needs {_dotted(OLDEST_GPU)}. Set CUDA_VISIBLE_DEVICES to the numbers of newer GPUs."
-        return Check("gpus", "fail", f"too old: {each}", hint)
-    return Check("gpus", "pass", each)
+        return Check("gpus", "fail", f"too old: {found}", hint)
+    return Check("gpus", "pass", found)
 
 
-def _toolkit(toolkit: Toolkit, nvcc: tuple[int, ...], environ: Mapping[str, str]) -> Check:
-    if nvcc and Path(toolkit.home).is_dir():
-        return Check("toolkit", "pass", f"{toolkit.nvcc} of CUDA {_dotted(nvcc)} (from {toolkit.source})")
-    what = f"{toolkit.nvcc} cannot be run" if Path(toolkit.home).is_dir() else f"'{toolkit.home}' is not a directory"
-    others = [toolkit.home.strip(":"), machine.find_toolkit({"PATH": environ["PATH"]}).home, machine.DEFAULT_HOME]
-    others += sorted(map(str, Path(machine.DEFAULT_HOME).parent.glob("cuda-*")), reverse=True)
-    works = next((home for home in others if shutil.which(f"{home}/bin/nvcc")), "")
-    fix = f"export CUDA_HOME={shlex.quote(works)}" if works else ""
-    fix = "unset FLASHINFER_NVCC" if toolkit.source == "FLASHINFER_NVCC" and not nvcc else fix
-    hint = "" if fix else "Install the CUDA toolkit of torch's CUDA version and set CUDA_HOME to its directory."
-    return Check("toolkit", "fail", f"{what} (from {toolkit.source})", hint, fix)
+def _toolkit(toolkit: Toolkit, environ: Mapping[str, str]) -> Check:
+    is_directory = Path(toolkit.home).is_dir()
+    if toolkit.release and is_directory:
+        return Check("toolkit", "pass", f"{toolkit.nvcc} of CUDA {_dotted(toolkit.release)} (from {toolkit.source})")
+    wrong = f"{toolkit.nvcc} cannot be run" if is_directory else f"'{toolkit.home}' is not a directory"
+    detail = f"{wrong} (from {toolkit.source})"
+    if toolkit.source == "FLASHINFER_NVCC" and not toolkit.release:
+        return Check("toolkit", "fail", detail, command="unset FLASHINFER_NVCC")
+    if home := machine.find_home(environ, toolkit.home):
+        return Check("toolkit", "fail", detail, command=f"export CUDA_HOME={shlex.quote(home)}")
+    hint = "Install the CUDA toolkit of torch's CUDA version and set CUDA_HOME to its directory."
+    return Check("toolkit", "fail", detail, hint)
 
 
-def _torch(environment: Environment, driver: tuple[int, ...], nvcc: tuple[int, ...]) -> Check:
+def _torch(environment: Environment, driver: Sequence[int], nvcc: Sequence[int]) -> Check:
     file = next((file for path in environment.paths if (file := path / "torch" / "version.py").is_file()), None)
     if not file:
         return Check("torch", "skip", "not installed")
     found = re.search(r"^cuda\b[^=]*=\s*['\"](\d+)\.(\d+)", file.read_text("utf-8", "replace"), re.M)
     if not found:
         return Check("torch", "fail", "built without CUDA", f"Install a torch that is built for CUDA {driver[0]}.")
-    built = f"built for CUDA {found[1]}.{found[2]}"
-    if int(found[1]) > driver[0]:
+    built, major = f"built for CUDA {found[1]}.{found[2]}", int(found[1])
+    if major > driver[0]:
         hint = f"Update the driver, or install a torch that is built for CUDA {driver[0]}."
-        return Check("torch", "fail", f"{built}, the driver supports {_dotted(driver)}", hint)
-    if nvcc and nvcc[0] != int(found[1]):
-        hint = f"Set CUDA_HOME to a toolkit of CUDA {found[1]}, or install a torch that is built for CUDA {nvcc[0]}."
-        return Check("torch", "fail", f"{built}, nvcc is of CUDA {_dotted(nvcc)}", hint)
+        return Check("torch", "fail", f"{built}, but the driver supports only {_dotted(driver)}", hint)
+    if nvcc and nvcc[0] != major:
+        hint = f"Set CUDA_HOME to a toolkit of CUDA {major}, or install a torch that is built for CUDA {nvcc[0]}."
+        return Check("torch", "fail", f"{built}, but nvcc is of CUDA {_dotted(nvcc)}", hint)
     return Check("torch", "pass", built)
 
 
@@ -126,54 +129,54 @@ def _ninja(environment: Environment, environ: Mapping[str, str]) -> Check:
     return Check("ninja", "fail", "not found on the PATH", command=machine.add_command(environment, "ninja"))
 
 
-def _compiler(toolkit: Toolkit, nvcc: tuple[int, ...], gpu: Sequence[int], environ: Mapping[str, str]) -> Check:
-    """Whether nvcc and the C++ compiler build a library from an empty kernel, with FlashInfer's options."""
-    arch, cxx = "sm_" + "".join(map(str, gpu)), shlex.split(environ.get("CXX", "c++"))
-    if not cxx or not shutil.which(cxx[0], path=environ["PATH"]):
+def _compiler(toolkit: Toolkit, gpu: Sequence[int], environ: Mapping[str, str]) -> Check:
+    """Whether nvcc and the C++ compiler can build a library from an empty kernel, with FlashInfer's options."""
+    cxx = shlex.split(environ.get("CXX", "c++"))
+    found = shutil.which(cxx[0], path=environ["PATH"]) if cxx else None
+    if not found:
         return Check("compiler", "fail", f"no C++ compiler {shlex.join(cxx)}", "Install g++, or set CXX to a compiler.")
-    if not nvcc:
+    if not toolkit.release:
         return Check("compiler", "skip", "there is no nvcc")
+    arch = "sm_" + "".join(map(str, gpu))
     host = ["-ccbin", environ["CC"]] if "CC" in environ else []
-    places = [f"-L{toolkit.home}/{place}" for place in ("lib64", "lib64/stubs")]
-    steps = (
-        [toolkit.nvcc, "-c", "trial.cu", "-o", "trial.o", f"-arch={arch}", "--compiler-options=-fPIC", *host],
-        [*cxx, "-shared", "trial.o", "-o", "trial.so", *places, "-lcudart", "-lcuda"],
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "trial.cu").write_text(TRIAL)
-        for argv in steps:
-            done = processes.run(argv, cwd=Path(folder), env=environ, timeout=300)
+    libraries = [f"-L{toolkit.home}/lib64", f"-L{toolkit.home}/lib64/stubs", "-lcudart", "-lcuda"]
+    compile_ = [toolkit.nvcc, "-c", "trial.cu", "-o", "trial.o", f"-arch={arch}", "--compiler-options=-fPIC", *host]
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, "trial.cu").write_text(TRIAL)
+        for argv in (compile_, [*cxx, "-shared", "trial.o", "-o", "trial.so", *libraries]):
+            done = processes.run(argv, cwd=Path(directory), env=environ, timeout=300)
             if done.status:
                 lines = (done.errors + done.output).decode(errors="replace").strip().splitlines() or ["no message"]
                 reason = next((line for line in lines if re.search("error|fatal|cannot find", line)), lines[-1])
-                hint = "Install what is missing of the CUDA toolkit and of g++, or versions that go together."
+                hint = "Install the missing part of the CUDA toolkit or of g++, or compatible versions."
                 return Check("compiler", "fail", f"{Path(argv[0]).name} cannot build for {arch}: {reason}", hint)
-    return Check("compiler", "pass", f"nvcc and {shutil.which(cxx[0], path=environ['PATH'])} build for {arch}")
+    return Check("compiler", "pass", f"nvcc and {found} build for {arch}")
 
 
 def _headers(environment: Environment) -> Check:
     """Whether the directories exist that FlashInfer's pyproject.toml declares as data (setuptools' `package-data`)."""
-    found = environment.distribution("flashinfer-python")
-    if not found:
+    installed = environment.distribution("flashinfer-python")
+    if not installed:
         return Check("headers", "skip", "FlashInfer is not installed")
-    places, declared = [*environment.paths], {"flashinfer.data": ["include/**"]}
-    if found.editable and found.location:
-        places, file = [found.location], found.location / "pyproject.toml"
+    roots, declared = [*environment.paths], {"flashinfer.data": ["include/**"]}
+    if installed.editable and installed.location:
+        roots, file = [installed.location], installed.location / "pyproject.toml"
         try:
             declared = read_toml(file.read_bytes(), str(file))["tool"]["setuptools"]["package-data"]
         except (SourcesError, OSError, KeyError) as error:
-            return Check("headers", "skip", f"FlashInfer does not declare which it needs: {error}")
-    data = next((path for path in (each / "flashinfer/data" for each in places) if path.is_dir()), places[0])
-    wanted = [
+            return Check("headers", "skip", f"FlashInfer does not declare the headers that it needs: {error}")
+    data = next((path for root in roots if (path := root / "flashinfer/data").is_dir()), roots[0])
+    directories = [
         data.joinpath(*package.split(".")[2:], pattern.removesuffix("/**"))
         for package, patterns in declared.items()
         for pattern in patterns
         if package.startswith("flashinfer.data") and pattern.endswith("/**")
     ]
-    if missing := [str(each) for each in wanted if not each.is_dir() or not any(each.iterdir())]:
-        fix = "invoke update" if found.editable else "invoke install --reinstall"
-        return Check("headers", "fail", f"missing or empty: {', '.join(missing)}", command=fix)
-    return Check("headers", "pass", f"{len(wanted)} directories in {data}".replace("1 directories", "1 directory"))
+    if missing := [str(each) for each in directories if not each.is_dir() or not any(each.iterdir())]:
+        command = "invoke update" if installed.editable else "invoke install --reinstall"
+        return Check("headers", "fail", f"missing or empty: {', '.join(missing)}", command=command)
+    count = "1 directory" if len(directories) == 1 else f"{len(directories)} directories"
+    return Check("headers", "pass", f"{count} in {data}")
 
 
 def _cache(environ: Mapping[str, str]) -> Check:
@@ -181,9 +184,9 @@ def _cache(environ: Mapping[str, str]) -> Check:
     cache = Path(environ.get(variable) or Path.home(), ".cache", "flashinfer")
     parent = next(path for path in (cache, *cache.parents) if path.exists())
     free = shutil.disk_usage(parent).free
-    if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK) and free >= ROOM:
+    if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK) and free >= FREE:
         return Check("cache", "pass", f"{cache}, {free / GB:.1f} GB free")
-    hint = f"Set {variable} to a directory that can be written to and has {ROOM / GB:g} GB free."
+    hint = f"Set {variable} to a writable directory with at least {FREE / GB:g} GB free."
     return Check("cache", "fail", f"{cache} cannot be written to, or is full ({free / GB:.1f} GB free)", hint)
 
 
@@ -192,5 +195,5 @@ def _memory(environ: Mapping[str, str]) -> Check:
     detail = f"{available / GB:.0f} GB for {jobs} compile jobs"
     if jobs * JOB <= available:
         return Check("memory", "pass", detail)
-    fix = f"export MAX_JOBS={max(1, available // JOB)}"
-    return Check("memory", "warn", detail, "One job takes 2 to 8 GB; without memory a compile is killed.", fix)
+    command = f"export MAX_JOBS={max(1, available // JOB)}"
+    return Check("memory", "warn", detail, "One job takes 2 to 8 GB; without enough memory it is killed.", command)

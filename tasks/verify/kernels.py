@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import secrets
 import shlex
 import shutil
 import signal
@@ -14,10 +12,9 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 from .. import processes
@@ -28,61 +25,44 @@ from .machine import JOB, activated, add_command, available_memory, limited_jobs
 
 SILENCE = 1800.0  # seconds without a finished test, as the first one compiles its kernel
 PLUGIN = Path(__file__).with_name("kernels_plugin.py")
+STARTED = re.compile(rb"^\[(\d+)/(\d+)\] (.*)$", re.MULTILINE)  # what the plugin prints as a test begins
 NOTHING = "no test ran against a kernel of FlashInfer"
 SHOWN = 200  # characters of a reason
-NO_TESTS = 5  # pytest's exit status where none ran, as when the file skips them all
-WRITTEN = (0, 1, 2, NO_TESTS)  # the exit statuses with which pytest has written its XML to the end
 
 
-@dataclass
-class Result:
-    """How the tests of one definition ended. `cases` are those that kernels_plugin.py reported, `problem` is what went
-    wrong beside them, `seconds` is wall time, `junit` what pytest wrote of them as XML, empty after a crash."""
+@dataclass(frozen=True)
+class Tests:
+    """How the tests of one definition ended. `suite` is pytest's report in JUnit's XML, `seconds` is wall time."""
 
     name: str
-    total: int = 0
-    running: str = ""
-    problem: str = ""
-    seconds: float = 0.0
-    cases: dict[str, dict[str, Any]] = field(default_factory=dict)
-    unread: bytes = b""
-    junit: bytes = b""
+    suite: ElementTree.Element
+    seconds: float
 
-    def of(self, outcome: str) -> list[dict[str, Any]]:
-        """The cases that `passed`, `failed` or were `skipped`."""
-        return [case for case in self.cases.values() if case["outcome"] == outcome]
+    def cases(self, outcome: str) -> list[ElementTree.Element]:
+        """The tests that `passed`, `failed` or were `skipped`."""
+        return [case for case in self.suite.iter("testcase") if _outcome(case) == outcome]
 
     @property
     def on_gpu(self) -> int:
-        """How many cases ran a kernel: they passed, and used GPU memory after FlashInfer was imported."""
-        return sum(case["on_gpu"] for case in self.of("passed"))
-
-    def read(self, token: bytes, block: bytes) -> None:
-        """Take in what the plugin wrote."""
-        *lines, self.unread = (self.unread + block).split(b"\n")
-        for line in lines:
-            if line.startswith(token):
-                reported = json.loads(line[len(token) :])
-                self.total = reported.get("total", self.total)
-                self.running = reported.get("started", self.running).rpartition("::")[2]
-                if "case" in reported:
-                    self.cases[reported["case"]] = reported
+        """How many tests ran a kernel: they passed, and used GPU memory after FlashInfer was imported."""
+        return sum(max(_values(case, "gpu_allocations"), default=0) > 0 for case in self.cases("passed"))
 
     def check(self, command: str) -> Check:
         """The check of this definition; `command` runs its tests alone."""
-        counts = [f"{len(self.of(how))} {how}" for how in ("passed", "failed", "skipped") if self.of(how)]
-        if skips := Counter(case["reason"] for case in self.of("skipped")):
-            counts[-1] += f" ({_short(skips.most_common(1)[0][0])})"
-        ratios = [case["ratio"] for case in self.cases.values() if case["ratio"] is not None]
-        error = [f"largest error {max(ratios):.2f} of what is allowed"] if ratios else []
-        figures = ", ".join([*counts, f"{self.seconds:.0f} s", *error])
-        failed = [f"{case['case'].rpartition('::')[2]}: {_short(case['reason'])}" for case in self.of("failed")][:1]
-        name = f"kernels: {self.name}"
-        if self.problem or failed:
-            return Check(name, "fail", "; ".join(filter(None, (figures, self.problem, *failed))), command=command)
+        name, failed = f"kernels: {self.name}", self.cases("failed")
+        counts = {outcome: len(self.cases(outcome)) for outcome in ("passed", "failed", "skipped")}
+        figures = [f"{count} {outcome}" for outcome, count in counts.items() if count]
+        if reasons := Counter(map(_reason, self.cases("skipped"))):
+            figures[-1] += f" ({reasons.most_common(1)[0][0]})"
+        figures.append(f"{self.seconds:.0f} s")
+        if errors := _values(self.suite, "error_ratio"):
+            figures.append(f"largest error {max(errors):.2f} of what is allowed")
+        detail = ", ".join(figures)
+        if failed:
+            return Check(name, "fail", f"{detail}; {failed[0].get('name')}: {_reason(failed[0])}", command=command)
         if not self.on_gpu:
-            return Check(name, "skip", f"{NOTHING}: {figures}")
-        return Check(name, "pass", figures)
+            return Check(name, "skip", f"{NOTHING}: {detail}")
+        return Check(name, "pass", detail)
 
 
 def run_kernels(
@@ -93,7 +73,7 @@ def run_kernels(
 
     `only` names definitions or op types; `*` and `?` match as in a shell. `jobs` limits the compile jobs at a time; the
     default is what fits into memory, at most `MAX_JOBS`. `junit` is a file to write, in JUnit's XML. A process that
-    reports no test for `silence` seconds is ended.
+    prints nothing for `silence` seconds is ended.
 
     Returns `kernels: NAME` for each definition, and `kernels: total`, which fails where no test ran a kernel. Raises
     UsageError where `only` names nothing, and OSError where `junit` cannot be written.
@@ -112,18 +92,20 @@ def run_kernels(
     usual = {**threads, **activated(environment, os.environ)}
     with limited_jobs(usual, jobs, at_once) as environ, ThreadPoolExecutor(at_once) as pool:
         try:
-            results = list(pool.map(lambda name: _run(trace, name, environment, environ, reporter, silence), names))
+            done = list(pool.map(lambda name: _run(trace, name, environment, environ, reporter, silence), names))
         except BaseException:
             processes.stop_all()
             raise
     if junit:
-        _write_junit(junit, results)
-    ran = sum(result.on_gpu for result in results)
+        root = ElementTree.Element("testsuites")
+        root.extend(tests.suite for tests in done)
+        ElementTree.ElementTree(root).write(junit, encoding="utf-8", xml_declaration=True)
+    ran = sum(tests.on_gpu for tests in done)
     found = environment.distribution("flashinfer-python")
     detail = f"{ran} tests ran kernels of FlashInfer {found.version if found else ''}".rstrip() if ran else NOTHING
     detail += f", {time.monotonic() - began:.0f} s, up to {at_once} at once"
     hint = "" if ran else "Each definition above says why; kernels need a GPU, torch and FlashInfer."
-    checks = [result.check(shlex.join(_pytest(environment, trace, result.name))) for result in results]
+    checks = [tests.check(shlex.join(_pytest(environment, trace, tests.name))) for tests in done]
     return [*checks, Check("kernels: total", "pass" if ran else "fail", detail, hint)]
 
 
@@ -147,64 +129,84 @@ def _pytest(environment: Environment, trace: Path, name: str) -> list[str]:
 
 def _run(
     trace: Path, name: str, environment: Environment, environ: Mapping[str, str], reporter: Reporter, silence: float
-) -> Result:
-    result, token, began = Result(name), secrets.token_hex(8), time.monotonic()
+) -> Tests:
+    def show_progress(printed: bytes) -> None:
+        for done, total, _ in STARTED.findall(printed):
+            reporter.progress(name, f"{int(done)} of {int(total)} tests", int(done) / int(total), 0, 0.0)
 
-    def read(block: bytes) -> None:
-        result.read(token.encode(), block)
-        share = len(result.cases) / result.total if result.total else None
-        doing = f"{len(result.cases)} of {result.total} tests" if result.running else "starting"
-        reporter.progress(name, doing, share, 0, 0.0)
-
+    began = time.monotonic()
+    reporter.progress(name, "starting", None, 0, 0.0)
     with tempfile.TemporaryDirectory() as directory:
         plugin, xml, ini = shutil.copy(PLUGIN, directory), Path(directory, "junit.xml"), Path(directory, "pytest.ini")
         ini.write_text("[pytest]\n", encoding="utf-8")  # empty: no configuration around the trace directory counts
         options = ("-p", Path(plugin).stem, f"--junitxml={xml}", "-o", f"junit_suite_name={name}", "-c", str(ini))
         path = os.pathsep.join(filter(None, (directory, environ.get("PYTHONPATH"))))
-        variables = {"KERNELS_TOKEN": token, "PYTHONPATH": path, "PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": "1"}
-        done = processes.run(
+        variables = {"PYTHONPATH": path, "PYTEST_ADDOPTS": "", "PYTHONDONTWRITEBYTECODE": "1"}
+        ended = processes.run(
             [*_pytest(environment, trace, name), *options, f"--rootdir={trace}", f"--confcutdir={trace}"],
-            cwd=Path(directory), env={**environ, **variables}, silence=silence, on_errors=read,
+            cwd=Path(directory), env={**environ, **variables}, silence=silence, on_errors=show_progress,
         )  # fmt: skip
-        result.junit = xml.read_bytes() if done.status in WRITTEN and xml.exists() else b""
-    result.seconds = time.monotonic() - began
-    result.problem = _problem(result, done, token)
-    reporter.event(name, result.check("").detail)
-    return result
+        suite = _read_suite(xml, name)
+    _, total, last = next(reversed(STARTED.findall(ended.errors)), (b"0", b"0", b""))
+    if problem := _problem(ended, complete=len(suite) >= max(1, int(total))):
+        _add_error(suite, last.decode() or name, problem)
+    tests = Tests(name, suite, time.monotonic() - began)
+    reporter.event(name, tests.check("").detail)
+    return tests
 
 
-def _problem(result: Result, done: processes.Completed, token: str) -> str:
-    """What went wrong beside failed tests, empty for nothing."""
-    during = f" in {result.running}" if result.running else ""
-    if done.ended:
-        return f"ended{during}: {done.ended}"
-    if done.status < 0:
-        return f"crashed with {signal.Signals(-done.status).name}{during}"
-    if len(result.cases) < result.total:
-        return f"ended with status {done.status}{during}"
-    if done.status and not result.of("failed") and (done.status != NO_TESTS or not result.cases):
-        printed = (done.errors + b"\n" + done.output).decode(errors="replace").splitlines()
-        lines = [line.strip("= ") for line in printed if token not in line]
-        return next((line for line in lines if line.startswith("ERROR: ")), ["no output", *filter(None, lines)][-1])
-    return ""
+def _read_suite(xml: Path, name: str) -> ElementTree.Element:
+    """The report that pytest wrote last of all, an empty one where it did not."""
+    try:
+        return next(ElementTree.parse(xml).iter("testsuite"))  # noqa: S314 - written by pytest
+    except (OSError, ElementTree.ParseError):
+        return ElementTree.Element("testsuite", name=name)
 
 
-def _write_junit(file: Path, results: Sequence[Result]) -> None:
-    """Write pytest's reports on all definitions as one document, with an error for what went wrong beside the tests."""
-    root = ElementTree.Element("testsuites")
-    for result in results:
-        if result.junit:
-            root.extend(ElementTree.fromstring(result.junit))  # noqa: S314 - written by pytest
-        if result.problem or not result.junit:
-            message = "".join(filter(str.isprintable, result.problem))  # XML holds no control characters
-            suite = ElementTree.SubElement(root, "testsuite", name=result.name, tests="1", errors="1")
-            case = ElementTree.SubElement(suite, "testcase", classname=result.name, name=result.running)
-            ElementTree.SubElement(case, "error", message=message)
-    ElementTree.ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
+def _outcome(case: ElementTree.Element) -> str:
+    if any(each.tag in ("failure", "error") for each in case):
+        return "failed"
+    return "passed" if case.find("skipped") is None else "skipped"
 
 
-def _short(text: str) -> str:
-    """The first line of a reason, with a compiler's first error, which FlashInfer shows after the whole command."""
-    lines = text.strip().splitlines() or [""]
-    error = next((line.strip() for line in lines[1:] if re.search(r"\berror: |\bfatal *: |: not found$", line)), "")
-    return " ".join(line if len(line) <= SHOWN else f"{line[:SHOWN]}..." for line in (lines[0], error) if line)
+def _values(report: ElementTree.Element, name: str) -> list[float]:
+    """The values of a property that tests recorded."""
+    return [float(each.get("value", "")) for each in report.iter("property") if each.get("name") == name]
+
+
+def _reason(case: ElementTree.Element) -> str:
+    """Why a test did not pass: the first line of the message, and a compiler's first error, which FlashInfer shows
+    after the whole command. If a file fails or is skipped at import, pytest reports the reason in the text alone."""
+    ended = next(each for each in case if each.tag in ("failure", "error", "skipped"))
+    message, text = ended.get("message", ""), ended.text or ""
+    if message == "collection skipped":
+        message = text.partition("Skipped: ")[2].rstrip("')\"")
+    elif message == "collection failure":
+        message = text.rpartition("\n")[2].lstrip("E ")
+    first, *rest = message.strip().splitlines() or [""]
+    errors = [line.strip() for line in rest if re.search(r"\berror: |\bfatal *: |: not found$", line)]
+    return " ".join(line if len(line) <= SHOWN else f"{line[:SHOWN]}..." for line in (first, *errors[:1]))
+
+
+def _problem(ended: processes.Completed, *, complete: bool) -> str:
+    """What kept pytest from a report on every test; empty if it is `complete` and nothing happened afterwards."""
+    if ended.ended:
+        return f"ended: {ended.ended}"
+    if ended.status < 0:
+        return f"crashed with {signal.Signals(-ended.status).name}"
+    if complete:
+        return ""
+    if STARTED.search(ended.errors):
+        return f"ended with status {ended.status}"
+    lines = (ended.errors + b"\n" + ended.output).decode(errors="replace").splitlines()
+    last = next((line.strip("= ") for line in reversed(lines) if line.strip("= ")), "no output")
+    return next((line for line in lines if line.startswith("ERROR: ")), last)
+
+
+def _add_error(suite: ElementTree.Element, name: str, message: str) -> None:
+    """Add a test to the report that ended with an error."""
+    for count in ("tests", "errors"):
+        suite.set(count, str(int(suite.get(count, "0")) + 1))
+    case = ElementTree.SubElement(suite, "testcase", classname=suite.get("name", ""), name=name)
+    printable = "".join(filter(str.isprintable, message))  # XML holds no control characters
+    ElementTree.SubElement(case, "error", message=printable)

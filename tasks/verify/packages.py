@@ -1,4 +1,4 @@
-"""Checks of what is installed in an environment, against the checkouts that it should come from."""
+"""Checks of what is installed in an environment: whether it comes from the checkouts."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ..packages import (
     admits,
     flashinfer_requirement,
     has_release,
+    import_check,
     missing_requirements,
     names,
 )
@@ -35,23 +36,36 @@ def skipped(repository: str, names: Iterable[str], why: str) -> list[Check]:
 
 
 def package_state(package: Package, environment: Environment) -> PackageState:
-    """What of the package is installed."""
+    """The package as it is installed."""
     found = environment.distribution(package.name)
     return PackageState(found.version, found.editable, found.location) if found else PackageState(None, False, None)
 
 
 def check_package(
     package: Package, packages: Sequence[Package], environment: Environment, tags: Collection[str]
-) -> Iterator[Check]:
-    """Whether the package is installed from its checkout, in its version, beside the others of `packages`.
+) -> list[Check]:
+    """Check that the package is installed from its checkout, in its version and with its requirements, and import it.
 
-    `tags` are those of FlashInfer's checkout, among which a pin on FlashInfer may have a release.
+    `packages` are all that come from checkouts. `tags` are those of FlashInfer's checkout: its releases, which a pin on
+    FlashInfer may name.
     """
-    name, command = package.repository, "invoke install"
+    checks = [*_check_metadata(package, packages, environment, tags)]
+    if environment.distribution(package.name):
+        # What fixes an import is most often what fixes the first other fault
+        fixes = [check.command for check in checks if check.status in ("fail", "warn") and check.command]
+        ok, detail = import_check(environment, package.module, package.folder)
+        checks.append(check_import(package, environment, ok, detail, [*fixes, "invoke install --reinstall"][0]))
+    return checks
+
+
+def _check_metadata(
+    package: Package, packages: Sequence[Package], environment: Environment, tags: Collection[str]
+) -> Iterator[Check]:
+    name, ours = package.repository, names(packages)
     found = environment.distribution(package.name)
     if not found:
         missing = f"{package.name} is not installed in {environment.prefix}"
-        yield Check(f"{name}: installed", "fail", missing, command=command)
+        yield Check(f"{name}: installed", "fail", missing, command="invoke install")
         yield from skipped(name, INSTALLED[1:], "not installed")
         return
     source = f"editable from {found.location}" if found.editable else "not editable, a release from an index"
@@ -59,7 +73,7 @@ def check_package(
         yield Check(f"{name}: installed", "pass", source)
     else:
         detail = found.broken or f"{source}; the checkout is {package.folder}"
-        yield Check(f"{name}: installed", "fail", detail, command=command)
+        yield Check(f"{name}: installed", "fail", detail, command="invoke install")
     if package.fits(found.version):
         yield Check(f"{name}: version", "pass", found.version)
     else:
@@ -67,22 +81,23 @@ def check_package(
         yield Check(f"{name}: version", "fail", detail, command="invoke install --reinstall")
     try:
         unmet = missing_requirements(environment, found, package.extras)
-        yield _unmet(f"{name}: requirements", [one for one in unmet if _name(one) not in names(packages)], command)
-        yield _pins(package, [one for one in unmet if _name(one) in names(packages)], environment, tags)
+        yield _unmet(f"{name}: requirements", [one for one in unmet if _name(one) not in ours], "invoke install")
+        yield _pins(package, [one for one in unmet if _name(one) in ours], environment, tags)
     except SourcesError as error:
         yield Check(f"{name}: requirements", "fail", error.what, error.hint, "invoke install --reinstall")
     for companion in package.companions:
         other = environment.distribution(companion)
         if other and not package.fits(other.version):
-            yield Check(f"{name}: {companion}", "fail", f"{other.version} beside {package}", command=command)
+            detail = f"{other.version}, but {name} is {package.version}"
+            yield Check(f"{name}: {companion}", "fail", detail, command="invoke install")
         elif other:
             yield Check(f"{name}: {companion}", "pass", other.version)
 
 
 def check_import(package: Package, environment: Environment, ok: bool, detail: str, command: str) -> Check:
-    """The check of an import, from what `import_check` returned; `command` is what fixes a failure.
+    """The check of an import from the result of `import_check`; `command` fixes a failure.
 
-    A module that is missing because the requirements were left out on purpose (`--no-deps`) is a warning.
+    If a module is missing because the requirements were not installed on purpose (`--no-deps`), that is a warning.
     """
     name = f"{package.repository}: imports"
     if ok:
@@ -92,13 +107,13 @@ def check_import(package: Package, environment: Environment, ok: bool, detail: s
     if module and found and module[1] != package.module and package.without_deps(environment):
         with suppress(SourcesError):
             if missing_requirements(environment, found, package.extras):
-                detail = f"needs {module[1]}, which was left out with the other requirements (--no-deps)"
+                detail = f"needs {module[1]}; requirements were not installed (--no-deps)"
                 return Check(name, "warn", detail, command="invoke install")
     return Check(name, "fail", detail, command=command)
 
 
 def _pins(package: Package, unmet: list[Missing], environment: Environment, tags: Collection[str]) -> Check:
-    """Whether the FlashInfer that `matching` would take is installed, and its companions."""
+    """Whether the FlashInfer that `matching` would choose is installed, with its companions."""
     required = flashinfer_requirement(package.metadata, package.extras)
     if required and not any(_name(one) in FLASHINFER for one in unmet):
         versions = [found.version for name in FLASHINFER if (found := environment.distribution(name))]

@@ -11,13 +11,13 @@ import re
 import shlex
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..models import Check, Status, Trace
+from ..models import Check, Trace
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"  # the beginning of a file that Git LFS has not downloaded
 DATA = ("definitions", "workloads", "blob", "solutions", "traces")
@@ -32,51 +32,65 @@ def read_trace(path: Path) -> Trace:
 
     Only `definitions/`, `workloads/`, `blob/` and `tests/references/` are checked. Nothing in the data raises.
     """
-    pointers, count = _lfs_pointers(path)
-    definitions: dict[str, Json] = {}
-    errors: list[Check] = []
-    files = [file for file in sorted(path.glob("definitions/**/*.json")) if file not in pointers]
-    for file in files:
-        with _reported(path, file, errors):
-            if file.stem in definitions:
-                raise ValueError(f"name: {file.stem} is already the name of another definition")
-            definitions[file.stem] = _definition(file)
-    op_types = dict(sorted(Counter(each["op_type"] for each in definitions.values()).items()))
-    checks = _checks("definitions", len(definitions), ", ".join(f"{name} {n}" for name, n in op_types.items()), errors)
-    if not definitions and not errors and not pointers:
-        hint = "set sources.trace to the directory of the trace data, or to nothing where there is none"
-        checks = [Check("trace: definitions", "fail", f"no definitions in {path / 'definitions'}", hint)]
-    if functional := [name for name, each in definitions.items() if FUNCTIONAL.search(each["reference"])]:
-        detail = f"torch.nn.functional in {', '.join(functional)}"
-        checks.append(Check("trace: references", "warn", detail, "write out the steps of a reference"))
-
+    files = [file for kind in DATA for file in path.glob(f"{kind}/**/*") if file.is_file()]
+    pointers = set(filter(_is_pointer, files))
+    definitions, checks = _read_definitions(path, pointers)
     tests = {file.stem for file in path.glob("tests/references/test_*.py") if file.is_file() and file.stat().st_size}
-    untested = sorted({file.stem for file in files if f"test_{file.stem}" not in tests})
-    if untested:
+    names = {file.stem for file in path.glob("definitions/**/*.json") if file not in pointers}
+    if untested := sorted(name for name in names if f"test_{name}" not in tests):
         detail, hint = f"{len(tests)}; none for {', '.join(untested)}", f"add tests/references/test_{untested[0]}.py"
         checks.append(Check("trace: reference tests", "warn", detail, hint))
     else:
-        checks += _checks("reference tests", len(tests), "every definition has one", [])
+        checks += _summary("reference tests", len(tests), "every definition has one", [])
+    checks += _check_workloads(path, definitions, pointers)
+    if pointers:
+        detail = f"{len(pointers)} of {len(files)} files are Git LFS pointers; what they name was not checked"
+        pull = shlex.join(["git", "-C", str(path), "lfs", "pull"])
+        checks.append(Check("trace: Git LFS", "skip", detail, "download the files", pull))
+    return Trace(path, _op_types(definitions), len(definitions), len(tests), tuple(checks))
 
-    workloads, blobs, errors = 0, set[Path](), []
+
+def _read_definitions(path: Path, pointers: set[Path]) -> tuple[dict[str, Json], list[Check]]:
+    """The valid definitions by name, and the checks of all."""
+    definitions: dict[str, Json] = {}
+    errors: list[Check] = []
+    for file in sorted(path.glob("definitions/**/*.json")):
+        if file not in pointers:
+            with _reported(path, file, errors):
+                if file.stem in definitions:
+                    raise ValueError(f"name: {file.stem} is already the name of another definition")
+                definitions[file.stem] = _definition(file)
+    if not definitions and not errors and not pointers:
+        hint = "set sources.trace to the directory of the trace data, or leave it empty if there is none"
+        return {}, [Check("trace: definitions", "fail", f"no definitions in {path / 'definitions'}", hint)]
+    counts = ", ".join(f"{op_type} {count}" for op_type, count in _op_types(definitions).items())
+    checks = _summary("definitions", len(definitions), counts, errors)
+    if functional := [name for name, each in definitions.items() if FUNCTIONAL.search(each["reference"])]:
+        detail = f"torch.nn.functional in {', '.join(functional)}"
+        checks.append(Check("trace: references", "warn", detail, "write out the steps of a reference"))
+    return definitions, checks
+
+
+def _op_types(definitions: Mapping[str, Json]) -> dict[str, int]:
+    return dict(sorted(Counter(each["op_type"] for each in definitions.values()).items()))
+
+
+def _check_workloads(path: Path, definitions: Mapping[str, Json], pointers: set[Path]) -> list[Check]:
+    count, blobs, errors = 0, set[Path](), list[Check]()
     for file in sorted(path.glob("workloads/**/*.jsonl")):
         if file not in pointers:
             with _reported(path, file, errors):
-                workloads += _workloads(path, file, definitions.get(file.stem), pointers, blobs)
-    checks += _checks("workloads", workloads, f"all axes and inputs are bound, {len(blobs)} blobs", errors)
-    if pointers:
-        detail = f"{len(pointers)} of {count} files are Git LFS pointers; what they stand for was not checked"
-        pull = shlex.join(["git", "-C", str(path), "lfs", "pull"])
-        checks.append(Check("trace: Git LFS", "skip", detail, "download the files", pull))
-    return Trace(path, op_types, len(definitions), len(tests), tuple(checks))
+                count += _workloads(path, file, definitions.get(file.stem), pointers, blobs)
+    return _summary("workloads", count, f"all axes and inputs are bound, {len(blobs)} blobs", errors)
 
 
-def _checks(kind: str, valid: int, detail: str, errors: list[Check]) -> list[Check]:
+def _summary(kind: str, valid: int, detail: str, errors: list[Check]) -> list[Check]:
     """The check of a `kind` of data, and those of its files with errors."""
     if errors:
         return [Check(f"trace: {kind}", "fail", f"{valid} valid, {len(errors)} with errors"), *errors]
-    status: Status = "pass" if valid else "skip"
-    return [Check(f"trace: {kind}", status, f"{valid} ({detail})" if valid else "none found")]
+    if not valid:
+        return [Check(f"trace: {kind}", "skip", "none found")]
+    return [Check(f"trace: {kind}", "pass", f"{valid} ({detail})")]
 
 
 @contextmanager
@@ -88,12 +102,6 @@ def _reported(path: Path, file: Path, errors: list[Check]) -> Iterator[None]:
         what = str(error.strerror if isinstance(error, OSError) else error) or type(error).__name__
         name, detail = (text if text.isprintable() else ascii(text) for text in (str(file.relative_to(path)), what))
         errors.append(Check(f"trace: {name}", "fail", detail, "fix or remove the file"))
-
-
-def _lfs_pointers(path: Path) -> tuple[set[Path], int]:
-    """The files of the data that are Git LFS pointers, and the number of all files."""
-    files = [file for kind in DATA for file in path.glob(f"{kind}/**/*") if file.is_file()]
-    return set(filter(_is_pointer, files)), len(files)
 
 
 def _is_pointer(file: Path) -> bool:
@@ -119,9 +127,8 @@ def _valid(schema: str, data: bytes) -> Any:
         value = json.loads(data)
         _schema(schema)(value)
     except JsonSchemaValueException as error:
-        raise ValueError(
-            (".".join(map(str, error.path[1:])) or "the object") + error.message.removeprefix(error.name or "")
-        ) from None
+        field = ".".join(map(str, error.path[1:])) or "the object"
+        raise ValueError(field + error.message.removeprefix(error.name or "")) from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not valid JSON: {error}") from None
     return value
@@ -131,7 +138,7 @@ def _definition(file: Path) -> Json:
     value: Json = _valid("definition", file.read_bytes())
     for field, expected in (("name", file.stem), ("op_type", file.parent.name)):
         if value[field] != expected:
-            raise ValueError(f"{field}: {value[field]} differs from {expected}, as the path has it")
+            raise ValueError(f"{field}: {value[field]}, but the path says {expected}")
     if both := value["inputs"].keys() & value["outputs"].keys():
         raise ValueError(f"outputs: {min(both)} is also an input")
     for kind in ("inputs", "outputs"):
@@ -155,7 +162,7 @@ def _parsed(field: str, source: str, mode: str) -> Any:
             warnings.simplefilter("ignore")  # an odd escape, for example
             return ast.parse(source, field, mode)
     except UNREADABLE as error:
-        raise ValueError(f"{field}: {error or 'nested too deep'}") from None
+        raise ValueError(f"{field}: {error or 'nested too deeply'}") from None
 
 
 def _workloads(path: Path, file: Path, definition: Json | None, pointers: set[Path], blobs: set[Path]) -> int:
@@ -179,7 +186,7 @@ def _workloads(path: Path, file: Path, definition: Json | None, pointers: set[Pa
 def _workload(path: Path, value: Json, definition: Json, pointers: set[Path], blobs: set[Path]) -> None:
     axes, inputs = value["workload"]["axes"], value["workload"]["inputs"]
     if value["definition"] != definition["name"]:
-        raise ValueError(f"definition: {value['definition']} differs from {definition['name']}, as the path has it")
+        raise ValueError(f"definition: {value['definition']}, but the path says {definition['name']}")
     variable = {name for name, axis in definition["axes"].items() if axis["type"] == "var"}
     for kind, given, expected in (("axes", axes, variable), ("inputs", inputs, definition["inputs"].keys())):
         if given.keys() != expected:

@@ -121,13 +121,13 @@ def test_live_lines_are_cut_between_words_only(columns: int) -> None:
 
 
 def test_a_bar_never_runs_backwards_over_the_transfers_of_a_repository() -> None:
-    work, seen = console._Work(), [0.0]
+    work, seen = console.Work(), [0.0]
     for who, doing, moves in (
         ("f", "receiving", 0), ("f", "receiving", 1000), ("f", "resolving deltas", 0), ("f/sub", "receiving", 500),
         ("f/other", "receiving", 700), ("f", "checking out", 0),
     ):  # fmt: skip
         for percent in (0, 30, 100, 50, 100):
-            work.add(who, doing, percent / 100, moves * percent, 1.0)
+            work.add(who, console.Transfer(doing, percent / 100, moves * percent, 1.0))
             seen.append(1 - work.left)
     assert seen == sorted(seen)
     assert 0 < seen[-1] < 1
@@ -152,7 +152,7 @@ def test_in_a_narrow_terminal_words_stay_whole_and_commands_are_not_broken() -> 
     for line in sent.replace(FIX, "").splitlines():
         assert all(len(drawn.strip()) <= 60 or "Next: " in drawn for drawn in line.split("\r"))
     table = sent[sent.index("repository  REF") :]
-    words = "repository REF version what happened flashinfer matching (v0.6.7.post3) (option) sglang (configuration)"
+    words = "repository REF version outcome flashinfer matching (v0.6.7.post3) (option) sglang (configuration)"
     assert set(words.split()) <= set(table.split())
 
 
@@ -266,7 +266,7 @@ def test_an_error_is_what_happened_then_advice_then_a_command() -> None:
 def test_a_task_ends_with_one_table_its_warnings_its_errors_and_what_to_do_next() -> None:
     out, err = finished(Result("update", 3, ENVIRONMENT, {"update": [CLONED, FAILED, UPDATED]}, {"update": 200.0}))
     assert [re.split(r" {2,}", line.strip()) for line in out.strip().splitlines()] == [
-        ["repository", "REF", "REF from", "commit", "version", "what happened", "moved", "time"],
+        ["repository", "REF", "REF from", "commit", "version", "outcome", "moved", "time"],
         ["flashinfer", "matching (v0.6.7.post3)", "option", "1a2b3c4d5e", "0.6.7.post3", "cloned", "52.3 MB", "41 s"],
         ["sglang", "main", "configuration", "failed", "12 s"],
         ["third", "main → matching (v0.6.7.post3)", "this checkout", "ffffffffff", "0.6.18 → 0.6.7.post3", "updated",
@@ -397,7 +397,34 @@ def test_a_long_name_and_what_was_found_are_one_line_where_no_terminal_is() -> N
     found = Verification(True, {}, {}, None, (LONG, SHORT))
     out, _ = finished(Result("verify", verification=found))
     assert f"  pass  {LONG.name.partition(': ')[2]}  {LONG.detail.strip()}\n" in out
-    assert f"  pass  {'total':<32}  24 tests ran kernels\n" in out
+
+
+def test_the_long_name_of_one_file_does_not_move_what_was_found_by_other_checks() -> None:
+    broken = Check("trace: definitions/rmsnorm/rmsnorm.json", "fail", "axes must be object", "fix it")
+    found = Verification(False, {}, {}, None, (SHORT, broken))
+    out, _ = finished(Result("verify", 1, verification=found))
+    assert "  pass  total  24 tests ran kernels\n" in out
+
+
+@pytest.mark.parametrize(("columns", "last"), [(80, "outcome"), (120, "time")])
+def test_no_title_no_outcome_and_no_time_is_folded(columns: int, last: str) -> None:
+    code = """
+from dataclasses import replace
+from tests.report.values import CLONED, FAILED, FOUND, UPDATED
+steps = {"clone": [CLONED, FAILED], "update": [replace(UPDATED, repository="flashinfer")]}
+Report().finish(Result("setup", 3, steps=steps, verification=FOUND))
+"""
+    lines = [line.rstrip() for line in without_escapes(on_terminal(code, columns=columns)).splitlines()]
+    assert any(re.match(f"repository +REF .*{last}$", line) for line in lines)
+    assert any(line.endswith("update: skipped (clone failed)") for line in lines)
+    assert columns == 80 or any(re.search("update: updated +3 min 20 s$", line) for line in lines)
+
+
+def test_a_warning_that_a_terminal_folds_is_indented() -> None:
+    code = 'Report().warn("sglang", "https://example.org/sglang.git: " + "the connection was closed. " * 4)'
+    first, *rest = without_escapes(on_terminal(code, columns=80)).splitlines()
+    assert first.startswith("sglang: warning: https://example.org/sglang.git: the connection was closed.")
+    assert rest and all(re.match(r"  \S", line) and len(line) <= 80 for line in rest)
 
 
 def test_on_a_terminal_a_long_name_has_a_line_of_its_own_and_what_was_found_is_folded_beside_it() -> None:

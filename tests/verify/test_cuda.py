@@ -197,7 +197,11 @@ def test_without_any_toolkit_the_hint_says_what_to_install(computer: Machine) ->
 
 @pytest.mark.parametrize(
     ("cuda_of_torch", "told"),
-    [("'12.8'", "CUDA 12.8, nvcc is of CUDA 13.0"), ("'14.1'", "the driver supports 13.0"), ("None", "without")],
+    [
+        ("'12.8'", "CUDA 12.8, but nvcc is of CUDA 13.0"),
+        ("'14.1'", "the driver supports only 13.0"),
+        ("None", "without"),
+    ],
 )
 def test_torch_must_fit_the_driver_and_nvcc(computer: Machine, cuda_of_torch: str, told: str) -> None:
     computer.torch.write_text(f"cuda: Optional[str] = {cuda_of_torch}\n")
@@ -251,7 +255,7 @@ def test_a_cache_that_cannot_be_made_is_named_with_the_variable(computer: Machin
     (computer.folder / "file").touch()
     checks = computer.checks(FLASHINFER_WORKSPACE_BASE=str(computer.folder / "file"))
     assert trouble(checks) == {"cache": "warn"}
-    assert checks["cache"].hint.startswith("Set FLASHINFER_WORKSPACE_BASE to a directory")
+    assert checks["cache"].hint.startswith("Set FLASHINFER_WORKSPACE_BASE to a writable directory")
 
 
 def test_too_many_jobs_for_the_memory_are_a_warning_even_where_kernels_are_needed(computer: Machine) -> None:

@@ -137,8 +137,9 @@ def test_a_run_without_a_kernel_is_a_failure_though_no_test_failed(tmp_path: Pat
     ("source", "told"),
     [
         (kernel("assert rows == 2, 'off by one'"), "test_kernel[1]: AssertionError: off by one"),
-        (kernel("import os; os.abort()"), "crashed with SIGABRT in test_kernel[1]"),
-        (kernel("import os; os._exit(0)"), "ended with status 0 in test_kernel[1]"),
+        (kernel("import os; os.abort()"), "test_kernel[1]: crashed with SIGABRT"),
+        (kernel("import os; os._exit(0)"), "test_kernel[1]: ended with status 0"),
+        (kernel("pytest.exit('enough', returncode=0)"), "test_kernel[1]: ended with status 0"),
         ("import nothing_of_that_name\n", "No module named 'nothing_of_that_name'"),
         ("def broken(:\n", "SyntaxError"),
         ("x = 1\n", "no tests ran"),
@@ -161,7 +162,7 @@ def test_a_test_that_hangs_is_ended_and_named(tmp_path: Path, environment: Envir
     folder = trace(tmp_path / "trace", norm_h8=kernel("import time; time.sleep(600)"))
     checks = by_name(run_kernels(folder, environment, Listener(), silence=10))
     assert checks["norm_h8"].status == "fail"
-    assert "ended in test_kernel[1]: no data for 10 s" in checks["norm_h8"].detail
+    assert "test_kernel[1]: ended: no data for 10 s" in checks["norm_h8"].detail
 
 
 def test_a_compile_that_fails_is_told_by_the_compilers_own_error(tmp_path: Path, environment: Environment) -> None:
@@ -242,7 +243,8 @@ def test_the_results_can_be_written_as_junit_xml(tmp_path: Path, environment: En
     assert [case.get("name") for case in norm] == ["test_reference", "test_kernel[1]", "test_kernel[2]"]
     assert "an escape" in str(norm.findtext("testcase/failure"))
     assert (crash.get("name"), crash.get("errors")) == ("gemm_n4", "1")
-    assert [error.get("message") for error in crash.iter("error")] == ["crashed with SIGABRT in test_it"]
+    assert [error.get("message") for error in crash.iter("error")] == ["crashed with SIGABRT"]
+    assert [case.get("name") for case in crash] == ["test_it"]
 
 
 @pytest.mark.parametrize("source", ["", "x = 1\n", "def broken(:\n"])

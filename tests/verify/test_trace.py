@@ -132,9 +132,9 @@ def test_a_definition_without_a_reference_test_is_a_warning(tmp_path: Path) -> N
         (change("outputs", to={}), "outputs must contain at least 1 properties"),
         (change("outputs", "x", to={"shape": None, "dtype": "bool"}), "outputs: x is also an input"),
         (change("constraints", to=["h == 8", "rows =="]), "constraints.1: invalid syntax (constraints.1, line 1)"),
-        (change("name", to="scan_h9"), "name: scan_h9 differs from scan_h8, as the path has it"),
+        (change("name", to="scan_h9"), "name: scan_h9, but the path says scan_h8"),
         (change("name", to="\x1b[31m\ud800"), "\\x1b[31m\\ud800"),
-        (change("op_type", to="sort"), "op_type: sort differs from scan, as the path has it"),
+        (change("op_type", to="sort"), "op_type: sort, but the path says scan"),
         (change("reference", to="def run(x, n):\n  return x +\n"), "reference: invalid syntax (reference, line 2)"),
         (change("reference", to="x = " + "-" * 50_000 + "1\n"), "reference: "),
         (change("reference", to="class A:\n def run(x, n): ...\n"), "reference: no global function run"),
@@ -168,7 +168,7 @@ def test_torch_nn_functional_in_a_reference_is_a_warning(tmp_path: Path, source:
 @pytest.mark.parametrize(
     ("apply", "detail"),
     [
-        (change("definition", to="scan_h9"), "definition: scan_h9 differs from scan_h8"),
+        (change("definition", to="scan_h9"), "definition: scan_h9, but the path says scan_h8"),
         (change("workload"), "the object must contain"),
         (change("workload", "uuid"), "workload must contain"),
         (change("workload", "uuid", to="a"), "workload.uuid: used by an earlier line"),
@@ -236,7 +236,7 @@ def test_files_in_the_wrong_directory_are_errors(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     (tmp_path / "definitions/scan/directory.json").mkdir()
     found = failed(tmp_path)
-    assert "name: scan_h8 differs from stray" in found["definitions/stray.json"]
+    assert "name: scan_h8, but the path says stray" in found["definitions/stray.json"]
     assert "already the name of another definition" in found["definitions/sort/scan_h8.json"]
     assert "definitions/scan/other.json is missing" in found["workloads/scan/other.jsonl"]
     assert "Is a directory" in found["definitions/scan/directory.json"]
