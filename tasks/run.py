@@ -27,8 +27,6 @@ from .checkout import (
     exclusive,
     find_checkout,
     gitlinks,
-    plan_clone,
-    plan_update,
     remote_files,
     require_checkout,
     space_hint,
@@ -112,7 +110,7 @@ class Run:
     @property
     def dry(self) -> bool:
         """Whether Invoke's --dry is given."""
-        return bool(self.c.config.run.dry)
+        return self.session.dry
 
     @cached_property
     def environment(self) -> Environment:
@@ -131,14 +129,13 @@ Step = Callable[[Run], None]
 
 def clone_step(run: Run) -> None:
     """Clone the repositories that are missing."""
-    task = plan_clone if run.dry else clone
     strict = run.task == "clone"
-    _each(run, "clone", run.repositories(), lambda session, each: task(session, each, strict=strict))
+    _each(run, "clone", run.repositories(), lambda session, each: clone(session, each, strict=strict))
 
 
 def update_step(run: Run) -> None:
     """Update the checkouts."""
-    _each(run, "update", run.repositories("would clone"), plan_update if run.dry else update)
+    _each(run, "update", run.repositories("would clone"), update)
 
 
 def install_step(run: Run) -> None:
@@ -275,7 +272,8 @@ def _prepare(c: Context, task: str, options: Options, report: Report) -> Run:
         commits = {each.name: each.commit for each in lock.repositories}
     check_version()
     processes.start()
-    session = Session(settings, report, refs, options.full, version=_version, commits=commits)
+    dry = bool(c.config.run.dry)
+    session = Session(settings, report, refs, options.full, dry, version=_version, commits=commits)
     return Run(c, task, options, settings, report, session, lock)
 
 

@@ -13,10 +13,9 @@ from ..errors import DiskError, UsageError
 from ..git import Cache, initialise
 from ..models import Outcome, Repository
 from .download import Download
-from .local_work import find_checkout
 from .session import Session
 from .space import cost, in_words
-from .state import Checkout, read_checkout, write_record
+from .state import Checkout, find_checkout, read_checkout, write_record
 from .switch import check_out_new, check_out_submodules, set_branch, set_tags
 from .update import check_cost
 
@@ -24,8 +23,9 @@ from .update import check_cost
 def clone(session: Session, repository: Repository, *, strict: bool = True) -> Outcome:
     """Clone the repository if there is nothing at its path, which then holds a complete checkout or still nothing.
 
-    With `strict` an existing checkout that is not at the REF given as an option is an error. Raises UsageError for that
-    and for a REF that the remote does not have, NetworkError, DiskError, LocalWorkError for anything else at the path.
+    With `strict` an existing checkout that is not at the REF given as an option is an error. In a dry run only the
+    remote is asked. Raises UsageError for a REF that the remote does not have, NetworkError, DiskError, LocalWorkError
+    for anything else at the path.
     """
     if checkout := find_checkout(repository):
         return _existing(session, checkout, strict)
@@ -33,6 +33,12 @@ def clone(session: Session, repository: Repository, *, strict: bool = True) -> O
     ref, source = session.ref(repository)
     advertised, target = session.advertised(repository), session.target(repository, ref)
     check_cost(session, repository)
+    done = Outcome(repository.name, "would clone", ref, target.commit, ref_source=source, resolved=target.resolved)
+    if session.dry:
+        costs = cost(repository.name)
+        disk = in_words(costs.full_disk if session.full else costs.slim_disk)
+        session.reporter.event(repository.name, f"would clone {ref} ({target.commit[:10]}), about {disk} on disk")
+        return done
     staging = session.settings.directory / f".{repository.name}.partial"
     if staging.exists():  # of an interrupted run: what it has fetched is good
         Cache(session.settings.cache, repository.url).give(staging / ".git", lambda: None)
@@ -57,22 +63,7 @@ def clone(session: Session, repository: Repository, *, strict: bool = True) -> O
         _remove(staging)
         raise
     session.reporter.event(repository.name, f"cloned: {commit.record.shown} ({target.commit[:10]})")
-    return Outcome(
-        repository.name, "cloned", ref, target.commit, session.version(read_checkout(repository)), moved=commit.bytes,
-        ref_source=source, resolved=target.resolved,
-    )  # fmt: skip
-
-
-def plan_clone(session: Session, repository: Repository, *, strict: bool = True) -> Outcome:
-    """What `clone` would do; asks the remote and changes nothing. Raises what it raises."""
-    if checkout := find_checkout(repository):
-        return _existing(session, checkout, strict)
-    _check_place(repository.path)
-    ref, source = session.ref(repository)
-    target, costs = session.target(repository, ref), cost(repository.name)
-    disk = in_words(costs.full_disk if session.full else costs.slim_disk)
-    session.reporter.event(repository.name, f"would clone {ref} ({target.commit[:10]}), about {disk} on disk")
-    return Outcome(repository.name, "would clone", ref, target.commit, ref_source=source, resolved=target.resolved)
+    return replace(done, action="cloned", version=session.version(read_checkout(repository)), moved=commit.bytes)
 
 
 def _existing(session: Session, checkout: Checkout, strict: bool) -> Outcome:

@@ -14,19 +14,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ..errors import LocalWorkError, SourcesError
-from ..git import (
-    GITLINK,
-    LocalRepository,
-    OverwriteError,
-    move_aside,
-    overwrite_error,
-    run,
-    untracked_files,
-)
-from ..models import Repository
-from ..names import redact
-from .state import Checkout, read_checkout, read_record
+from ..errors import LocalWorkError
+from ..git import GITLINK, LocalRepository, OverwriteError, move_aside, overwrite_error, run, untracked_files
+from .state import Checkout, read_record
 
 _UNDER_WAY = {  # the first that exists, and what ends it with files, index and commits as they are
     "rebase-merge": ("rebase", "--quit"),
@@ -38,58 +28,39 @@ _UNDER_WAY = {  # the first that exists, and what ends it with files, index and 
     "sequencer": ("cherry-pick", "--quit"),
     "BISECT_LOG": ("bisect", "reset"),
 }
-_STATUS = ("status", "--porcelain=v2", "-z", "--untracked-files=no", "--ignore-submodules=dirty", "--no-renames")
 SHOWN = 3  # examples in a message
 
 
-def find_checkout(repository: Repository) -> Checkout | None:
-    """The checkout at the repository's path; None where nothing is. Raises LocalWorkError for anything else, and for a
-    checkout of another URL."""
-    path = repository.path
-    if not path.is_symlink() and (not path.exists() or (path.is_dir() and not any(path.iterdir()))):
-        return None
-    if path.is_symlink() or not (path / ".git" / "HEAD").is_file():
-        kind = "a symbolic link" if path.is_symlink() else "not a checkout"
-        raise LocalWorkError(f"{repository.name}: {path} is {kind}.", command=move_aside(path))
-    checkout = read_checkout(repository)
-    if not checkout.head or not checkout.now.url:
-        run(path, "rev-parse", "--git-dir")  # refuses a repository of another user
-    if not checkout.head:
-        what = f"{repository.name}: {path} is a repository without a commit."
-        raise LocalWorkError(what, command=move_aside(path))
-    check_remote(checkout)
-    return checkout
+@dataclass(frozen=True)
+class Change:
+    """A changed path as git-status(1) tells of it, porcelain format 2: `state` is XY, or `u` for one not merged."""
+
+    state: str
+    path: str
+    is_submodule: bool
+
+    @property
+    def is_moved_submodule(self) -> bool:
+        """Whether it is a submodule at another commit, or a missing one; its own repository is looked at later."""
+        return self.is_submodule and self.state in (".M", ".D")
 
 
-def require_checkout(repository: Repository) -> Checkout:
-    """The checkout at the repository's path. Raises as `find_checkout`, and SourcesError where nothing is."""
-    if checkout := find_checkout(repository):
-        return checkout
-    raise SourcesError(f"{repository.name}: not cloned.", command="invoke clone")
-
-
-def check_remote(checkout: Checkout) -> None:
-    """Raise LocalWorkError where the checkout comes from another URL than the configured one."""
-    repository, path, url = checkout.repository, checkout.path, checkout.now.url
-    if url != repository.url:
-        set_url = _git(path, "remote", "set-url" if url else "add", "origin", repository.url)
-        command = set_url if redact(set_url) == set_url else move_aside(path)  # no password is shown or typed
-        found, wanted = redact(url) or "no remote", redact(repository.url)
-        raise LocalWorkError(f"{repository.name}: {path} comes from {found}, not from {wanted}.", command=command)
-
-
-def changed_paths(path: Path) -> list[str]:
-    """The tracked files that differ from the commit, and submodules that differ or hold such files."""
-    options = (*_STATUS[:-2], "--ignore-submodules=untracked", "--no-renames")
-    lines = filter(None, run(path, *options).split("\0"))
-    return [line.split(" ", 8 if line[0] == "1" else 10)[-1] for line in lines]
+def read_changes(path: Path, ignored: str = "dirty") -> list[Change]:
+    """The tracked files of the checkout at `path` that differ from the commit or are staged, and its submodules; of
+    these that is `ignored` (git-status(1), --ignore-submodules)."""
+    options = ("--porcelain=v2", "-z", "--untracked-files=no", f"--ignore-submodules={ignored}", "--no-renames")
+    changes = []
+    for line in filter(None, run(path, "status", *options).split("\0")):
+        fields = line.split(" ", 8 if line[0] == "1" else 10)
+        changes.append(Change(fields[1] if line[0] == "1" else "u", fields[-1], fields[4] == GITLINK))
+    return changes
 
 
 def unreproducible(checkout: Checkout) -> list[str]:
     """What of the checkout exists nowhere else, so that nobody can make the same again."""
     found = []
-    if changed := changed_paths(checkout.path):
-        found.append(_listed(changed))
+    if changes := read_changes(checkout.path, "untracked"):
+        found.append(_listed([change.path for change in changes]))
     others = ("--not", "--remotes=origin", "--tags", "--glob=refs/fetched")
     if commits := run(checkout.path, "rev-list", "--missing=allow-any", "HEAD", *others).split():
         found.append(f"{len(commits)} commit{'s' if len(commits) > 1 else ''} that its remote does not have")
@@ -144,7 +115,7 @@ def check_untracked(repository: LocalRepository, tree: Collection[str]) -> None:
 
 
 def _check_changes(repository: LocalRepository) -> None:
-    changes = [change for change in _read_status(repository) if not change.is_moved_submodule]
+    changes = [change for change in read_changes(repository.path) if not change.is_moved_submodule]
     if not changes:
         return
     path, names = repository.path, [change.path for change in changes]
@@ -159,28 +130,6 @@ def _check_changes(repository: LocalRepository) -> None:
     else:
         command = stash(repository)
     raise LocalWorkError(f"{repository.who}: {_listed(names)} in {path}.", command=command)
-
-
-@dataclass(frozen=True)
-class _Change:
-    """A changed path as git-status(1) tells of it, porcelain format 2: `state` is XY, or `u` for one not merged."""
-
-    state: str
-    path: str
-    is_submodule: bool
-
-    @property
-    def is_moved_submodule(self) -> bool:
-        """Whether it is a submodule at another commit, or a missing one; its own repository is looked at later."""
-        return self.is_submodule and self.state in (".M", ".D")
-
-
-def _read_status(repository: LocalRepository) -> list[_Change]:
-    changes = []
-    for line in filter(None, repository.git(*_STATUS).split("\0")):
-        fields = line.split(" ", 8 if line[0] == "1" else 10)
-        changes.append(_Change(fields[1] if line[0] == "1" else "u", fields[-1], fields[4] == GITLINK))
-    return changes
 
 
 def check_commits(repository: LocalRepository, branch: str, known: Iterable[str]) -> None:

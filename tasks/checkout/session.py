@@ -43,6 +43,7 @@ class Session:
     reporter: Reporter
     refs: Mapping[str, str] = field(default_factory=dict)
     full: bool = False
+    dry: bool = False
     matching: Callable[[Advertised], str] = _no_matching
     version: Callable[[Checkout], str] = lambda checkout: ""
     commits: Mapping[str, str] = field(default_factory=dict)

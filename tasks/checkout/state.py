@@ -1,14 +1,17 @@
-"""What a checkout is now, and the record that this tool keeps in its git directory."""
+"""What is at a repository's path, and the record that this tool keeps in a git directory."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from ..git import RepositoryRefs, read_refs, write_atomic
+from ..errors import LocalWorkError, SourcesError
+from ..git import RepositoryRefs, move_aside, read_refs, run, write_atomic
 from ..models import RefSource, Repository
+from ..names import redact
 
 _FILE = "sources.json"
 
@@ -92,3 +95,40 @@ def kept_ref(repository: Repository, record: Record) -> tuple[str, RefSource]:
 def read_checkout(repository: Repository) -> Checkout:
     """The checkout at the repository's path."""
     return Checkout(repository, read_refs(repository.path), read_record(repository.path / ".git"))
+
+
+def find_checkout(repository: Repository) -> Checkout | None:
+    """The checkout at the repository's path; None where nothing is. Raises LocalWorkError for anything else, and for a
+    checkout of another URL."""
+    path = repository.path
+    if not path.is_symlink() and (not path.exists() or (path.is_dir() and not any(path.iterdir()))):
+        return None
+    if path.is_symlink() or not (path / ".git" / "HEAD").is_file():
+        kind = "a symbolic link" if path.is_symlink() else "not a checkout"
+        raise LocalWorkError(f"{repository.name}: {path} is {kind}.", command=move_aside(path))
+    checkout = read_checkout(repository)
+    if not checkout.head or not checkout.now.url:
+        run(path, "rev-parse", "--git-dir")  # refuses a repository of another user
+    if not checkout.head:
+        what = f"{repository.name}: {path} is a repository without a commit."
+        raise LocalWorkError(what, command=move_aside(path))
+    check_remote(checkout)
+    return checkout
+
+
+def require_checkout(repository: Repository) -> Checkout:
+    """The checkout at the repository's path. Raises as `find_checkout`, and SourcesError where nothing is."""
+    if checkout := find_checkout(repository):
+        return checkout
+    raise SourcesError(f"{repository.name}: not cloned.", command="invoke clone")
+
+
+def check_remote(checkout: Checkout) -> None:
+    """Raise LocalWorkError where the checkout comes from another URL than the configured one."""
+    repository, path, url = checkout.repository, checkout.path, checkout.now.url
+    if url != repository.url:
+        action = "set-url" if url else "add"
+        set_url = shlex.join(["git", "-C", str(path), "remote", action, "origin", repository.url])
+        command = set_url if redact(set_url) == set_url else move_aside(path)  # no password is shown or typed
+        found, wanted = redact(url) or "no remote", redact(repository.url)
+        raise LocalWorkError(f"{repository.name}: {path} comes from {found}, not from {wanted}.", command=command)

@@ -28,12 +28,11 @@ from .local_work import (
     check_operation,
     check_submodule_work,
     check_untracked,
-    require_checkout,
 )
 from .recovery import make_consistent
 from .session import Session
 from .space import check_space, cost, in_words
-from .state import Checkout, Record, read_checkout, read_record, write_record
+from .state import Checkout, Record, read_checkout, read_record, require_checkout, write_record
 from .switch import (
     check_out,
     check_out_submodules,
@@ -49,28 +48,35 @@ from .switch import (
 def update(session: Session, repository: Repository) -> Outcome:
     """Move the checkout to what its REF is on the remote now.
 
-    Only objects are downloaded until nothing is left that could fail but the disk. Raises LocalWorkError where
-    something would be lost, UsageError for a REF that the remote does not have, NetworkError, DiskError.
+    Only objects are downloaded until nothing is left that could fail but the disk; in a dry run only the remote is
+    asked. Raises LocalWorkError where something would be lost, UsageError for a REF that the remote does not have,
+    NetworkError, DiskError.
     """
     checkout = require_checkout(repository)
     local = session.local(repository)
-    if checkout.record.moving or _interrupted_submodules(local):
+    if not session.dry and (checkout.record.moving or _interrupted_submodules(local)):
         checkout = _finish(session, local, checkout)
     ref, source = session.ref(repository)
     advertised, target = session.advertised(repository), session.target(repository, ref)
     version = session.version(checkout)
+    done = Outcome(
+        repository.name, "up to date", ref, checkout.head, version, ref_source=source, resolved=target.resolved
+    )
     if is_current(session, local, checkout, target, advertised):
         record = Record(ref, repository.branch, target.kind, target.name, target.commit)
-        write_record(local.git_dir, record)
+        if not session.dry:
+            write_record(local.git_dir, record)
         session.reporter.event(repository.name, f"up to date: {record.shown} ({checkout.head[:10]})")
-        return Outcome(
-            repository.name, "up to date", ref, checkout.head, version, ref_source=source, resolved=target.resolved
-        )
+        return done
+    done = replace(done, commit=target.commit, before=checkout.head, before_ref=checkout.record.ref)
     full = session.full or is_full(local)
     check_cost(session, repository)
     check_branch(local, target.branch, checkout.now.branches)
     known = [checkout.record.commit, *advertised.heads.values(), *advertised.tags.values()]
     check_local_work(local, target.branch, known)
+    if session.dry:
+        session.reporter.event(repository.name, f"would update {checkout.head[:10]} → {target.commit[:10]}")
+        return replace(done, action="would update", version="")
     download = Download(session.settings.cache, full)
     commit = download.commit(local, target, advertised, [checkout.head])
     commit = download.rest(commit, advertised, checkout.now.refs)
@@ -90,28 +96,8 @@ def update(session: Session, repository: Repository) -> Outcome:
     shown = f"{checkout.record.shown} → {commit.record.shown}"
     named = shown if checkout.record.shown not in ("", commit.record.shown) else commit.record.shown
     session.reporter.event(repository.name, f"updated: {named} ({checkout.head[:10]} → {target.commit[:10]})")
-    return Outcome(
-        repository.name, "updated", ref, target.commit, session.version(read_checkout(repository)), checkout.head,
-        version, commit.bytes, ref_source=source, resolved=target.resolved, before_ref=checkout.record.ref,
-    )  # fmt: skip
-
-
-def plan_update(session: Session, repository: Repository) -> Outcome:
-    """What `update` would do; asks the remote and changes nothing. Raises what it raises, as far as can be known."""
-    checkout = require_checkout(repository)
-    ref, source = session.ref(repository)
-    advertised, target = session.advertised(repository), session.target(repository, ref)
-    local = session.local(repository)
-    if is_current(session, local, checkout, target, advertised):
-        return Outcome(repository.name, "up to date", ref, checkout.head, ref_source=source, resolved=target.resolved)
-    check_branch(local, target.branch, checkout.now.branches)
-    known = [checkout.record.commit, *advertised.heads.values(), *advertised.tags.values()]
-    check_local_work(local, target.branch, known)
-    session.reporter.event(repository.name, f"would update {checkout.head[:10]} → {target.commit[:10]}")
-    return Outcome(
-        repository.name, "would update", ref, target.commit, before=checkout.head, ref_source=source,
-        resolved=target.resolved, before_ref=checkout.record.ref,
-    )  # fmt: skip
+    after = session.version(read_checkout(repository))
+    return replace(done, action="updated", version=after, before_version=version, moved=commit.bytes)
 
 
 def is_current(

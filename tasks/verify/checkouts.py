@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
-from ..checkout import Checkout, changed_paths, check_lfs, find_checkout, gitlinks
+from ..checkout import Checkout, check_lfs, find_checkout, gitlinks, read_changes
 from ..errors import SourcesError
 from ..git import head_of
 from ..models import Check, Repository, RepositoryState, Status
@@ -58,7 +58,7 @@ def _found(checkout: Checkout, state: RepositoryState) -> FoundCheckout:
         directories = source.layout.find_directories(lambda each: (path / each).is_dir())
         checks += [_directory(source, role, found) for role, found in directories.items()]
     with _reported(f"{name}: tree", checks, "skip"):
-        changed = changed_paths(path)
+        changed = [change.path for change in read_changes(path, "untracked")]
         checks.append(_tree(checkout, changed))
     if lfs := check_lfs(repository):
         checks.append(lfs)
