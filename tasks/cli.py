@@ -10,19 +10,16 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from traceback import walk_tb
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from invoke.config import AmbiguousMergeError
+from invoke.config import AmbiguousMergeError, Config, copy_dict, merge_dicts
 from invoke.exceptions import AmbiguousEnvVar, Exit, ParseError, UncastableEnvVar
 from invoke.vendor import yaml
 
 if TYPE_CHECKING:
     from invoke.program import Program
 
-AsJson = Callable[[str, str], object]  # given a task and what is wrong
-Trace = TracebackType | None
-Hook = Callable[[type[BaseException], BaseException, Trace], Any]
+AsJson = Callable[[str, str], object]  # takes the name of a task and what is wrong
 WRONG = 2  # the exit status for a wrong option or configuration
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = Path(__file__).parent / "requirements.txt"
@@ -31,10 +28,10 @@ READING = (yaml.YAMLError, AmbiguousEnvVar, UncastableEnvVar, AttributeError, Ty
 
 
 def explain_mistakes(as_json: AsJson) -> None:
-    """Have the program `invoke` suggest what was meant, and end with status 2 instead of a traceback. Where --json is
-    given to a task, `as_json` prints what is wrong.
+    """Have the program `invoke` suggest what was meant, and exit with status 2 instead of a traceback.
 
-    Nothing changes where something else has loaded the collection.
+    If the task was given --json, `as_json` prints what is wrong. Nothing changes if another program has loaded the
+    collection.
     """
     from invoke.main import program
 
@@ -65,7 +62,7 @@ def _parse(program: Program, as_json: AsJson, step: Callable[[], None]) -> None:
 
 
 def _explain(program: Program, as_json: AsJson, message: str) -> None:
-    """Print a mistake, as the task would have done that was to be run."""
+    """Print a mistake as the task that was called would have done."""
     known = sys.modules[__package__ or ""].namespace.task_names
     task = next((name for word in program.argv if (name := word.rpartition(".")[2]) in known), "")
     if task and "--json" in program.argv:
@@ -103,15 +100,14 @@ def _nearest(word: str, known: Iterable[Any]) -> str:
     return "".join(f"did you mean {best}?" for best in get_close_matches(word, [*known], n=1))
 
 
-def _on_error(
-    program: Program, as_json: AsJson, usual: Hook, kind: type[BaseException], error: BaseException, trace: Trace
-) -> None:
-    """Stand in for `sys.excepthook`: explain what a user can cause, and show the traceback of anything else."""
-    missing = isinstance(error, ModuleNotFoundError) and _missing(error)
+def _on_error(program: Program, as_json: AsJson, usual: Callable[..., Any], *raised: Any) -> None:
+    """Replace `sys.excepthook`: explain what a user can cause, and show the traceback of anything else."""
+    _, error, trace = raised
+    missing = _missing(error)
     message = missing or _unreadable(program, error, trace)
     if not message or program.args.debug.value:
-        usual(kind, error, trace)
-    if missing:
+        usual(*raised)
+    if missing:  # --json may need the same library
         print(f"error: {missing}", file=sys.stderr)
     elif message:
         _explain(program, as_json, message)
@@ -119,42 +115,49 @@ def _on_error(
         raise SystemExit(WRONG)
 
 
-def _missing(error: ModuleNotFoundError) -> str:
-    """Which library of this tool is missing, and how to get it; empty where it is another one."""
+def _missing(error: BaseException) -> str:
+    """Which library of this tool is missing, and how to get it; empty if the error has another cause."""
+    module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     libraries = re.findall(r"^[\w-]+", REQUIREMENTS.read_text(encoding="utf-8").lower(), re.MULTILINE)
-    if (error.name or "").partition(".")[0] not in [MODULES.get(name, name) for name in libraries]:
+    if module not in [MODULES.get(name, name) for name in libraries]:
         return ""
     command = shlex.join([sys.executable, "-m", "pip", "install", "-r", str(REQUIREMENTS)])
-    return f"{error.name} is not installed for {sys.executable}.\n  {command}"
+    return f"{module} is not installed for {sys.executable}.\n  {command}"
 
 
-def _unreadable(program: Program, error: BaseException, trace: Trace) -> str:
-    """Which configuration file or variable is wrong, and why; empty where the error has another cause."""
+def _unreadable(program: Program, error: BaseException, trace: Any) -> str:
+    """Which configuration file or variable is wrong, and why; empty if the error has another cause."""
     if not isinstance(error, READING):
         return ""
-    from .config import load
-    from .errors import UsageError
     from .names import redact
 
     stems = (ROOT / "invoke", Path("~/.invoke").expanduser(), "/etc/invoke")
     names = [program.args.config.value, *(f"{stem}.{end}" for stem in stems for end in ("yaml", "yml"))]
-    files = [Path(name) for name in names if name and Path(name).is_file()]
-    for file in files:
-        try:
-            tree = yaml.safe_load(file.read_text(encoding="utf-8")) or {}  # type: ignore[no-untyped-call]
-            if not isinstance(tree, dict):
-                return f"{file}: the file must be a table of keys"
-            load(tree, ROOT)
-        except (yaml.YAMLError, UnicodeDecodeError) as broken:
-            mark = getattr(broken, "problem_mark", None)
-            at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-            return f"{file}: {at}{getattr(broken, 'problem', None) or broken}"
-        except UsageError as wrong:
-            return f"{file}: {wrong.what}"
-    if isinstance(error, AmbiguousMergeError):
-        return (
-            f"{', '.join(map(str, files))}: a value, or nothing, where a table of keys belongs (`{{}}` is an empty one)"
-        )
+    for file in (Path(name) for name in names if name and Path(name).is_file()):
+        if wrong := _wrong_in(file):
+            return f"{file}: {wrong}"
     variables = ", ".join(name for name in os.environ if name.startswith("INVOKE_"))
     functions = [frame.f_code.co_name for frame, _ in walk_tb(trace)]
     return f"{variables}: {redact(str(error))}" if variables and "load_shell_env" in functions else ""
+
+
+def _wrong_in(file: Path) -> str:
+    """What is wrong with one configuration file; empty if nothing is."""
+    from .config import DEFAULTS, load
+    from .errors import UsageError
+
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8")) or {}  # type: ignore[no-untyped-call]
+        if not isinstance(tree, dict):
+            return "the file must be a table of keys"
+        load(tree, ROOT)
+        merge_dicts(copy_dict({**Config.global_defaults(), "sources": DEFAULTS}), tree)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        return f"{where}{getattr(error, 'problem', None) or error}"
+    except UsageError as error:
+        return error.what
+    except AmbiguousMergeError:
+        return "a value, or nothing, where a table of keys belongs (`{}` is an empty one)"
+    return ""

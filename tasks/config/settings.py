@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..models import Repository, Settings
 from ..names import check_ref, check_url, redact
 from .defaults import DEFAULTS, INSTALLED, REPOSITORIES, TRACE
-from .origin import check_misspelt, nearest, origin
+from .origin import check_spelling, did_you_mean, origin
 
 SHOWN = 200  # characters of a wrong value in a message
 PATH = r"(~(?=/|$)|[^~\s])[^\x00-\x1f\x7f]*"  # `~user` is not expanded
@@ -41,16 +41,12 @@ REPOSITORY: Keys = {
 }
 
 
-def load(config: Given, root: Path) -> Settings:
-    """The settings that Invoke's configuration holds under `sources`, over the defaults.
-
-    `root` is the directory that relative paths start from. Raises UsageError, which names the key and the file or
-    environment variable that holds the wrong value.
-    """
+def read_settings(config: Given, root: Path) -> Settings:
+    """What `tasks.config.load` returns, with the same errors."""
     given = _plain(config.get("sources", {}))
     _check(config, ("sources",), given, SETTINGS)
     tree = {**DEFAULTS, **given, "repositories": {**DEFAULTS["repositories"], **given.get("repositories", {})}}
-    check_misspelt(config, tree)
+    check_spelling(config, tree)
     directory, trace, cache = (
         root / Path(tree[key]).expanduser() if tree[key] else None for key in ("directory", "trace", "cache")
     )
@@ -66,26 +62,19 @@ def load(config: Given, root: Path) -> Settings:
     for name, entry in tree["repositories"].items():
         keys = ("sources", "repositories", name)
         if other := repositories.get(str(name).casefold()):  # a file system may ignore case
-            raise UsageError(f"{_dotted(keys)} and {other.name} would share a directory{origin(config, keys)}")
+            raise _wrong(config, keys, f"and {other.name} would share a directory")
         repositories[str(name).casefold()] = _repository(config, keys, entry, directory)
     return Settings(
-        root=root,
-        directory=directory,
-        trace=trace,
-        attempts=int(tree["attempts"]),
-        stall=float(tree["stall"]),
-        installer=tree["installer"],
-        indexes=tuple(tree["indexes"]),
-        cache=cache,
-        repositories=tuple(repositories.values()),
-    )
+        root, directory, trace, int(tree["attempts"]), float(tree["stall"]), tree["installer"], tuple(tree["indexes"]),
+        cache, tuple(repositories.values()),
+    )  # fmt: skip
 
 
 def _repository(config: Given, keys: tuple[str, ...], entry: Any, directory: Path) -> Repository:
     name = keys[-1]
     if not isinstance(name, str) or not re.fullmatch(r"\w(?:[\w.+-]{0,98}[\w+-])?", name):
-        hint = "Use letters, digits, `_`, `-` and `.`, a letter or digit first."
-        raise UsageError(f"{_dotted(keys)} is not a valid directory name{origin(config, keys)}", hint)
+        hint = "Use letters, digits, `_`, `-` and `.`; begin with a letter or digit."
+        raise _wrong(config, keys, "is not a valid directory name", hint)
     entry = {} if entry is None else entry
     _check(config, keys, entry, REPOSITORY)
     entry = {"branch": "main", "install": name in INSTALLED, "extras": (), **REPOSITORIES.get(name, {}), **entry}
@@ -103,23 +92,26 @@ def _repository(config: Given, keys: tuple[str, ...], entry: Any, directory: Pat
 
 def _check(config: Given, path: tuple[str, ...], table: Any, keys: Keys) -> None:
     """Raise UsageError for the first key of the table that is unknown or has a wrong value."""
-
-    def wrong(where: tuple[str, ...], value: Any, expected: str) -> UsageError:
-        got = redact(ascii(value))[:SHOWN]
-        return UsageError(f"{_dotted(where)} must be {expected}, got {got}{origin(config, where)}")
-
     if not isinstance(table, Mapping):
-        raise wrong(path, table, "a table of keys")
+        raise _wrong(config, path, f"must be a table of keys, got {_shown(table)}")
     for key, value in table.items():
-        place = (*path, key)
+        where = (*path, key)
         if key not in keys:
-            hint = f"{nearest(str(key), keys)} Known keys: {', '.join(keys)}.".lstrip()
-            raise UsageError(f"unknown key {_dotted(place)}{origin(config, place)}", hint)
+            hint = f"{did_you_mean(str(key), keys)} Known keys: {', '.join(keys)}.".lstrip()
+            raise UsageError(f"unknown key {_dotted(where)}{origin(config, where)}", hint)
         expected, kind, pattern = keys[key]
         texts = value if isinstance(value, list) else ["" if value is None else str(value)]
         right = all(isinstance(text, str) and re.fullmatch(pattern, text) for text in texts)
         if not isinstance(value, kind) or not right:
-            raise wrong(place, value, expected)
+            raise _wrong(config, where, f"must be {expected}, got {_shown(value)}")
+
+
+def _wrong(config: Given, keys: tuple[str, ...], problem: str, hint: str = "") -> UsageError:
+    return UsageError(f"{_dotted(keys)} {problem}{origin(config, keys)}", hint)
+
+
+def _shown(value: Any) -> str:
+    return redact(ascii(value))[:SHOWN]
 
 
 def _dotted(keys: tuple[str, ...]) -> str:
