@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import secrets
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -22,8 +21,9 @@ from ..errors import UsageError
 from . import facts
 
 PACKAGING = Path(packaging.__file__).parent.parent
-# What `python -P` does from Python 3.11 on
-_SAFE_PATH = "import json, os, sys; sys.path[:] = filter(None, sys.path)\n"
+# What other interpreters run: the first line does what `python -P` does from Python 3.11 on.
+_BEFORE = "import json, os, sys; sys.path[:] = filter(None, sys.path)\n"
+_AFTER = "\nwith open(sys.argv[2], 'w') as file: json.dump(answer, file)\nos._exit(0)"
 _FACTS = Path(facts.__file__).read_text(encoding="utf-8") + "\nanswer = facts(sys.argv[1])"
 _IMPORT = """import importlib
 module = importlib.import_module(sys.argv[1])
@@ -59,7 +59,6 @@ class Environment:
     version: str
     virtual: bool
     purelib: Path
-    platlib: Path
     writable: bool
     externally_managed: bool
     has_pip: bool
@@ -82,7 +81,7 @@ class Environment:
             version, requires = (headers.get_all(key) or [] for key in ("Version", "Requires-Dist"))
         except (OSError, ValueError, TypeError, AttributeError):  # not UTF-8, or no such file
             version, requires = [], []
-        editable, url, broken = read_direct_url(found[0])
+        editable, url, broken = _read_direct_url(found[0])
         location = Path(unquote(urlsplit(url).path)) if url.startswith("file:") else None
         if not version:
             broken = "its metadata is missing or damaged"
@@ -102,12 +101,24 @@ class Environment:
         """How many versions of it are in the same directory: more than one after an interrupted installation."""
         return len(self._found(name))
 
+    def incomplete(self) -> list[Path]:
+        """The .dist-info directories that pip or uv has left incomplete in a virtual environment."""
+        return [info for info in self.purelib.glob("*.dist-info") if self.virtual and _is_incomplete(info)]
+
     def _found(self, name: str) -> list[importlib.metadata.Distribution]:
         found = list(importlib.metadata.Distribution.discover(name=name, path=[str(path) for path in self.paths]))
         return [one for one in found if one.locate_file("") == found[0].locate_file("")]
 
 
-def read_direct_url(found: importlib.metadata.Distribution) -> tuple[bool, str, str]:
+def _is_incomplete(info: Path) -> bool:
+    """Whether the metadata of a distribution by pip or uv (PEP 376) has no METADATA, RECORD or readable origin."""
+    found = importlib.metadata.Distribution.at(info)
+    if (found.read_text("INSTALLER") or "").strip() not in ("", "pip", "uv"):
+        return False
+    return not (found.read_text("METADATA") and found.read_text("RECORD")) or bool(_read_direct_url(found)[2])
+
+
+def _read_direct_url(found: importlib.metadata.Distribution) -> tuple[bool, str, str]:
     """Whether its direct_url.json (PEP 610) says editable, from which URL, and what is wrong with it."""
     from packaging.direct_url import DirectUrl, DirectUrlValidationError
 
@@ -116,17 +127,17 @@ def read_direct_url(found: importlib.metadata.Distribution) -> tuple[bool, str, 
             return False, "", ""
         direct = DirectUrl.from_dict(json.loads(text))
         if "\0" in unquote(urlsplit(direct.url).path, errors="strict"):
-            raise ValueError("its URL holds a zero byte")
+            raise ValueError("its URL contains a null character")
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, DirectUrlValidationError) as error:
         return False, "", f"its direct_url.json is damaged: {str(error)[:200]}"
     return bool(direct.dir_info and direct.dir_info.editable), direct.url, ""
 
 
 def probe(python: Path | None = None, timeout: float = 30) -> Environment:
-    """The environment of an interpreter, or of a virtual environment's directory; by default the running one, for
-    which nothing is started.
+    """The environment of an interpreter, or of a virtual environment's directory.
 
-    Raises UsageError if `python` is not a Python interpreter, or does not answer within `timeout` seconds.
+    The default is the running one, for which no process is started. Raises UsageError if `python` is not a Python
+    interpreter, or does not answer within `timeout` seconds.
     """
     own = Path(os.path.abspath(sys.executable))  # noqa: PTH100 - not resolved: a venv's python is a symbolic link
     path = Path(os.path.abspath(python)) if python else own  # noqa: PTH100
@@ -134,8 +145,8 @@ def probe(python: Path | None = None, timeout: float = 30) -> Environment:
         path = path / "bin" / "python"
     known, why = (facts.facts(), "") if path == own else _ask(path, _FACTS, str(PACKAGING), timeout)
     try:
-        places: dict[str, Any] = {key: Path(known.pop(key)) for key in ("prefix", "purelib", "platlib")}
-        return Environment(python=path, paths=tuple(map(Path, known.pop("paths"))), **places, **known)
+        directories: dict[str, Any] = {key: Path(known.pop(key)) for key in ("prefix", "purelib")}
+        return Environment(python=path, paths=tuple(map(Path, known.pop("paths"))), **directories, **known)
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{path} is not a Python interpreter of version 3.8 or newer: {why or f'unexpected answer: {error}'}",
@@ -161,23 +172,23 @@ def import_check(environment: Environment, module: str, folder: Path, timeout: f
 
 
 def _ask(python: Path, code: str, argument: str, timeout: float) -> tuple[Any, str]:
-    """Run code that leaves its `answer` for JSON to another interpreter; return the answer and why there is none.
+    """Run code that computes an `answer` in another interpreter; return the answer, and why there is none.
 
-    The interpreter starts in an empty directory and does not search it: a directory that happens to have the name of a
-    module is not taken for it. It ends at once, without the seconds that large libraries take to close down.
+    The interpreter starts in a directory of its own and does not search it, so a directory that happens to have the
+    name of a module is not mistaken for it. It exits without the seconds that large libraries take to shut down.
     """
-    token = secrets.token_hex(8)
-    code = f"{_SAFE_PATH}{code}\nprint('\\n' + sys.argv[2] + json.dumps(answer), flush=True)\nos._exit(0)"
-    try:
-        with tempfile.TemporaryDirectory() as empty:
-            done = processes.run([python, "-c", code, argument, token], cwd=Path(empty), timeout=timeout)
-    except OSError as error:
-        return None, f"{python}: {error.strerror or error}"
-    output, errors = (text.decode(errors="replace") for text in (done.output, done.errors))
-    if f"\n{token}" in output:
-        with suppress(ValueError, RecursionError):
-            return json.loads(output.rpartition(f"\n{token}")[2].partition("\n")[0]), ""
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "answer.json"
+        argv: list[str | Path] = [python, "-c", f"{_BEFORE}{code}{_AFTER}", argument, file]
+        try:
+            done = processes.run(argv, cwd=Path(directory), timeout=timeout)
+        except OSError as error:
+            return None, f"{python}: {error.strerror or error}"
+        with suppress(OSError, ValueError, RecursionError):  # the file is missing, or another program's
+            return json.loads(file.read_bytes()), ""
     if done.ended:
         return None, done.ended
-    lines = [line.strip() for line in errors.split("\n") if line.strip()] if done.status >= 0 else []
-    return None, lines[-1] if lines else f"the interpreter ended with status {done.status}"
+    lines = [line for line in done.errors.decode(errors="replace").split("\n") if line.strip()]
+    if done.status < 0 or not lines:
+        return None, f"the interpreter ended with status {done.status}"
+    return None, lines[-1].strip()

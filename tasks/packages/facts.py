@@ -20,7 +20,6 @@ def facts(packaging: str = "") -> "dict[str, Any]":
         "version": platform.python_version(),
         "virtual": virtual,
         "purelib": paths["purelib"],
-        "platlib": paths["platlib"],
         "writable": all(_writable(Path(paths[place])) for place in ("purelib", "platlib", "scripts")),
         "externally_managed": not virtual and (Path(paths["stdlib"]) / "EXTERNALLY-MANAGED").exists(),
         "has_pip": find_spec("pip") is not None and find_spec("pip.__main__") is not None,

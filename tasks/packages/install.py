@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import shutil
 import tempfile
 import time
@@ -18,8 +17,8 @@ from packaging.version import Version
 
 from ..errors import InstallError, NetworkError, SourcesError
 from ..models import Outcome, Reporter, Settings
-from .environment import Environment, read_direct_url
-from .installer import WHO, Installer, editable, exclusive, find_installer
+from .environment import Environment
+from .installer import WHO, Installer, exclusive, find_installer
 from .layouts import COMPANIONS
 from .matching import FLASHINFER
 from .package import Package, names
@@ -36,10 +35,10 @@ def install(
 ) -> list[Outcome]:  # fmt: skip
     """Install the packages that are not installed as they are now, and return what was done to each, in their order.
 
-    Of `settings`, `installer` and `indexes` are used. `log` is the file that the installer's full output is appended
-    to. If one package cannot be installed, its outcome holds the error and the others go on; nothing of it has changed
-    then. Raises InstallError or DiskError before anything is started if it is known that the installation must fail.
-    If nothing is to be done, nothing is started or written; with Invoke's --dry neither.
+    Of `settings`, `installer` and `indexes` are used. The installer's full output is appended to the file `log`. If
+    one package cannot be installed, its outcome has the error, nothing of it has changed, and the others are
+    installed. Raises InstallError or DiskError before anything is started if it is known that the installation must
+    fail. If there is nothing to do, nothing is started or written; with Invoke's --dry neither.
     """
     began = time.monotonic()
     ours = _ours(packages, environment, settings)
@@ -47,9 +46,8 @@ def install(
     def find_stale() -> list[Package]:
         return [package for package in packages if reinstall or not package.is_current(environment, deps, ours)]
 
-    stale = find_stale()
+    stale, errors = find_stale(), dict[str, SourcesError]()
     before = {package.name: environment.distribution(package.name) for package in packages}
-    work = None
     if stale and not c.config.run.dry:
         check(packages, stale, environment, deps)
         with exclusive(environment.prefix, reporter):
@@ -58,20 +56,19 @@ def install(
                 for module in LATER if environment.current else ():
                     import_module(module)  # before the installation replaces a library that is needed later
                 tool = find_installer(c, environment, settings, log=log, reporter=reporter)
-                work = _Work(tool, packages, deps, ours)
-                work.do(stale)
+                errors = _Installation(tool, packages, deps, ours).run(stale)
     outcomes = []
     for package in packages:
-        known = Outcome(package.repository, "already installed", commit=package.commit, version=package.version)
+        outcome = Outcome(package.repository, "already installed", commit=package.commit, version=package.version)
         if package in stale:
-            old, error = before[package.name], work.errors.get(package.name) if work else None
-            action = "failed" if error else "reinstalled" if old else "installed"
-            seconds = time.monotonic() - began if package is stale[0] else 0.0  # one installation for all
-            known = replace(
-                known, action=action if work else "would install", before_version=old.version if old else "",
-                seconds=seconds, error=error,
+            old, error = before[package.name], errors.get(package.name)
+            done = "failed" if error else "reinstalled" if old else "installed"
+            outcome = replace(
+                outcome, action="would install" if c.config.run.dry else done, error=error,
+                before_version=old.version if old else "",
+                seconds=time.monotonic() - began if package is stale[0] else 0.0,  # one installation for all
             )  # fmt: skip
-        outcomes.append(known)
+        outcomes.append(outcome)
     return outcomes
 
 
@@ -85,9 +82,9 @@ def _ours(packages: Sequence[Package], environment: Environment, settings: Setti
 
 
 @dataclass
-class _Work:
-    """One installation of `packages`. `ours` are the distributions that no index provides; `requires` is what builds
-    declare, `errors` what packages failed with, both by the names of the distributions."""
+class _Installation:
+    """One installation of `packages`. `ours` are the distributions that no index provides; `requires` is what the
+    builds declare and `errors` what packages failed with, both by the names of the distributions."""
 
     tool: Installer
     packages: Sequence[Package]
@@ -96,11 +93,11 @@ class _Work:
     requires: dict[str, Sequence[str | Requirement]] = field(default_factory=dict)
     errors: dict[str, SourcesError] = field(default_factory=dict)
 
-    def do(self, ready: Sequence[Package]) -> None:
-        """Install the `ready` ones with what all require.
+    def run(self, ready: Sequence[Package]) -> dict[str, SourcesError]:
+        """Install the `ready` ones with what all require; return the errors.
 
         Nothing in the environment changes until the packages have been built once, elsewhere, and all requirements
-        have been resolved, downloaded and built; what the packages replace goes after they are installed.
+        have been resolved, downloaded and built; what the packages replace is removed after they are installed.
         """
         environment = self.tool.environment
         complete = all(map(environment.distribution, ("torch", *BESIDE_TORCH)))
@@ -110,73 +107,72 @@ class _Work:
             with tempfile.TemporaryDirectory() as directory:
                 self._build(early, Path(directory))
         if all(package.name in self.errors for package in ready):
-            return
+            return self.errors
         self._clean()
-        self._require(late)
-        self._build(early)
-        self._build(late)
         if late:
-            self._require(())
-            self._build([one for one in ready if not one.is_checkout(environment.distribution(one.name))])
+            self.requires |= {one.name: one.metadata.requires for one in late}  # until their builds declare it
+            self._require(*BESIDE_TORCH)
+            self._build(late)
+        self._require()
+        replaced = [one for one in late if not one.is_checkout(environment.distribution(one.name))]
+        self._build([*early, *replaced])
         for package in ready:
             try:
                 if package.name not in self.errors:
                     self._finish(package)
             except SourcesError as error:
                 self.errors[package.name] = error
+        return self.errors
 
     def _build(self, packages: Sequence[Package], target: Path | None = None) -> None:
-        """Install checkouts editable, in one command; if it fails one by one, to learn which package it is.
-
-        With `target`, a directory, they are built and installed there for trial.
-        """
+        """Install checkouts editable, those that are built alike together; into the directory `target` on trial."""
         for isolated in (True, False):
             some = [one for one in packages if one.metadata.needs_torch_to_build != isolated]
             some = [one for one in some if one.name not in self.errors]
-            if not some:
-                continue
-            arguments = ["--no-deps", *([] if isolated else ["--no-build-isolation"])]
-            arguments += [] if self.tool.uv else ["--use-pep517"]
-            variables: dict[str, str] = {}
-            for package in some:
-                if not target:
-                    package.remember(self.tool.environment, None)
-                variables |= package.variables
-                arguments += [f"--reinstall-package={package.name}"] if self.tool.uv else []
-                arguments += editable(package.folder)
-            doing = f"{'building' if target else 'installing'} {' and '.join(map(str, some))}"
-            who = some[0].repository if len(some) == 1 else WHO
-            try:
-                self.tool.install(who, doing, arguments, variables, target)
-            except SourcesError as error:
-                if len(some) == 1:
-                    self.errors[some[0].name] = error
-                else:
-                    for package in some:
-                        self._build([package], target and target / package.name)
-                continue
-            trial = replace(self.tool.environment, paths=(target,)) if target else self.tool.environment
-            self.requires |= {one.name: found.requires for one in some if (found := trial.distribution(one.name))}
+            if some:
+                self._build_together(some, isolated, target)
 
-    def _requirements(self, late: Sequence[Package] = ()) -> list[Requirement]:
-        """What all the packages require; of those that are built `late`, what their sources declare."""
-        requires = {one.name: one.metadata.requires for one in late} | self.requires
+    def _build_together(self, packages: Sequence[Package], isolated: bool, target: Path | None) -> None:
+        """Install checkouts in one command; if it fails one by one, to learn which package it is."""
+        arguments = ["--no-deps", *([] if isolated else ["--no-build-isolation"])]
+        variables: dict[str, str] = {}
+        for package in packages:
+            if not target:
+                package.remember(self.tool.environment, None)
+            variables |= package.variables
+            arguments += self.tool.editable(package.name, package.folder)
+        doing = f"{'building' if target else 'installing'} {' and '.join(map(str, packages))}"
+        who = packages[0].repository if len(packages) == 1 else WHO
+        try:
+            self.tool.install(who, doing, arguments, variables, target)
+        except SourcesError as error:
+            if len(packages) == 1:
+                self.errors[packages[0].name] = error
+                return
+            for package in packages:
+                self._build_together([package], isolated, target and target / package.name)
+            return
+        built = replace(self.tool.environment, paths=(target,)) if target else self.tool.environment
+        self.requires |= {one.name: found.requires for one in packages if (found := built.distribution(one.name))}
+
+    def _requirements(self) -> list[Requirement]:
+        """What all the packages require, those included that were installed before."""
+        requires = dict(self.requires)
         for name in [one.name for one in self.packages if one.name not in requires]:
             found = self.tool.environment.distribution(name)
             requires |= {name: found.requires} if found and found.editable else {}
         extras = {package.name: package.extras for package in self.packages}
         return list(applying(requires, extras, self.tool.environment.markers))
 
-    def _require(self, late: Sequence[Package]) -> None:
-        """Resolve and install all requirements together, less those that name the packages and their companions.
+    def _require(self, *more: str) -> None:
+        """Resolve and install all requirements and `more` together, except for the packages and their companions.
 
         They include what the running program requires, if the environment is its own.
         """
         if not self.deps or all(package.name in self.errors for package in self.packages):
             return
-        lines = [str(one) for one in self._requirements(late) if _name(one) not in self.ours]
-        lines += BESIDE_TORCH if late else ()
-        file = self.tool.log.with_suffix(".requirements.txt")  # it stays, for the command to be repeated by hand
+        lines = [*(str(one) for one in self._requirements() if _name(one) not in self.ours), *more]
+        file = self.tool.log.with_suffix(".requirements.txt")  # kept, so that the command can be repeated by hand
         file.write_text("\n".join(dict.fromkeys(lines)) + "\n", encoding="utf-8")
         arguments = ["-r", str(file)] if lines else []
         arguments += ["-r", str(TOOLS)] if self.tool.environment.current else []
@@ -187,25 +183,14 @@ class _Work:
             self.errors.update({one.name: error for one in self.packages if one.name not in self.errors})
 
     def _clean(self) -> None:
-        """Remove what an interrupted installation left, which would stop the installers or be imported instead."""
-        environment, reporter = self.tool.environment, self.tool.reporter
+        """Remove what an interrupted installation left: an installer would stop, or Python would import it instead."""
+        environment = self.tool.environment
         modules = {name: package.module for package in self.packages for name in (package.name, *package.aliases)}
-        for info in {*environment.purelib.glob("*.dist-info"), *environment.platlib.glob("*.dist-info")}:
-            module = modules.get(canonicalize_name(info.name.partition("-")[0]))
-            if not info.is_dir():
-                if module:
-                    info.unlink()
-                continue
-            found = importlib.metadata.Distribution.at(info)
-            if module and read_direct_url(found)[2]:
-                (info / "direct_url.json").unlink()  # uv would stop
-            complete = all((info / name).is_file() and (info / name).stat().st_size for name in ("METADATA", "RECORD"))
-            by = (found.read_text("INSTALLER") or "").strip()
-            if environment.virtual and by in ("", "pip", "uv") and not complete:  # pip would stop
-                reporter.warn(WHO, f"removed {info.name}, which an interrupted installation left incomplete")
-                shutil.rmtree(info)
-                if module:
-                    shutil.rmtree(info.parent / module, ignore_errors=True)
+        for info in environment.incomplete():
+            self.tool.reporter.warn(WHO, f"removed {info.name}, which an interrupted installation left incomplete")
+            shutil.rmtree(info)
+            if module := modules.get(canonicalize_name(info.name.partition("-")[0])):
+                shutil.rmtree(info.parent / module, ignore_errors=True)
         for package in self.packages:
             for _ in range(environment.copies(package.name) - 1):
                 self.tool.uninstall(package.repository, package.name)

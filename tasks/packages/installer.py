@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +15,6 @@ from pathlib import Path
 
 from invoke.context import Context
 from invoke.exceptions import CommandTimedOut, ThreadException
-from packaging.version import Version
 
 from .. import processes
 from ..errors import InstallError, SourcesError
@@ -27,12 +25,11 @@ from .output import Group, Output, explain
 
 WHO = "install"  # stands in events where several packages are installed at once
 LOCK = ".sources-install.lock"
-OLDEST_PIP = "21.3"  # the first that installs a pyproject.toml package editable (PEP 660)
 
 
 @dataclass(frozen=True)
 class Installer:
-    """One of the two installers, working on one environment. `log` takes the full output, `indexes` are additional
+    """uv or pip, working on one environment. `log` is the file that takes the full output, `indexes` are additional
     package indexes, `uv` is its path and empty for pip."""
 
     c: Context
@@ -50,15 +47,20 @@ class Installer:
 
         Both installers build and download everything before they change anything.
         """
-        options = [f"--extra-index-url={index}" for index in self.indexes]
-        if self.uv:  # like pip, take the best version that any index has
-            options += ["--index-strategy=unsafe-best-match"] if self.indexes else []
-        else:
-            options += ["--no-input", "--disable-pip-version-check"]
-            options += [] if self.reporter.terminal() else ["--progress-bar=off"]
-        command = [*self._command("install"), *options]
+        command = [*self._command("install"), *(f"--extra-index-url={index}" for index in self.indexes)]
+        if self.uv and self.indexes:
+            command += ["--index-strategy=unsafe-best-match"]  # like pip, take the best version that any index has
+        elif not self.uv:
+            command += ["--no-input", "--disable-pip-version-check"]
+            command += [] if self.reporter.terminal() else ["--progress-bar=off"]
         into = ["--target", str(target)] if target else []
         self.run(who, doing, [*command, *into, *arguments], variables, [*command, *arguments])
+
+    def editable(self, name: str, folder: Path) -> list[str]:
+        """The arguments that install the package `name` editable from a directory, again if need be."""
+        plain = re.fullmatch(r"[\w./@+-]+", str(folder), re.ASCII)
+        again = f"--reinstall-package={name}" if self.uv else "--use-pep517"
+        return [again, "-e", str(folder) if plain else folder.as_uri()]
 
     def uninstall(self, who: str, name: str) -> None:
         """Remove a distribution. Raises as `run` does."""
@@ -111,7 +113,7 @@ class Installer:
 def find_installer(
     c: Context, environment: Environment, settings: Settings, *, log: Path, reporter: Reporter
 ) -> Installer:
-    """The configured installer; by default uv, or pip if no uv works on this machine.
+    """The configured installer; by default uv, or pip if uv does not run on this machine.
 
     An environment without pip gets it from Python's own ensurepip if pip is used. Raises InstallError if there is none.
     """
@@ -128,32 +130,18 @@ def find_installer(
                 f"{environment.prefix} has no pip, uv does not run on this machine, and ensurepip failed: {error.what}",
                 "Install uv, or install pip into that environment.",
             ) from None
-    pip = None if uv else environment.distribution("pip")
-    if pip and Version(pip.version) < Version(OLDEST_PIP):
-        command = shlex.join([str(environment.python), "-m", "pip", "install", "--upgrade", "pip"])
-        what = f"pip {pip.version} is too old: {OLDEST_PIP} is the first with editable installs."
-        raise InstallError(what, command=command)
     return tool
 
 
 def _find_uv() -> str:
-    """The path of a uv that runs: the one installed with this tool, else the one on the PATH; or empty."""
-    candidates = [shutil.which("uv")]
-    with suppress(ImportError, FileNotFoundError):
+    """The path of the uv that is installed with this tool; empty if it is missing or built for another machine."""
+    with suppress(ImportError, OSError):
         from uv import find_uv_bin
 
-        candidates.insert(0, find_uv_bin())
-    for path in filter(None, candidates):
-        with suppress(OSError):  # built for another kind of machine
-            if processes.run([path, "--version"], timeout=30).status == 0:
-                return path
+        path = find_uv_bin()
+        if processes.run([path, "--version"], timeout=30).status == 0:
+            return path
     return ""
-
-
-def editable(folder: Path) -> list[str]:
-    """The arguments that install a directory editable, whatever characters its path has."""
-    plain = re.fullmatch(r"[\w./@+-]+", str(folder), re.ASCII)
-    return ["-e", str(folder) if plain else folder.as_uri()]
 
 
 @contextmanager

@@ -78,8 +78,8 @@ def test_modules_in_the_current_directory_do_not_change_the_answer(
     "text",
     [
         "#!/bin/sh\nsleep 60\n", "#!/bin/sh\nexit 1\n", '#!/bin/sh\necho "$@"\n', "#!/bin/sh\nyes\n", "no program",
-        "#!/bin/sh\necho; echo \"$3{}\"\n", "#!/bin/sh\necho; echo \"$3[[[[\"\n", "#!/bin/sh\necho; echo \"$3[1]\"\n",
-        '#!/bin/sh\necho; echo "$3{\\"prefix\\": 1, \\"purelib\\": 2, \\"platlib\\": 3, \\"paths\\": 4}"\n',
+        '#!/bin/sh\necho "{}" > "$4"\n', '#!/bin/sh\necho "[[[[" > "$4"\n', '#!/bin/sh\necho "[1]" > "$4"\n',
+        '#!/bin/sh\necho "{\\"prefix\\": 1, \\"purelib\\": 2, \\"paths\\": 4}" > "$4"\n',
     ],
 )  # fmt: skip
 def test_what_is_not_a_python_interpreter_is_reported(tmp_path: Path, text: str) -> None:
