@@ -165,7 +165,7 @@ def install_step(run: Run) -> None:
                 reinstall=run.options.reinstall, log=log, reporter=report,
             )  # fmt: skip
     except SourcesError as error:  # the environment takes none of them
-        done = [Outcome(each.repository, "failed", commit=each.commit, error=error) for each in packages]
+        done = [Outcome(each.repository.name, "failed", commit=each.commit, error=error) for each in packages]
     run.outcomes["install"] = [*failed, *done]
 
 
@@ -384,7 +384,7 @@ def _matching(run: Run, advertised: Advertised, flashinfer: Repository) -> str:
 
 
 def _package(checkout: Checkout) -> Package:
-    return Package.of(Source(checkout.repository, checkout.head, checkout.tags))
+    return Package(checkout.repository, checkout.head, checkout.tags)
 
 
 def _version(checkout: Checkout) -> str:

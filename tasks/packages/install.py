@@ -59,7 +59,7 @@ def install(
                 errors = _Installation(tool, packages, deps, ours).run(stale)
     outcomes = []
     for package in packages:
-        outcome = Outcome(package.repository, "already installed", commit=package.commit, version=package.version)
+        outcome = Outcome(package.repository.name, "already installed", commit=package.commit, version=package.version)
         if package in stale:
             old, error = before[package.name], errors.get(package.name)
             done = "failed" if error else "reinstalled" if old else "installed"
@@ -142,7 +142,7 @@ class _Installation:
             variables |= package.variables
             arguments += self.tool.editable(package.name, package.folder)
         doing = f"{'building' if target else 'installing'} {' and '.join(map(str, packages))}"
-        who = packages[0].repository if len(packages) == 1 else WHO
+        who = packages[0].repository.name if len(packages) == 1 else WHO
         try:
             self.tool.install(who, doing, arguments, variables, target)
         except SourcesError as error:
@@ -161,7 +161,7 @@ class _Installation:
         for name in [one.name for one in self.packages if one.name not in requires]:
             found = self.tool.environment.distribution(name)
             requires |= {name: found.requires} if found and found.editable else {}
-        extras = {package.name: package.extras for package in self.packages}
+        extras = {package.name: package.repository.extras for package in self.packages}
         return list(applying(requires, extras, self.tool.environment.markers))
 
     def _require(self, *more: str) -> None:
@@ -193,20 +193,20 @@ class _Installation:
                 shutil.rmtree(info.parent / module, ignore_errors=True)
         for package in self.packages:
             for _ in range(environment.copies(package.name) - 1):
-                self.tool.uninstall(package.repository, package.name)
+                self.tool.uninstall(package.repository.name, package.name)
 
     def _finish(self, package: Package) -> None:
         """Remove what the package replaces, align its companions, and check and record that it is installed.
 
         Raises SourcesError.
         """
-        environment, who = self.tool.environment, package.repository
-        for extra in {canonicalize_name(extra) for extra in package.extras} - {*package.metadata.extras}:
+        environment, who = self.tool.environment, package.repository.name
+        for extra in {canonicalize_name(extra) for extra in package.repository.extras} - {*package.metadata.extras}:
             self.tool.reporter.warn(who, f"{package.version} has no extra named {extra}")
         for alias in filter(environment.distribution, package.aliases):
             self.tool.uninstall(who, alias)
             self.tool.reporter.event(who, f"{alias} removed, which {package} replaces")
-        for name in package.companions:
+        for name in package.layout.companions:
             self._align(package, name)
         found = environment.distribution(package.name)
         if not package.is_checkout(found):
@@ -220,7 +220,7 @@ class _Installation:
 
     def _align(self, package: Package, name: str) -> None:
         """Give a companion the package's version or, with another, remove it: the package's import would raise."""
-        environment, who = self.tool.environment, package.repository
+        environment, who = self.tool.environment, package.repository.name
         found, version = environment.distribution(name), Version(package.version).public
         required = self.deps and any(_name(one) == name and admits(one, version) for one in self._requirements())
         if package.fits(found.version) if found else not required:

@@ -90,7 +90,7 @@ class Installer:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"$ {shlex.join(shown)}\n")
-            output = Output(file, terminal, who, doing, self.reporter)
+            output = Output(who, doing, file, terminal, self.reporter)
             try:
                 result = Context(config).run(  # noqa: S604 - Invoke's runner always has a shell
                     f"exec {shlex.join(argv)}", shell="/bin/sh", encoding="utf-8", warn=True, echo=False,

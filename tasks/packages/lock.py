@@ -138,9 +138,9 @@ def required(packages: Sequence[Package], environment: Environment) -> dict[str,
     """
     own = {package.name: package for package in packages}
     requires = {name: one.requires for name in own if (one := environment.distribution(name))}
-    extras = {name: package.extras for name, package in own.items()}
+    extras = {name: package.repository.extras for name, package in own.items()}
     queue = [*applying(requires, extras, environment.markers)]
-    queue += [Requirement(name) for package in packages for name in package.companions]
+    queue += [Requirement(name) for package in packages for name in package.layout.companions]
     found, seen = dict[str, Distribution](), set[tuple[str, str]]()
     for requirement in queue:  # grows while it is walked
         name = canonicalize_name(requirement.name)
@@ -159,10 +159,9 @@ def _with_packages(
     """The repositories by name, each with what is installed from it."""
     by_name = {each.name: replace(each, url=public(each.url)) for each in repositories}  # as the file has it
     for package in packages:
-        folder = package.folder.relative_to(package.git_dir.parent).as_posix().removeprefix(".")
-        by_name[package.repository] = replace(
-            by_name[package.repository], distribution=package.name, subdirectory=folder,
-            extras=tuple(sorted(package.extras)),
+        by_name[package.repository.name] = replace(
+            by_name[package.repository.name], distribution=package.name, subdirectory=package.layout.folder,
+            extras=tuple(sorted(package.repository.extras)),
         )  # fmt: skip
     return tuple(by_name[name] for name in sorted(by_name))
 

@@ -9,6 +9,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, Popen
 from typing import IO, Any, TextIO
@@ -79,21 +80,27 @@ def explain(who: str, status: int, lines: Sequence[str], log: Path, command: str
     return kind(f"{who}: {reason}.{last}", f"The full output is in {log}.", command)
 
 
+@dataclass
 class Output:
-    """Where an installer's output goes: `log` gets all of it; `terminal` gets it unchanged, where there is one; without
-    one the reporter gets the first line of each phase. `doing` says in words what the command is for."""
+    """Where an installer's output goes: `log` gets all of it, `terminal` gets it unchanged, and without a terminal the
+    reporter gets the first line of each phase. `doing` says in words what the command is for."""
 
-    def __init__(self, log: TextIO, terminal: IO[str] | None, who: str, doing: str, reporter: Reporter) -> None:
-        self.lines: deque[str] = deque(maxlen=KEPT)
-        self._log, self._terminal, self._who, self._doing, self._reporter = log, terminal, who, doing, reporter
+    who: str
+    doing: str
+    log: TextIO
+    terminal: IO[str] | None
+    reporter: Reporter
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT))
+
+    def __post_init__(self) -> None:
         self._phases: set[str] = set()
         self._partial = ""
         self._began = self._shown = time.monotonic()
 
     def write(self, text: str) -> None:
         """Take a piece of output; called by Invoke."""
-        if self._terminal:
-            self._terminal.write(text)
+        if self.terminal:
+            self.terminal.write(text)
             self._shown = time.monotonic()
         *lines, self._partial = (self._partial + text).split("\n")
         for line in lines:
@@ -101,34 +108,34 @@ class Output:
 
     def flush(self) -> None:
         """Called by Invoke after each piece."""
-        if self._terminal:
-            self._terminal.flush()
+        if self.terminal:
+            self.terminal.flush()
 
     def close(self) -> None:
-        """Take what is left without an end of line."""
+        """Take the last line if it has no end."""
         self._line(self._partial)
-        self._log.flush()
+        self.log.flush()
 
     def say_alive(self) -> None:
         """Report that the command is still running, where nothing was shown for some time."""
         if time.monotonic() - self._shown >= SILENCE:
             last = f": {self.lines[-1].strip()}" if self.lines else ""
-            self._show(f"still {self._doing}, {time.monotonic() - self._began:.0f} s{last}")
+            self._show(f"still {self.doing}, {time.monotonic() - self._began:.0f} s{last}")
 
     def _line(self, line: str) -> None:
         text = redact(_CONTROL.sub("", line.rstrip("\r")).rpartition("\r")[2].rstrip())
         if not text or _DRAWN.match(text):
             return
-        self._log.write(f"{text}\n")
+        self.log.write(f"{text}\n")
         self.lines.append(text)
         phase = PHASES.match(text)
-        if phase and phase[1] not in self._phases and not self._terminal:
+        if phase and phase[1] not in self._phases and not self.terminal:
             self._phases.add(phase[1])
             self._show(text.strip())
 
     def _show(self, text: str) -> None:
         self._shown = time.monotonic()
-        self._reporter.output(self._who, text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…")
+        self.reporter.output(self.who, text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…")
 
 
 class Group(Local):

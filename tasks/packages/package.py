@@ -7,10 +7,10 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
@@ -26,7 +26,8 @@ from .metadata import Metadata, read_metadata
 from .requirements import missing_requirements
 
 BUILD_FILES = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "version.txt")
-STAMP = "installed.json"
+RECORD = "installed.json"  # in the checkout's .git
+NO_DEPS = " without requirements"
 HOOKS = ("BUILD_NVEP", "BUILD_NIXL_EP", "BUILD_NCCL_EP", "FLASHINFER_BUILD_NO_PIP")
 
 
@@ -40,24 +41,20 @@ class Source:
 
     @cached_property
     def layout(self) -> Layout:
-        """Raises SourcesError where the files have no known layout."""
+        """Raises SourcesError if the files have no known layout."""
         return find_layout(self.repository.name, lambda path: (self.repository.path / path).exists())
 
     @cached_property
-    def files(self) -> dict[str, bytes]:
-        """The metadata files, path to content."""
-        places = {name: self.repository.path / name for name in self.layout.metadata_files}
-        return {name: place.read_bytes() for name, place in places.items() if place.is_file()}
+    def metadata(self) -> Metadata:
+        """Raises SourcesError if a file is not valid."""
+        paths = {name: self.repository.path / name for name in self.layout.metadata_files}
+        files = {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
+        return read_metadata(files, self.layout.folder)
 
     @cached_property
-    def metadata(self) -> Metadata:
-        """Raises SourcesError where a file is not valid."""
-        return read_metadata(self.files, self.layout.folder)
-
-    @property
     def version(self) -> str:
-        """The version in the files; where they leave it to the tags (setuptools-scm), the release at this commit, or
-        else the highest tag, as SGLang's build has it. Empty where neither exists. Raises SourcesError."""
+        """The version in the files; if they leave it to the tags (setuptools-scm), the release at this commit, or else
+        the highest tag, as SGLang's build has it. Empty if neither exists. Raises SourcesError."""
         if self.layout.installable and not self.metadata.from_tags:
             return self.metadata.version or ""
         here = (release(tag) for tag, commit in self.tags.items() if commit == self.commit)
@@ -66,39 +63,32 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Package:
-    """What gets installed: `folder` holds its pyproject.toml or setup.py, `version` is the checkout's (empty: unknown).
+class Package(Source):
+    """What gets installed of a checkout. Raises SourcesError if its metadata cannot be read.
 
-    In `git_dir` is recorded what of it was installed where. `companions` must have the package's version.
+    What of it was installed where is recorded in the checkout's .git.
     """
 
-    repository: str
-    folder: Path
-    metadata: Metadata
-    version: str
-    module: str
-    commit: str
-    git_dir: Path
-    extras: tuple[str, ...] = ()
-    companions: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, source: Source) -> Package:
-        """What is to be installed of a checkout. Raises SourcesError where its metadata cannot be read."""
-        layout, metadata, repository = source.layout, source.metadata, source.repository
-        module = layout.module or metadata.distribution.replace("-", "_")
-        return cls(
-            repository.name, repository.path / layout.folder, metadata, source.version, module, source.commit,
-            repository.path / ".git", repository.extras, layout.companions,
-        )  # fmt: skip
+    def __post_init__(self) -> None:
+        _ = self.version  # reads the files now
 
     def __str__(self) -> str:
-        return f"{self.repository} {self.version}".strip()
+        return f"{self.repository.name} {self.version}".strip()
+
+    @property
+    def folder(self) -> Path:
+        """The directory that has the pyproject.toml or setup.py."""
+        return self.repository.path / self.layout.folder
 
     @property
     def name(self) -> str:
         """The distribution's normalized name."""
         return canonicalize_name(self.metadata.distribution)
+
+    @property
+    def module(self) -> str:
+        """What is imported."""
+        return self.layout.module or self.metadata.distribution.replace("-", "_")
 
     @property
     def aliases(self) -> tuple[str, ...]:
@@ -136,47 +126,43 @@ class Package:
         found = environment.distribution(self.name)
         if not found or not self.is_checkout(found) or any(map(environment.distribution, self.aliases)):
             return False
-        stamp = self._stamp(environment)
-        if stamp.get("state") != self._state() or deps > bool(stamp.get("deps")):
+        recorded, state = self._recorded().get(str(environment.prefix)), self._state()
+        if recorded not in ([state] if deps else [state, state + NO_DEPS]):
             return False
-        if any(other and not self.fits(other.version) for other in map(environment.distribution, self.companions)):
+        companions = map(environment.distribution, self.layout.companions)
+        if any(other and not self.fits(other.version) for other in companions):
             return False
         try:
-            missing = missing_requirements(environment, found, self.extras) if deps else ()
+            missing = missing_requirements(environment, found, self.repository.extras) if deps else ()
         except SourcesError:  # damaged metadata
             return False
         return all(canonicalize_name(one.requirement.name) in ours for one in missing)
 
     def without_deps(self, environment: Environment) -> bool:
         """Whether it was installed with `--no-deps`."""
-        return self._stamp(environment).get("deps") is False
+        return str(self._recorded().get(str(environment.prefix))).endswith(NO_DEPS)
 
     def remember(self, environment: Environment, deps: bool | None) -> None:
         """Record that it is installed as it is now, with its requirements or without; or, with None, that it is not."""
-        stamps = self._stamps()
-        stamps.pop(str(environment.prefix), None)
+        states = self._recorded()
+        states.pop(str(environment.prefix), None)
         if deps is not None:
-            stamps[str(environment.prefix)] = {"state": self._state(), "deps": deps}
-        write_atomic(self.git_dir / STAMP, json.dumps(stamps, indent=1))
+            states[str(environment.prefix)] = self._state() + ("" if deps else NO_DEPS)
+        write_atomic(self.repository.path / ".git" / RECORD, json.dumps(states, indent=1))
 
-    def _stamp(self, environment: Environment) -> dict[str, Any]:
-        stamp = self._stamps().get(str(environment.prefix))
-        return stamp if isinstance(stamp, dict) else {}
-
-    def _stamps(self) -> dict[str, Any]:
-        try:
-            stamps = json.loads((self.git_dir / STAMP).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return stamps if isinstance(stamps, dict) else {}
+    def _recorded(self) -> dict[str, object]:
+        """In which state it is installed, by the prefix of the environment; empty if no record can be read."""
+        with suppress(OSError, ValueError, TypeError):
+            return {**json.loads((self.repository.path / ".git" / RECORD).read_text(encoding="utf-8"))}
+        return {}
 
     def _state(self) -> str:
+        """A digest of what an installation depends on."""
         files = [self.folder / name for name in BUILD_FILES]
-        contents = [file.read_bytes().hex() if file.is_file() else "" for file in files]
-        known = [self.commit, sorted(self.extras), sorted(self.companions), contents]
-        return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+        contents = [file.read_bytes() if file.is_file() else b"" for file in files]
+        return hashlib.sha256(repr([self.commit, sorted(self.repository.extras), contents]).encode()).hexdigest()
 
 
 def names(packages: Sequence[Package]) -> set[str]:
     """The distributions that come with these packages and from nowhere else."""
-    return {n for one in packages for n in (one.name, *one.aliases, *one.companions)}
+    return {n for one in packages for n in (one.name, *one.aliases, *one.layout.companions)}

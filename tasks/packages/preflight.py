@@ -60,7 +60,7 @@ def _space(ready: Sequence[Package], environment: Environment, deps: bool) -> It
     new = [package for package in ready if not environment.distribution(package.name)]
     if not deps or environment.distribution("torch"):
         return
-    needed = sum(INSTALLED_BYTES.get(package.repository, 100 * MB) for package in new)
+    needed = sum(INSTALLED_BYTES.get(package.repository.name, 100 * MB) for package in new)
     free = shutil.disk_usage(environment.prefix).free
     if free < needed:
         yield DiskError(
@@ -86,7 +86,7 @@ def _rust(package: Package) -> Iterator[SourcesError]:
     asked = re.findall(r'^\s*(?:[\w.]+\.)?(rust-version|edition|resolver)\s*=\s*"([\d.]*\d)"', manifests, re.M)
     versions = [value if key == "rust-version" else OLDEST_CARGO.get((key, value), "0") for key, value in asked]
     needed = max(map(Version, versions), default=Version("0"))
-    command = f"{RUST_SWITCH}=none invoke install" if package.repository == "sglang" else ""
+    command = f"{RUST_SWITCH}=none invoke install" if package.repository.name == "sglang" else ""
     otherwise = ", or leave the Rust extensions out with the command below" if command else ""
     hint = f"Install Rust with rustup (your system's package may be too old){otherwise}."
     newer = f" {needed} or newer" if needed > Version("0") else ""
@@ -116,7 +116,7 @@ def _torch(
 ) -> Iterator[SourcesError]:
     if package.metadata.needs_torch_to_build:
         requires = {each.name: each.metadata.requires for each in packages}
-        asked = {each.name: each.extras for each in packages}
+        asked = {each.name: each.repository.extras for each in packages}
         required = applying(requires, asked, environment.markers)
         coming = {*BESIDE_TORCH, *(canonicalize_name(one.name) for one in required)}
         absent = [name for name in ("torch", *BESIDE_TORCH) if not environment.distribution(name)]

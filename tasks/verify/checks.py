@@ -49,7 +49,8 @@ def verify(settings: Settings, environment: Environment, *, kernels: bool = Fals
 
 
 def _package(found: FoundCheckout) -> Package | None:
+    source = found.source if found.repository.install else None
     try:
-        return Package.of(found.source) if found.source and found.repository.install else None
+        return Package(source.repository, source.commit, source.tags) if source else None
     except SourcesError:
         return None

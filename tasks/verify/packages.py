@@ -61,7 +61,7 @@ def check_package(
 def _check_metadata(
     package: Package, packages: Sequence[Package], environment: Environment, tags: Collection[str]
 ) -> Iterator[Check]:
-    name, ours = package.repository, names(packages)
+    name, ours = package.repository.name, names(packages)
     found = environment.distribution(package.name)
     if not found:
         missing = f"{package.name} is not installed in {environment.prefix}"
@@ -80,12 +80,12 @@ def _check_metadata(
         detail = f"{found.version} is installed, the checkout is {package.version}"
         yield Check(f"{name}: version", "fail", detail, command="invoke install --reinstall")
     try:
-        unmet = missing_requirements(environment, found, package.extras)
+        unmet = missing_requirements(environment, found, package.repository.extras)
         yield _unmet(f"{name}: requirements", [one for one in unmet if _name(one) not in ours], "invoke install")
         yield _pins(package, [one for one in unmet if _name(one) in ours], environment, tags)
     except SourcesError as error:
         yield Check(f"{name}: requirements", "fail", error.what, error.hint, "invoke install --reinstall")
-    for companion in package.companions:
+    for companion in package.layout.companions:
         other = environment.distribution(companion)
         if other and not package.fits(other.version):
             detail = f"{other.version}, but {name} is {package.version}"
@@ -99,14 +99,14 @@ def check_import(package: Package, environment: Environment, ok: bool, detail: s
 
     If a module is missing because the requirements were not installed on purpose (`--no-deps`), that is a warning.
     """
-    name = f"{package.repository}: imports"
+    name = f"{package.repository.name}: imports"
     if ok:
         return Check(name, "pass", detail)
     module = re.match(r"ModuleNotFoundError: No module named '([^'.]+)", detail)
     found = environment.distribution(package.name)
     if module and found and module[1] != package.module and package.without_deps(environment):
         with suppress(SourcesError):
-            if missing_requirements(environment, found, package.extras):
+            if missing_requirements(environment, found, package.repository.extras):
                 detail = f"needs {module[1]}; requirements were not installed (--no-deps)"
                 return Check(name, "warn", detail, command="invoke install")
     return Check(name, "fail", detail, command=command)
@@ -114,14 +114,14 @@ def check_import(package: Package, environment: Environment, ok: bool, detail: s
 
 def _pins(package: Package, unmet: list[Missing], environment: Environment, tags: Collection[str]) -> Check:
     """Whether the FlashInfer that `matching` would choose is installed, with its companions."""
-    required = flashinfer_requirement(package.metadata, package.extras)
+    required = flashinfer_requirement(package.metadata, package.repository.extras)
     if required and not any(_name(one) in FLASHINFER for one in unmet):
         versions = [found.version for name in FLASHINFER if (found := environment.distribution(name))]
         if not any(admits(required, version) for version in versions):
             unmet = [Missing(required, next(iter(versions), "")), *unmet]
     available = required is None or has_release(required, tags)
     hint = "" if available else "No tag of FlashInfer's checkout is a release that meets this."
-    return _unmet(f"{package.repository}: pins", unmet, MATCH if available else "", hint)
+    return _unmet(f"{package.repository.name}: pins", unmet, MATCH if available else "", hint)
 
 
 def _unmet(name: str, unmet: Sequence[Missing], command: str, hint: str = "") -> Check:

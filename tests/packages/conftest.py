@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import venv
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,8 @@ import pytest
 from invoke.context import Context
 
 from tasks import packages as tested
-from tasks.models import Outcome, Reporter, Settings
+from tasks.models import Outcome, Reporter, Repository, Settings
 from tasks.packages.environment import Environment, import_check, probe
-from tasks.packages.layouts import COMPANIONS, find_layout
-from tasks.packages.metadata import read_metadata
 from tasks.packages.package import Package
 from tests.conftest import Environment as VirtualEnvironment
 from tests.upstream.store import Upstream
@@ -140,20 +139,14 @@ def hide_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def checkout(upstream: Upstream, tmp_path: Path) -> Callable[..., Package]:
     """`checkout("flashinfer", "v0.2.0")` checks out a small upstream repository and says what to install of it."""
 
-    def make(name: str, revision: str, version: str = "", extras: tuple[str, ...] = ()) -> Package:
+    def make(name: str, revision: str, extras: tuple[str, ...] = ()) -> Package:
         folder = tmp_path / "tmp" / name
         if not folder.exists():
             subprocess.run(["git", "clone", "-q", "-n", upstream.path(name), folder], check=True)
         subprocess.run(["git", "-c", "advice.detachedHead=false", "checkout", "-q", revision], cwd=folder, check=True)
         commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=folder, text=True).strip()
-        layout = find_layout(name, lambda path: (folder / path).exists())
-        files = {path: (folder / path).read_bytes() for path in layout.metadata_files if (folder / path).is_file()}
-        metadata = read_metadata(files, layout.folder)
-        version = version or metadata.version or revision.lstrip("v")
-        return Package(
-            name, folder / layout.folder, metadata, version, layout.module, commit, folder / ".git", extras,
-            layout.companions,
-        )  # fmt: skip
+        tags = subprocess.check_output(["git", "tag", "--points-at", "HEAD"], cwd=folder, text=True).split()
+        return Package(Repository(name, "", "main", folder, extras=extras), commit, dict.fromkeys(tags, commit))
 
     return make
 
@@ -163,27 +156,31 @@ def make_package(tmp_path: Path) -> Callable[..., Package]:
     """`make_package("sglang", "1.0", ["torch"])` writes a tiny package that builds without any requirement."""
 
     def make(
-        name: str, version: str = "1.0", requires: Sequence[str] = (), *,
+        name: str, version: str = "1.0", requires: Sequence[str] = (), *, extras: Sequence[str] = (),
         action: str = "pass", folder: Path | None = None, python: str = ">=3.8", body: str = "",
     ) -> Package:  # fmt: skip
-        folder = folder or tmp_path / "tmp" / name
+        repository = name.removesuffix("-python")
+        checkout = folder or tmp_path / "tmp" / repository
+        project = checkout / "python" if repository == "sglang" else checkout
+        (checkout / ".git").mkdir(parents=True, exist_ok=True)
+        (project / repository).mkdir(parents=True, exist_ok=True)
+        (project / repository / "__init__.py").write_text(body or f"__version__ = {version!r}\n")
         module = name.replace("-", "_")
-        module = "flashinfer" if module == "flashinfer_python" else module
-        (folder / module).mkdir(parents=True, exist_ok=True)
-        (folder / ".git").mkdir(exist_ok=True)
-        (folder / module / "__init__.py").write_text(body or f"__version__ = {version!r}\n")
         values = {"name": name, "module": module, "version": version, "requires": list(requires), "action": action}
-        if name == "flashinfer-python":
-            values["module"] = "flashinfer_python"
-        (folder / "backend.py").write_text(BACKEND.format(**values))
-        project = f'[project]\nname = "{name}"\nversion = "{version}"\nrequires-python = "{python}"\n'
-        build = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
-        (folder / "pyproject.toml").write_text(project + f"dependencies = {list(requires)}\n" + build)
-        metadata = read_metadata({"pyproject.toml": (folder / "pyproject.toml").read_bytes()}, "")
-        companions = COMPANIONS if name == "flashinfer-python" else ()
-        return Package(name, folder, metadata, version, module, "1" * 40, folder / ".git", (), companions)
+        (project / "backend.py").write_text(BACKEND.format(**values))
+        (project / "pyproject.toml").write_text(
+            f'[project]\nname = "{name}"\nversion = "{version}"\nrequires-python = "{python}"\n'
+            f"dependencies = {list(requires)}\n"
+            '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+            "[project.optional-dependencies]\n" + "".join(f"{extra} = []\n" for extra in extras)
+        )
+        return Package(Repository(repository, "", "main", checkout), "1" * 40, {})
 
     return make
+
+
+def with_extras(package: Package, *extras: str) -> Package:
+    return replace(package, repository=replace(package.repository, extras=extras))
 
 
 def version_of(environment: Environment, name: str) -> str:

@@ -22,7 +22,7 @@ from tasks.packages.layouts import COMPANIONS
 from tasks.packages.package import Package
 from tasks.packages.requirements import missing_requirements
 from tests.conftest import Environment as VirtualEnvironment
-from tests.packages.conftest import Heard, assert_installed, errors, install, put, version_of
+from tests.packages.conftest import Heard, assert_installed, errors, install, put, version_of, with_extras
 from tests.upstream.host import refused_url
 from tests.upstream.store import Upstream
 from tests.upstream.wheels import write_wheel
@@ -72,11 +72,11 @@ def test_a_second_run_starts_and_writes_nothing(
     pins = ["flashinfer_python==0.6.7.post3", "flashinfer_cubin==0.6.7.post3", "torch"]
     both = make_package("sglang", "1.0", pins), make_package("flashinfer-python", "0.6.18")
     assert errors(install(both, empty, reporter=heard)) == []
-    again, times = Heard(), {path: path.stat().st_mtime_ns for path in both[0].git_dir.iterdir()}
+    again, times = Heard(), {path: path.stat().st_mtime_ns for path in (both[0].repository.path / ".git").iterdir()}
     before = len(started())
     assert [one.action for one in install(both, empty, reporter=again)] == ["already installed"] * 2
     assert started()[before:] == []
-    assert {path: path.stat().st_mtime_ns for path in both[0].git_dir.iterdir()} == times
+    assert {path: path.stat().st_mtime_ns for path in (both[0].repository.path / ".git").iterdir()} == times
     assert again.commands == again.events == []
 
 
@@ -94,7 +94,7 @@ def test_what_has_changed_is_installed_again(
     elif change == "file":
         (package.folder / "setup.cfg").write_text("# new\n")
     elif change == "extras":
-        package = replace(package, extras=("srt",))
+        package = with_extras(package, "srt")
     elif change == "requirement":
         subprocess.run(["uv", "pip", "uninstall", "-q", "--python", empty.python, "torch"], check=True)
     elif change == "other folder":
@@ -102,7 +102,7 @@ def test_what_has_changed_is_installed_again(
     elif change == "metadata":
         next(empty.purelib.glob("sglang*/direct_url.json")).write_text("no JSON")
     elif change == "stamp":
-        (package.git_dir / "installed.json").write_text("[[")
+        (package.repository.path / ".git/installed.json").write_text("[[")
     (outcome,) = install([package], empty, reinstall=change == "reinstall", reporter=heard)
     assert (outcome.action, outcome.error) == ("reinstalled", None)
     assert heard.commands
@@ -138,14 +138,14 @@ def test_a_checkout_of_a_release_is_that_release_though_there_are_newer_tags(
 def test_requirements_of_an_extra_come_with_it(
     empty: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
-    package = make_package("sglang", "0.4.0", ["torch; extra == 'srt'", "sglang[srt]; extra == 'all'"])
+    requires = ["torch; extra == 'srt'", "sglang[srt]; extra == 'all'"]
+    package = make_package("sglang", "0.4.0", requires, extras=("srt", "all"))
     install([package], empty, reporter=heard)
     assert not version_of(empty, "torch")
-    package = replace(package, extras=("all",), metadata=replace(package.metadata, extras=("srt", "all")))
-    install([package], empty, reporter=heard)
+    install([with_extras(package, "all")], empty, reporter=heard)
     assert version_of(empty, "torch")
     assert heard.warnings == []
-    install([replace(package, extras=("none",))], empty, reporter=heard)
+    install([with_extras(package, "none")], empty, reporter=heard)
     assert heard.warnings == ["sglang: 0.4.0 has no extra named none"]
 
 
@@ -175,7 +175,7 @@ def test_companions_get_the_version_of_the_checkout(
     put(environment, "flashinfer-cubin==0.3.0", "flashinfer-jit-cache==0.6.18")
     assert errors(install([make_package("flashinfer-python", "0.6.18")], environment, reporter=heard)) == []
     assert version_of(environment, "flashinfer-cubin") == version_of(environment, "flashinfer-jit-cache") == "0.6.18"
-    assert "flashinfer-python: flashinfer-cubin 0.3.0 replaced by 0.6.18" in heard.events
+    assert "flashinfer: flashinfer-cubin 0.3.0 replaced by 0.6.18" in heard.events
 
 
 def test_companions_without_that_version_on_the_index_are_removed(
@@ -186,7 +186,7 @@ def test_companions_without_that_version_on_the_index_are_removed(
     assert outcome.error is None
     assert version_of(empty, "flashinfer-cubin") == version_of(empty, "flashinfer-jit-cache") == ""
     assert [warning.partition(" removed")[0] for warning in heard.warnings] == [
-        f"flashinfer-python: {name} 0.3.0" for name in COMPANIONS
+        f"flashinfer: {name} 0.3.0" for name in COMPANIONS
     ]
     assert all("compiles or downloads kernels at first use" in warning for warning in heard.warnings)
 
@@ -244,7 +244,7 @@ def test_a_pinned_companion_that_no_index_has_stops_nothing_else(
     assert version_of(environment, "torch") == "2.9.1"
     assert_installed(environment, *both)
     (warning,) = heard.warnings
-    assert warning.startswith("flashinfer-python: flashinfer-cubin not installed: 0.7.0")
+    assert warning.startswith("flashinfer: flashinfer-cubin not installed: 0.7.0")
 
 
 def test_a_dependency_that_wants_another_flashinfer_does_not_get_it(
@@ -394,16 +394,13 @@ def test_an_installation_keeps_the_running_program_working(
     code = f"""if True:
         import sys; sys.path.insert(0, {str(Path(__file__).parent.parent.parent)!r})
         from pathlib import Path
-        from tasks.packages import install, probe
+        from tasks.packages import Package, install, probe
         from invoke import Context
-        from tasks.models import Settings
+        from tasks.models import Repository, Settings
         quiet = lambda *_: None
         reporter = type("Quiet", (), dict.fromkeys(["event", "warn", "command", "output", "terminal"], quiet))()
-        from tasks.packages.package import Package
-        from tasks.packages.metadata import read_metadata
-        folder = Path({str(package.folder)!r})
-        metadata = read_metadata({{"pyproject.toml": (folder / "pyproject.toml").read_bytes()}}, "")
-        package = Package("sglang", folder, metadata, "1.0", "sglang", "1" * 40, folder / ".git")
+        folder = Path({str(package.repository.path)!r})
+        package = Package(Repository("sglang", "", "main", folder), "1" * 40, {{}})
         settings = Settings(folder, folder, None, 1, 30, "auto", (), None, ())
         sys.modules["tasks.packages.install"].TOOLS = Path({str(tmp_path / "tools.txt")!r})
         (outcome,) = install(Context(), [package], probe(), settings=settings, deps=True, reinstall=False,

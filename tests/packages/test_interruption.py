@@ -42,14 +42,12 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from invoke import Context
-from tasks.models import Settings
-from tasks.packages import Package, install, probe, read_metadata
+from tasks.models import Repository, Settings
+from tasks.packages import Package, install, probe
 
-def package(folder):
-    metadata = read_metadata({"pyproject.toml": (folder / "pyproject.toml").read_bytes()}, "")
-    name = metadata.distribution
-    module = name.removesuffix("-python")
-    return Package(name, folder, metadata, metadata.version, module, "1" * 40, folder / ".git")
+def package(argument):
+    name, _, path = argument.partition("=")
+    return Package(Repository(name, "", "main", Path(path)), "1" * 40, {})
 
 say = lambda *words: print(*words, flush=True)
 reporter = type("Loud", (), dict.fromkeys(["event", "warn", "command", "output"], staticmethod(say)))
@@ -57,15 +55,16 @@ reporter.terminal = lambda self: None
 environment = probe(Path(sys.argv[2]))
 directory = environment.prefix.parent
 settings = Settings(directory, directory, None, 1, 30, "pip" if environment.has_pip else "uv", (), None, ())
-install(Context(), [package(Path(folder)) for folder in sys.argv[3:]], environment, settings=settings, deps=True,
+install(Context(), [package(argument) for argument in sys.argv[3:]], environment, settings=settings, deps=True,
         reinstall=False, log=directory / "runner.log", reporter=reporter())
 """
 
 
 def start(environment: Environment, *packages: Package) -> subprocess.Popen[str]:
     """Begin an installation in a process of its own, which leads a process group and prints what goes on."""
-    root, folders = str(Path(__file__).parent.parent.parent), [str(package.folder) for package in packages]
-    command = [sys.executable, "-c", RUNNER, root, str(environment.python), *folders]
+    root = str(Path(__file__).parent.parent.parent)
+    checkouts = [f"{package.repository.name}={package.repository.path}" for package in packages]
+    command = [sys.executable, "-c", RUNNER, root, str(environment.python), *checkouts]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True, start_new_session=True)
 

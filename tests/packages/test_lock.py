@@ -14,15 +14,15 @@ from invoke.context import Context
 from packaging.pylock import Pylock
 
 from tasks.errors import InstallError, LocalWorkError, SourcesError, UsageError
-from tasks.models import Check, Settings
+from tasks.models import Check, Repository, Settings
 from tasks.packages.environment import Environment, probe
 from tasks.packages.install import install
 from tasks.packages.lock import differences, install_locked, make_lock
 from tasks.packages.lock_file import FILE, Lock, LockedRepository, read_lock
-from tasks.packages.metadata import read_metadata, read_toml
+from tasks.packages.metadata import read_toml
 from tasks.packages.package import Package
 from tests.conftest import Environment as VirtualEnvironment
-from tests.packages.conftest import BACKEND, Heard, hide_uv
+from tests.packages.conftest import BACKEND, Heard, hide_uv, with_extras
 from tests.upstream.store import git
 from tests.upstream.wheels import write_wheel
 
@@ -120,26 +120,22 @@ def package(path: Path, name: str) -> Package:
     """A checkout, and what is to be installed of it."""
     distribution, version, subdirectory, requires = PROJECTS[name]
     folder, module = path / subdirectory, distribution.replace("-", "_")
-    folder.mkdir(parents=True)
+    (folder / name).mkdir(parents=True)
     project = f'[project]\nname = "{distribution}"\nversion = "{version}"\ndependencies = {requires!r}\n'
     project += '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
     backend = BACKEND.format(module=module, name=distribution, version=version, requires=requires, action="")
-    for file, text in {"pyproject.toml": project, "backend.py": backend, f"{module}.py": ""}.items():
+    for file, text in {"pyproject.toml": project, "backend.py": backend, f"{name}/__init__.py": ""}.items():
         (folder / file).write_text(text)
     git(path, "init", "-q", "--initial-branch=main")
     git(path, "add", "-A")
     commit = git(path, "write-tree")  # a tree's id is the same in every place
-    metadata = read_metadata({f"{subdirectory}/pyproject.toml".lstrip("/"): project.encode()}, subdirectory)
-    companions = ("flashinfer-cubin",) if name == "flashinfer" else ()
-    return Package(name, folder, metadata, version, module, commit, path / ".git", (), companions)
+    return Package(Repository(name, f"git@host.example:org/{name}.git", "main", path), commit, {})
 
 
 def repository_of(package: Package) -> LockedRepository:
-    ref, submodules = (
-        ("matching", {"3rdparty/cutlass": CUTLASS}) if package.repository == "flashinfer" else ("main", {})
-    )
-    url = f"git@host.example:org/{package.repository}.git"
-    return LockedRepository(package.repository, url, ref, package.commit, submodules)
+    repository = package.repository
+    ref, submodules = ("matching", {"3rdparty/cutlass": CUTLASS}) if repository.name == "flashinfer" else ("main", {})
+    return LockedRepository(repository.name, repository.url, ref, package.commit, submodules)
 
 
 @pytest.fixture
@@ -238,9 +234,9 @@ def test_each_difference_is_found_and_named(here: Place, wheels: Path) -> None:
         "notes": f"url https://host.example/cookbook.git, locked is none; commit {commit}, locked is none",
     }
     here.repositories = same
-    here.packages[0] = replace(here.packages[0], extras=("srt",))
+    here.packages[0] = with_extras(here.packages[0], "srt")
     assert failed() == {"sglang": "extras srt, locked is none"}
-    here.packages[0] = replace(here.packages[0], extras=())
+    here.packages[0] = with_extras(here.packages[0])
 
     write_wheel(wheels, "beta", "2.1", {"beta.py": ""}, ["delta"])
     write_wheel(wheels, "delta", "4.0", {"delta.py": ""})

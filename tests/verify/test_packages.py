@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.models import Check
-from tasks.packages import Environment, Metadata, Package, import_check, probe, read_metadata
+from tasks.models import Check, Repository
+from tasks.packages import Environment, Package, import_check, probe
 from tasks.verify.packages import check_import, check_package
 
 TAGS = ("v0.6.7.post3", "v0.6.18")
@@ -23,19 +23,20 @@ def environment(tmp_path: Path) -> Environment:
     return probe(tmp_path / "venv")
 
 
-def read(dependencies: str = "", extras: str = "") -> Metadata:
+def write_project(folder: Path, dependencies: str = "") -> None:
     project = f'[project]\nname = "sglang"\nversion = "1.0"\ndependencies = [{dependencies}]\n'
-    return read_metadata({"pyproject.toml": f"{project}[project.optional-dependencies]\n{extras}".encode()}, "")
+    extras = '[project.optional-dependencies]\nsrt = ["flashinfer==0.6.18"]\n'
+    (folder / "pyproject.toml").write_text(f"{project}{extras}")
 
 
 @pytest.fixture
 def sglang(tmp_path: Path) -> Package:
     """A checkout of SGLang 1.0 whose extra `srt` requires FlashInfer."""
-    metadata = read(extras='srt = ["flashinfer==0.6.18"]')
-    folder = tmp_path / "sglang"
-    (folder / ".git").mkdir(parents=True)
-    (folder / "sglang").mkdir()
-    return Package("sglang", folder, metadata, "1.0", "sglang", "1" * 40, folder / ".git")
+    checkout = tmp_path / "sglang"
+    (checkout / ".git").mkdir(parents=True)
+    (checkout / "python/sglang").mkdir(parents=True)
+    write_project(checkout / "python")
+    return Package(Repository("sglang", "", "main", checkout), "1" * 40, {})
 
 
 def put(
@@ -70,7 +71,8 @@ def test_pins_of_an_extra_that_matching_reads_are_checked_though_it_is_not_insta
 
 def test_matching_is_not_advised_where_no_tag_has_that_release(environment: Environment, sglang: Package) -> None:
     put(environment, "sglang", "1.0", ["flashinfer-python==0.7.2"], folder=sglang.folder)
-    check = found(replace(sglang, metadata=read('"flashinfer-python==0.7.2"')), environment)["pins"]
+    write_project(sglang.folder, '"flashinfer-python==0.7.2"')
+    check = found(replace(sglang), environment)["pins"]
     assert (check.status, check.command) == ("warn", "")
     assert "No tag" in check.hint
 
