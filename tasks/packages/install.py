@@ -162,7 +162,7 @@ class _Installation:
             found = self.tool.environment.distribution(name)
             requires |= {name: found.requires} if found and found.editable else {}
         extras = {package.name: package.repository.extras for package in self.packages}
-        return list(applying(requires, extras, self.tool.environment.markers))
+        return list(applying(requires.get, extras, self.tool.environment.markers))
 
     def _require(self, *more: str) -> None:
         """Resolve and install all requirements and `more` together, except for the packages and their companions.

@@ -6,14 +6,14 @@ What builds install for themselves alone (setuptools, …) is not locked.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from invoke.context import Context
 from packaging.pylock import Package as Entry
 from packaging.pylock import Pylock, PylockValidationError
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, canonicalize_version
 
 from ..errors import InstallError, LocalWorkError
@@ -136,21 +136,16 @@ def required(packages: Sequence[Package], environment: Environment) -> dict[str,
 
     Raises SourcesError for metadata that cannot be read.
     """
-    own = {package.name: package for package in packages}
-    requires = {name: one.requires for name in own if (one := environment.distribution(name))}
-    extras = {name: package.repository.extras for name, package in own.items()}
-    queue = [*applying(requires, extras, environment.markers)]
-    queue += [Requirement(name) for package in packages for name in package.layout.companions]
-    found, seen = dict[str, Distribution](), set[tuple[str, str]]()
-    for requirement in queue:  # grows while it is walked
-        name = canonicalize_name(requirement.name)
-        for extra in ("", *sorted(requirement.extras)):
-            if name in own or (name, extra) in seen or not (one := environment.distribution(name)):
-                continue
-            seen.add((name, extra))
-            found[name] = one
-            queue += applying({name: one.requires}, {name: [extra]}, environment.markers)
-    return found
+    installed = cache(environment.distribution)
+    roots = {name: () for package in packages for name in package.layout.companions}
+    own = {package.name: package.repository.extras for package in packages}
+
+    def requires(name: str) -> Iterable[str] | None:
+        return found.requires if (found := installed(name)) else None
+
+    needed = applying(requires, {**roots, **own}, environment.markers)
+    names = {*roots, *(canonicalize_name(one.name) for one in needed)} - {*own}
+    return {name: found for name in names if (found := installed(name))}
 
 
 def _with_packages(

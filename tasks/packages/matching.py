@@ -26,7 +26,7 @@ def flashinfer_requirement(metadata: Metadata, extras: Sequence[str]) -> Require
     """
     name = canonicalize_name(metadata.distribution)
     for chosen in (extras, *FALLBACK_EXTRAS):
-        needed = applying({name: metadata.requires}, {name: chosen}, {})
+        needed = applying(lambda other: metadata.requires if other == name else None, {name: chosen}, {})
         if found := [each for each in needed if canonicalize_name(each.name) in FLASHINFER]:
             found[0].specifier = SpecifierSet(",".join(str(each.specifier) for each in found))
             return found[0]

@@ -117,7 +117,7 @@ def _torch(
     if package.metadata.needs_torch_to_build:
         requires = {each.name: each.metadata.requires for each in packages}
         asked = {each.name: each.repository.extras for each in packages}
-        required = applying(requires, asked, environment.markers)
+        required = applying(requires.get, asked, environment.markers)
         coming = {*BESIDE_TORCH, *(canonicalize_name(one.name) for one in required)}
         absent = [name for name in ("torch", *BESIDE_TORCH) if not environment.distribution(name)]
         lacking = [name for name in absent if not deps or name not in coming]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from packaging.requirements import Requirement
@@ -23,29 +23,29 @@ class Missing:
 
 
 def applying(
-    requires: Mapping[str, Iterable[str | Requirement]], extras: Mapping[str, Sequence[str]], markers: Mapping[str, str]
-) -> Iterator[Requirement]:
-    """The requirements of some distributions together, with the `extras` asked of each, where their markers hold.
+    requires: Callable[[str], Iterable[str | Requirement] | None], extras: Mapping[str, Sequence[str]],
+    markers: Mapping[str, str],
+) -> Iterator[Requirement]:  # fmt: skip
+    """The requirements of the distributions in `extras` with these extras, if their markers hold.
 
-    Those that name one of the distributions are not yielded, but their extras count (`sglang[test]` in `sglang[all]`,
-    `flashinfer-python[cu13]` in SGLang). Names are normalized. Raises SourcesError for what is no requirement.
+    `requires` has what a distribution requires, by its normalized name, or None; what it knows of distributions that
+    are required is included. Raises SourcesError for what is not a valid requirement.
     """
-    waiting = [(name, extra) for name in requires for extra in ("", *extras.get(name, ()))]
-    for name, extra in waiting:  # grows while it is walked
-        for text in requires[name]:
+    waiting = [(name, extra) for name, more in extras.items() for extra in ("", *more)]
+    for name, extra in waiting:  # grows during the iteration
+        for text in requires(name) or ():
             try:
                 requirement = Requirement(str(text))
                 marker, requirement.marker = requirement.marker, None
                 always, now = (not marker or marker.evaluate({**markers, "extra": each}) for each in ("", extra))
-            except (ValueError, RecursionError) as error:  # no requirement, or a comparison that has no meaning
+            except (ValueError, RecursionError) as error:  # no requirement, or a comparison without meaning
                 shown, why = redact(str(text)[:200]), str(error)[:200]
                 raise SourcesError(f"{name}: {shown!a} cannot be evaluated (PEP 508): {why}") from None
             if not now or (extra and always):  # the latter was yielded without the extra
                 continue
-            if (other := canonicalize_name(requirement.name)) in requires:
-                waiting += [(other, more) for more in sorted(requirement.extras) if (other, more) not in waiting]
-            else:
-                yield requirement
+            yield requirement
+            required = canonicalize_name(requirement.name)
+            waiting += [(required, more) for more in ("", *requirement.extras) if (required, more) not in waiting]
 
 
 def missing_requirements(
@@ -55,7 +55,7 @@ def missing_requirements(
 
     Raises SourcesError for metadata that cannot be read.
     """
-    needed = applying({distribution.name: distribution.requires}, {distribution.name: extras}, environment.markers)
+    needed = applying({distribution.name: distribution.requires}.get, {distribution.name: extras}, environment.markers)
     found = ((requirement, environment.distribution(requirement.name)) for requirement in needed)
     states = [Missing(requirement, installed.version if installed else "") for requirement, installed in found]
     return tuple(state for state in states if not admits(state.requirement, state.installed))
