@@ -23,7 +23,7 @@ AsJson = Callable[[str, str], object]  # takes the name of a task and what is wr
 WRONG = 2  # the exit status for a wrong option or configuration
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = Path(__file__).parent / "requirements.txt"
-MODULES = {"gitpython": "git"}  # a library's module, where it has another name
+MODULES = {"gitpython": "git"}  # modules that are not named like their distribution
 READING = (yaml.YAMLError, AmbiguousEnvVar, UncastableEnvVar, AttributeError, TypeError, ValueError)  # configuration
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 
 class SourcesError(Exception):
-    """What happened, to which repository and URL (`what`); what to do next in words (`hint`) and as a shell command
-    that can be run as it is (`command`). Either may be empty; none of them holds a password.
+    """What happened, to which repository and URL (`what`); what to do next, in words (`hint`) and as a shell command
+    that can be run as it is (`command`). `hint` and `command` may be empty; none of the three contains a password.
 
     `code` names the kind of error in `--json`, `status` is the exit status.
     """

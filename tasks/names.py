@@ -1,4 +1,4 @@
-"""REFs and URLs are data: which are valid, what a submodule's URL is relative to, and no password in any text."""
+"""REFs and URLs are data: which ones are valid, what relative URLs mean, and how passwords are kept out of messages."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _URL = re.compile(
 )
 _SCP = re.compile(rf"(?:[\w.+][\w.+-]*@)?{_HOST}:(?![:-]|//)[^\s\\]+", re.I)
 _LOCAL = re.compile(r"(?:file:/)?/.+", re.I)
-# What stands before the last @ of the authority; of what has more than a port after a colon, before the last @ at all.
-# The lengths are bounded so that no text takes quadratic time.
+# Everything before the last @ of the authority; if a colon is followed by more than a port, before the last @ of all.
+# The lengths are bounded, so that no text takes quadratic time.
 _USERINFO = re.compile(
     r"([a-z0-9+.-]{0,20}://)(?:[^\s/?#]{0,2000}|(?!\[)[^\s/?#@:]{0,2000}:(?!\d+(?:[/?#\s]|$))\S{0,2000})@", re.I
 )
 _SSH_USER = re.compile(r"(?:git\+)?ssh(?:\+git)?://[\w.+-]+@", re.I)
-# What no name holds (git-check-ref-format(1)), what git would take for an option, and what is neither branch nor tag
+# What no name may contain (git-check-ref-format(1)), what git would take for an option, and other refs
 _NO_REF = re.compile(r"^-|^refs/|[ ~^:?*\[\\]|\.\.|@\{|//|^/|/$|\.$|^@$|(?:^|/)\.|\.lock(?:/|$)")
 
 
@@ -46,7 +46,7 @@ def check_url(url: str, what: str, allow_local: bool) -> str:
     """The URL, unchanged, if git may be given it as an address and as nothing else.
 
     Allowed are https, http, ssh and git URLs and `user@host:path` (git-clone(1), GIT URLS); with `allow_local` also
-    `file://` and absolute paths. `what` says in the error where the URL stood. Raises UsageError.
+    `file://` and absolute paths. `what` names the URL in the error. Raises UsageError.
     """
     forms = (_URL, _SCP, _LOCAL) if allow_local else (_URL, _SCP)
     if len(url) <= LONGEST_URL and unquote(url).isprintable() and any(form.fullmatch(url) for form in forms):
@@ -60,7 +60,7 @@ def check_url(url: str, what: str, allow_local: bool) -> str:
 def resolve_submodule_url(url: str, parent: str) -> str:
     """The submodule's URL; one that starts with `./` or `../` is relative to the parent's (gitsubmodules(7)).
 
-    Local directories are allowed only where the parent is one. Raises UsageError.
+    Local directories are allowed only if the parent is one. Raises UsageError.
     """
     what, local = f"The submodule's URL in a checkout of {redact(parent)}", bool(_LOCAL.fullmatch(parent))
     if not re.match(r"\.\.?(/|$)", url):
@@ -73,7 +73,7 @@ def resolve_submodule_url(url: str, parent: str) -> str:
 
 
 def redact(text: str) -> str:
-    """The text with `***` for the user and password of every URL in it (the user alone is kept in `ssh://git@…`)."""
+    """The text with `***` for the user and password of every URL in it (a user alone is kept in `ssh://git@…`)."""
     if "://" not in text:
         return text
     return _USERINFO.sub(lambda found: found[0] if _SSH_USER.fullmatch(found[0]) else f"{found[1]}***@", text)

@@ -133,7 +133,7 @@ def test_a_lock_makes_the_same_set_up_elsewhere_after_all_upstreams_moved_on(
 
     there.git("sgl-cookbook", "fetch", "-q", "origin", "main")
     there.git("sgl-cookbook", "checkout", "-q", "FETCH_HEAD")
-    assert f"commit {upstream.commit(COOKBOOK)}, locked is" in failures(there, "--locked")["lock: sgl-cookbook"]
+    assert f"{upstream.commit(COOKBOOK)}, locked is" in failures(there, "--locked")["lock: sgl-cookbook commit"]
 
 
 def test_a_lock_of_local_work_is_refused_with_what_it_is(workshop: Callable[[str], Project]) -> None:

@@ -10,8 +10,8 @@ REPOSITORIES: dict[str, dict[str, str]] = {
     "sgl-cookbook": {"url": "https://github.com/sgl-project/sgl-cookbook.git"},
     "flashinfer-trace": {"url": "https://huggingface.co/datasets/flashinfer-ai/flashinfer-trace"},
 }
-INSTALLED = ("sglang", "flashinfer")  # always set up; the others only where they are configured
-TRACE = "flashinfer-trace"  # its checkout is the trace data where the project has no directory of its own
+INSTALLED = ("sglang", "flashinfer")  # always set up; the others only if they are configured
+TRACE = "flashinfer-trace"  # its checkout has the trace data if the project has no directory of its own
 
 # Numbers are text here: Invoke converts a variable to the type of the default, and INVOKE_SOURCES_ATTEMPTS=many would
 # end in a bare ValueError.

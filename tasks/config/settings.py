@@ -55,7 +55,7 @@ def read_settings(config: Given, root: Path) -> Settings:
         from platformdirs import user_cache_path
 
         cache = user_cache_path("flashinfer-sources")
-    checkout = directory / TRACE  # the default means this where only this exists, or is going to
+    checkout = directory / TRACE  # the default means this one if only this one exists or will be cloned
     if trace and tree["trace"] == DEFAULTS["trace"] and not trace.exists():
         trace = checkout if TRACE in tree["repositories"] or checkout.exists() else trace
     repositories: dict[str, Repository] = {}

@@ -1,6 +1,6 @@
-"""One environment and what is installed into it: a checkout's own metadata, its requirements, and the installation.
+"""One environment and what is installed into it: the metadata of a checkout, its requirements, and the installation.
 
-`Source` is what this directory knows of a checkout; it never reads git itself.
+A `Source` is a checkout as this directory sees it; git is never run here.
 """
 
 from .environment import Environment, import_check, probe

@@ -1,4 +1,4 @@
-"""An environment that packages are installed into: what it is, what is installed in it, and what it imports."""
+"""An environment that packages are installed into: its interpreter, what is installed, and what can be imported."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ answer = getattr(module, "__file__", None), str(getattr(module, "__version__", "
 
 @dataclass(frozen=True)
 class Distribution:
-    """An installed distribution, as its metadata has it (PEP 376 and 566).
+    """The metadata of an installed distribution (PEP 376 and 566).
 
-    `name` is normalized. `url` is where it was installed from by PEP 610, empty for a package index; `editable` and
-    `location`, a path, are from there, too. `broken` says why the metadata cannot be trusted; empty if it can.
+    `name` is normalized. `url` is where it was installed from (PEP 610), empty for a package index, `location` the
+    same as a path. `broken` is what is wrong with the metadata; empty if nothing is.
     """
 
     name: str
@@ -49,9 +49,9 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Environment:
-    """Facts about an interpreter and where it finds its packages. `markers` are those of PEP 508, without `extra`.
+    """An interpreter and its packages. `markers` are those of PEP 508, without `extra`.
 
-    `externally_managed` is meant as in PEP 668. `paths` is the interpreter's sys.path, without the current directory.
+    `externally_managed` is that of PEP 668. `paths` is the interpreter's sys.path, without the current directory.
     """
 
     python: Path
@@ -71,7 +71,7 @@ class Environment:
         return self.prefix == Path(sys.prefix)
 
     def distribution(self, name: str) -> Distribution | None:
-        """What is installed under `name` (any spelling), or None. Nothing is started; a few milliseconds."""
+        """What is installed under `name` (any spelling), or None. No process is started."""
         from packaging.utils import canonicalize_name
 
         if not (found := self._found(name)):
@@ -98,7 +98,7 @@ class Environment:
         return next((text.strip() for one in found if (text := one.read_text("INSTALLER"))), "")
 
     def copies(self, name: str) -> int:
-        """How many versions of it are in the same directory: more than one after an interrupted installation."""
+        """How many versions of it are in one directory: several after an interrupted installation."""
         return len(self._found(name))
 
     def incomplete(self) -> list[Path]:
@@ -111,7 +111,7 @@ class Environment:
 
 
 def _is_incomplete(info: Path) -> bool:
-    """Whether the metadata of a distribution by pip or uv (PEP 376) has no METADATA, RECORD or readable origin."""
+    """Whether pip or uv installed it (PEP 376), and METADATA, RECORD or a readable direct_url.json is missing."""
     found = importlib.metadata.Distribution.at(info)
     if (found.read_text("INSTALLER") or "").strip() not in ("", "pip", "uv"):
         return False

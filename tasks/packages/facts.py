@@ -1,4 +1,4 @@
-"""What an interpreter says of itself. Other interpreters run it, too (Python 3.8 on), so it imports nothing of ours."""
+"""Facts about the running interpreter. Others (Python 3.8 or newer) run this file by itself, so it imports no other."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ from typing import Any
 def facts(packaging: str = "") -> "dict[str, Any]":
     """The fields of `environment.Environment`, less the interpreter's own path, as JSON can hold them.
 
-    `packaging` is the directory that holds the library of that name, where this interpreter may have none.
+    `packaging` is the directory with the library of that name, for an interpreter that may not have it.
     """
     paths, virtual = sysconfig.get_paths(), sys.prefix != sys.base_prefix
     known = {

@@ -1,4 +1,4 @@
-"""Both packages from their checkouts, editable, into one environment, whatever their requirements say of each other."""
+"""Installs packages from their checkouts, editable, side by side, even if they require other versions of each other."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class _Installation:
         return self.errors
 
     def _build(self, packages: Sequence[Package], target: Path | None = None) -> None:
-        """Install checkouts editable, those that are built alike together; into the directory `target` on trial."""
+        """Install checkouts editable, those that are built the same way together; or into the directory `target`."""
         for isolated in (True, False):
             some = [one for one in packages if one.metadata.needs_torch_to_build != isolated]
             some = [one for one in some if one.name not in self.errors]
@@ -133,7 +133,7 @@ class _Installation:
                 self._build_together(some, isolated, target)
 
     def _build_together(self, packages: Sequence[Package], isolated: bool, target: Path | None) -> None:
-        """Install checkouts in one command; if it fails one by one, to learn which package it is."""
+        """Install checkouts with one command; if it fails, one after the other, to learn which package failed."""
         arguments = ["--no-deps", *([] if isolated else ["--no-build-isolation"])]
         variables: dict[str, str] = {}
         for package in packages:
@@ -156,7 +156,7 @@ class _Installation:
         self.requires |= {one.name: found.requires for one in packages if (found := built.distribution(one.name))}
 
     def _requirements(self) -> list[Requirement]:
-        """What all the packages require, those included that were installed before."""
+        """What all the packages require, including those that were installed before."""
         requires = dict(self.requires)
         for name in [one.name for one in self.packages if one.name not in requires]:
             found = self.tool.environment.distribution(name)
@@ -206,20 +206,20 @@ class _Installation:
         for alias in filter(environment.distribution, package.aliases):
             self.tool.uninstall(who, alias)
             self.tool.reporter.event(who, f"{alias} removed, which {package} replaces")
-        for name in package.layout.companions:
+        for name in package.layout.companions if package.version else ():
             self._align(package, name)
         found = environment.distribution(package.name)
         if not package.is_checkout(found):
-            there = f"{found.version} from {found.location or 'an index'} {found.broken}" if found else "nothing"
+            installed = f"{found.version} from {found.location or 'an index'} {found.broken}" if found else "nothing"
             raise InstallError(
-                f"{who}: the installer reported success, but {there.strip()} is installed, "
+                f"{who}: the installer reported success, but {installed.strip()} is installed, "
                 f"not {package.version} from {package.folder}.",
                 command="invoke install --reinstall",
             )
         package.remember(environment, self.deps)
 
     def _align(self, package: Package, name: str) -> None:
-        """Give a companion the package's version or, with another, remove it: the package's import would raise."""
+        """Install the companion in the package's version, else remove it: with another one the import would fail."""
         environment, who = self.tool.environment, package.repository.name
         found, version = environment.distribution(name), Version(package.version).public
         required = self.deps and any(_name(one) == name and admits(one, version) for one in self._requirements())
@@ -232,12 +232,12 @@ class _Installation:
             if found:
                 self.tool.uninstall(who, name)
             gone = f"{name} {found.version} removed" if found else f"{name} not installed"
-            why = "the package index could not be reached" if isinstance(error, NetworkError) else "it was not found"
+            why = "the package index could not be reached" if isinstance(error, NetworkError) else "that was not found"
             self.tool.reporter.warn(
                 who,
-                f"{gone}: {version}, the version of {package.name}, is needed, and {why}. FlashInfer works without it, "
-                "but compiles or downloads kernels at first use. sources.indexes can name more package indexes, such "
-                "as https://flashinfer.ai/whl.",
+                f"{gone}: it must have {package.name}'s version, {version}, and {why}. FlashInfer works without it, "
+                "but compiles or downloads kernels at first use. More package indexes, such as "
+                "https://flashinfer.ai/whl, can be set in sources.indexes.",
             )
 
 

@@ -1,4 +1,4 @@
-"""uv and pip: which of them is used and how it is called; one installation at a time in an environment."""
+"""uv and pip: which one is used and how it is run; one installation at a time in an environment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..names import redact
 from .environment import Environment
 from .output import Group, Output, explain
 
-WHO = "install"  # stands in events where several packages are installed at once
+WHO = "install"  # stands in events for several packages at once
 LOCK = ".sources-install.lock"
 
 
@@ -57,7 +57,7 @@ class Installer:
         self.run(who, doing, [*command, *into, *arguments], variables, [*command, *arguments])
 
     def editable(self, name: str, folder: Path) -> list[str]:
-        """The arguments that install the package `name` editable from a directory, again if need be."""
+        """The arguments that install the package `name` editable from a directory, even if it is installed already."""
         plain = re.fullmatch(r"[\w./@+-]+", str(folder), re.ASCII)
         again = f"--reinstall-package={name}" if self.uv else "--use-pep517"
         return [again, "-e", str(folder) if plain else folder.as_uri()]
@@ -74,10 +74,10 @@ class Installer:
         self, who: str, doing: str, argv: Sequence[str], variables: Mapping[str, str] | None = None,
         repeated: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        """Run a command with further environment variables through Invoke; `doing` says in words what for.
+        """Run a command through Invoke, with additional environment variables; `doing` is its purpose in words.
 
-        Raises NetworkError, DiskError or InstallError with the reason, the last lines and `repeated` (by default the
-        same command), KeyboardInterrupt, and OSError if the log cannot be written.
+        Raises NetworkError, DiskError or InstallError with the reason, the last lines of output and the command to
+        repeat (`repeated`, by default the same), KeyboardInterrupt, and OSError if the log cannot be written.
         """
         variables = variables or {}
         assigned = ["env", *(f"{name}={value}" for name, value in variables.items())] if variables else []
@@ -146,10 +146,10 @@ def _find_uv() -> str:
 
 @contextmanager
 def exclusive(prefix: Path, reporter: Reporter) -> Iterator[None]:
-    """Hold the lock of the environment at `prefix` (flock(2)); wait for the process that holds it, and name that.
+    """Hold the lock of the environment at `prefix` (flock(2)); first wait for another process that holds it.
 
-    The installer inherits the lock: where only this program is killed, the next run waits until the installer has
-    ended. The system releases the lock of a process that died. Raises OSError where the file cannot be written.
+    The installer inherits the lock: if only this program is killed, the next run waits until the installer has ended.
+    The system releases the locks of processes that have ended. Raises OSError if the file cannot be written.
     """
     lock = os.open(prefix / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:

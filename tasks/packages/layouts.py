@@ -13,11 +13,11 @@ COMPANIONS = ("flashinfer-cubin", "flashinfer-jit-cache")
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things lie in a checkout; paths are relative to it, with `/`.
+    """Where things are in a checkout; paths are relative to it, with `/`.
 
-    `folder` is what gets installed ("" is the root). `markers` exist in this layout and tell it from the others; none
-    fit everything. `module` is what is imported ("" where only the distribution knows). Each of `directories` lists the
-    places where its content has been, the newest first. `companions` must have the package's own version.
+    `folder` is what gets installed ("" is the root). A checkout has this layout if it has all `markers`. `module` is
+    what is imported ("" if it is named like the distribution). `directories` has the paths of each key directory in
+    different releases, the newest first. `companions` must have the package's own version.
     """
 
     folder: str
@@ -29,14 +29,14 @@ class Layout:
 
     @property
     def metadata_files(self) -> tuple[str, ...]:
-        """The files that tell name, version and requirements; not all of them exist everywhere."""
+        """The files that may have the name, the version and the requirements."""
         folder = f"{self.folder}/" if self.folder else ""
         names = ("pyproject.toml", "setup.py", "setup.cfg", "version.txt")
         return tuple(dict.fromkeys([*(f"{folder}{name}" for name in names), "version.txt"]))
 
     def find_directories(self, exists: Callable[[str], bool]) -> dict[str, str | None]:
-        """Each key folder's path, None where it is missing. `exists` tells of a relative path whether it is there."""
-        return {name: next(filter(exists, places), None) for name, places in self.directories.items()}
+        """The path of each key directory, or None. `exists` tells whether a path relative to the checkout exists."""
+        return {name: next(filter(exists, paths), None) for name, paths in self.directories.items()}
 
 
 LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
@@ -63,6 +63,7 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
         }),
     ),
 }  # fmt: skip
+INSTALLED_BYTES: dict[str, int] = {"sglang": 12 * GB, "flashinfer": 300 * MB}  # measured, with what they require
 ANY: tuple[Layout, ...] = (
     Layout("", ("pyproject.toml",)),
     Layout("", ("setup.py",)),
@@ -72,14 +73,11 @@ ANY: tuple[Layout, ...] = (
 )
 
 
-INSTALLED_BYTES: dict[str, int] = {"sglang": 12 * GB, "flashinfer": 300 * MB}  # measured, with what they require
-
-
 def find_layout(name: str, exists: Callable[[str], bool]) -> Layout:
     """The layout of the repository configured as `name`.
 
-    `exists` tells of a path relative to the checkout whether it is there, on disk or in a tree listing. Raises
-    SourcesError, naming what was looked for, where SGLang or FlashInfer has none of its known layouts.
+    `exists` tells whether a path relative to the checkout exists, on disk or in a listing. Raises SourcesError, which
+    names what was looked for, if SGLang or FlashInfer has none of its known layouts.
     """
     candidates = LAYOUTS.get(name, ANY)
     for layout in candidates:

@@ -1,6 +1,6 @@
-"""Locks a set-up, so that it can be reproduced; compares one with a lock; installs what a lock says.
+"""A set-up is locked, so that it can be reproduced; compared with a lock; and installed from one.
 
-What builds install for themselves alone (setuptools, …) is not locked.
+What only the builds need (setuptools and the like) is not locked.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def make_lock(
 ) -> Lock:  # fmt: skip
     """The lock of the checkouts `repositories` and of what the `packages` require, in the versions installed now.
 
-    The package index names the files of these versions and their hashes, with uv. `obstacles` says what keeps checkouts
-    from being reproduced, such as `sglang: 2 changed files`. Raises LocalWorkError that names them and those of the
-    environment, NetworkError, InstallError.
+    uv asks the package index for the files of these versions and their hashes. `obstacles` are what keeps checkouts
+    from being reproduced, such as `sglang: 2 changed files`. Raises LocalWorkError, which names them and those of the
+    environment, NetworkError, or InstallError.
     """
     found = required(packages, environment)
     missing = [each for each in packages if not each.is_checkout(environment.distribution(each.name))]
@@ -45,7 +45,7 @@ def make_lock(
         obstacles += [f"{name}: {one.broken}"] if one.broken else []
         obstacles += [f"{name} is installed from {redact(one.url)}"] if one.url else []
     if obstacles:
-        hint = "Commit and push what is changed; install from a package index what comes from elsewhere."
+        hint = "Commit and push changes; install packages from a package index."
         command = "invoke install" if missing else ""
         raise LocalWorkError(f"This set-up cannot be reproduced: {'; '.join(obstacles)}.", hint, command)
     made_on = {name: environment.markers[name] for name in MARKERS}
@@ -57,8 +57,8 @@ def make_lock(
 
 
 def _ask_index(tool: Installer, versions: Mapping[str, str]) -> Sequence[Entry]:
-    """The distributions with the files and hashes that the package index has of them."""
-    pins = tool.log.with_suffix(".lock.txt")  # it stays, for the command to be repeated by hand
+    """The distributions, with their files and hashes on the package index. Raises as `Installer.run` does."""
+    pins = tool.log.with_suffix(".lock.txt")  # kept, so that the command can be repeated by hand
     pins.write_text("".join(f"{name}=={version}\n" for name, version in sorted(versions.items())), encoding="utf-8")
     argv = [tool.uv, "pip", "compile", "--quiet", "--no-deps", "--no-header", "--format=pylock.toml",
             "--index-strategy=unsafe-best-match", *(f"--extra-index-url={index}" for index in tool.indexes),
@@ -69,7 +69,7 @@ def _ask_index(tool: Installer, versions: Mapping[str, str]) -> Sequence[Entry]:
         try:
             return Pylock.from_dict(read_toml(output.read_bytes(), "uv's output")).packages
         except PylockValidationError as error:
-            raise InstallError(f"The package index does not name the hashes of all files: {error}") from None
+            raise InstallError(f"The package index does not have the hashes of all files: {error}") from None
 
 
 def install_locked(
@@ -78,14 +78,13 @@ def install_locked(
 ) -> list[Outcome]:  # fmt: skip
     """Install the locked distributions, then the packages from their checkouts, which must be at the locked commits.
 
-    No version is resolved; where all is installed, nothing is started. Raises InstallError if the lock was made on
+    No version is resolved; if everything is installed, nothing is started. Raises InstallError if the lock was made on
     another Python or platform, and what `install` raises.
     """
     if wrong := lock.mismatch(environment):
-        hint = "Run `invoke setup` and `invoke lock` on this one."
+        hint = "Run `invoke setup` and `invoke lock` here."
         raise InstallError(f"{FILE} was made on another Python or platform: {wrong}.", hint)
-    there = {name: environment.distribution(name) for name in lock.versions}
-    missing = [name for name, version in lock.versions.items() if _version(there[name]) != version]
+    missing = [name for name, version in lock.versions.items() if _version(environment.distribution(name)) != version]
     if missing and not c.config.run.dry:
         with exclusive(environment.prefix, reporter):
             tool = find_installer(c, environment, settings, log=log, reporter=reporter)
@@ -106,29 +105,28 @@ def differences(
     lock: Lock, packages: Sequence[Package], repositories: Sequence[LockedRepository], environment: Environment
 ) -> list[Check]:
     """A failed check for each difference between the lock and the set-up; one that passes if there is none."""
-    there = {**required(packages, environment), **{name: environment.distribution(name) for name in lock.versions}}
-    versions = {name: version for name, one in there.items() if (version := _version(one))}
-    now = _facts(_with_packages(repositories, packages), versions)
-    was = _facts(lock.repositories, lock.versions)
-    found = {"environment": lock.mismatch(environment)}
-    for name in sorted({*now, *was}):
-        here, locked = now.get(name, {}), was.get(name, {})
-        changed = [key for key in {**locked, **here} if here.get(key, "") != locked.get(key, "")]
-        found[name] = "; ".join(f"{key} {here.get(key) or 'none'}, locked is {locked.get(key) or 'none'}"
-                                for key in changed)  # fmt: skip
-    failed = [Check(f"lock: {name}", "fail", redact(what), command="invoke setup --locked")
-              for name, what in found.items() if what]  # fmt: skip
+    installed = {**required(packages, environment), **{name: environment.distribution(name) for name in lock.versions}}
+    versions = {name: _version(found) for name, found in installed.items()}
+    now = _facts(_with_packages(repositories, packages), versions, environment.markers)
+    locked = _facts(lock.repositories, lock.versions, lock.made_on)
+    failed = [
+        Check(f"lock: {key}", "fail", f"{now.get(key) or 'none'}, locked is {locked.get(key) or 'none'}",
+              command="invoke setup --locked")
+        for key in sorted({*now, *locked}) if now.get(key, "") != locked.get(key, "")
+    ]  # fmt: skip
     count = f"{len(lock.repositories)} repositories and {len(lock.versions)} distributions"
     return failed or [Check("lock", "pass", count)]
 
 
-def _facts(repositories: Sequence[LockedRepository], versions: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """What a lock fixes, by the names of repositories and distributions."""
-    facts = {each.name: {"url": each.url, "commit": each.commit, "extras": ", ".join(each.extras), **each.submodules}
-             for each in repositories}  # fmt: skip
-    for name, version in versions.items():
-        facts.setdefault(name, {})["version"] = version
-    return facts
+def _facts(
+    repositories: Sequence[LockedRepository], versions: Mapping[str, str], markers: Mapping[str, str]
+) -> dict[str, str]:
+    """What a lock fixes, each under a name of its own."""
+    facts = {name: markers[name] for name in MARKERS}
+    for each in repositories:
+        own = {"url": redact(each.url), "commit": each.commit, "extras": ", ".join(each.extras), **each.submodules}
+        facts |= {f"{each.name} {key}": value for key, value in own.items()}
+    return facts | {f"{name} version": version for name, version in versions.items()}
 
 
 def required(packages: Sequence[Package], environment: Environment) -> dict[str, Distribution]:
@@ -151,7 +149,7 @@ def required(packages: Sequence[Package], environment: Environment) -> dict[str,
 def _with_packages(
     repositories: Sequence[LockedRepository], packages: Sequence[Package]
 ) -> tuple[LockedRepository, ...]:
-    """The repositories by name, each with what is installed from it."""
+    """The repositories in the order of their names, each with what is installed from it."""
     by_name = {each.name: replace(each, url=public(each.url)) for each in repositories}  # as the file has it
     for package in packages:
         by_name[package.repository.name] = replace(

@@ -1,7 +1,7 @@
-"""The lock file `pylock.sources.toml` (PEP 751): what it holds, and how it is read and written.
+"""The lock file `pylock.sources.toml` (PEP 751): what is in it, and how it is read and written.
 
-SGLang and FlashInfer are `vcs` packages in it, and what they require are wheels with hashes. What the standard has no
-place for is in `[tool.flashinfer-sources]`.
+SGLang and FlashInfer are `vcs` packages in it, and what they require has versions and hashes. What the standard has no
+field for is in `[tool.flashinfer-sources]`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MARKERS = ("implementation_name", "platform_machine", "python_version", "sys_pla
 
 @dataclass(frozen=True)
 class LockedRepository:
-    """A checkout: its REF as asked for, its commit, and the commits of its submodules by path.
+    """A checkout: the REF that was asked for, its commit, and the commits of its submodules by path.
 
     `distribution`, `subdirectory` and `extras` are those of the package that is installed from it, if one is.
     """
@@ -46,7 +46,7 @@ class LockedRepository:
 
     @property
     def package(self) -> Entry:
-        """It as a package of PEP 751; `user@host:path` becomes the URL that means the same."""
+        """The package in the terms of PEP 751; `user@host:path` becomes the URL that means the same."""
         host = re.fullmatch(r"(?!\w+://)([^/]+?):(?!//)/?(.+)", self.url)
         url = f"ssh://{host[1]}/{host[2]}" if host else f"file://{self.url}" if self.url[0] == "/" else self.url
         revision = None if self.ref in (LATEST, MATCHING) else self.ref
@@ -57,8 +57,8 @@ class LockedRepository:
 
 @dataclass(frozen=True)
 class Lock:
-    """What the lock file says: all checkouts, the distributions from package indexes as PEP 751 has them, and the
-    markers of PEP 508 that describe the Python and platform it was made on."""
+    """All checkouts, the distributions from package indexes as in PEP 751, and the markers (PEP 508) of the Python and
+    platform that it was made on."""
 
     repositories: tuple[LockedRepository, ...]
     distributions: tuple[Entry, ...]
@@ -70,7 +70,7 @@ class Lock:
         return {each.name: str(each.version) for each in self.distributions}
 
     def text(self) -> str:
-        """The content of the file, without passwords: the same for the same lock."""
+        """The text of the file, without passwords; the same for the same lock."""
         import tomli_w
 
         entries = [*self.distributions, *(each.package for each in self.repositories if each.distribution)]
@@ -93,15 +93,13 @@ class Lock:
         return "".join(f"{line}\n" for line in lines)
 
     def mismatch(self, environment: Environment) -> str:
-        """How the environment's Python or platform differs from those of the lock; empty if they do not."""
-        here = {name: environment.markers.get(name, "") for name in self.made_on}
-        return ", ".join(
-            f"{name} is {here[name]}, not {was}" for name, was in self.made_on.items() if here[name] != was
-        )
+        """How the environment's Python or platform differs from that of the lock; empty if it does not."""
+        now = environment.markers
+        return ", ".join(f"{name} is {now[name]}, not {was}" for name, was in self.made_on.items() if now[name] != was)
 
 
 def public(text: str) -> str:
-    """The text without users and passwords of the URLs in it (but `ssh://git@…`)."""
+    """The text without the users and passwords of the URLs in it, except for `ssh://git@…`."""
     return redact(text).replace("://***@", "://")
 
 

@@ -1,4 +1,4 @@
-"""What a package's own files say of it (PEP 621, setup.cfg, setup.py), read without running or building anything."""
+"""A package's metadata in its own files (PEP 621, setup.cfg, setup.py), read without running or building anything."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Metadata:
-    """A package before it is built. `version` is None where only the build knows it; `requires_python` may be empty.
+    """A package before it is built. `version` is None if only the build knows it; `requires_python` may be empty.
 
     `requires` is in the form of Requires-Dist: the requirements of the normalized `extras` have a marker (PEP 508).
     """
@@ -53,20 +53,20 @@ class Metadata:
 def read_metadata(files: Mapping[str, bytes], folder: str) -> Metadata:
     """The metadata of the package in `folder` ("" is the root).
 
-    `files` maps paths relative to the checkout to their content: those of `Layout.metadata_files` that exist. Raises
-    SourcesError, naming the file and the place in it, for a file that cannot be read as what it is.
+    `files` has the bytes of those of `Layout.metadata_files` that exist. Raises SourcesError, which names the file and
+    the line or key, for a file that is not valid.
     """
-    where = f"{folder}/" if folder else ""
-    toml = f"{where}pyproject.toml"
+    prefix = f"{folder}/" if folder else ""
+    toml = f"{prefix}pyproject.toml"
     pyproject = read_toml(files.get(toml, b""), toml)
     project, system = (_get(pyproject, key, dict, toml) for key in ("project", "build-system"))
     config, script, *versions = (
         _decode(files.get(path, b""), path).strip()
-        for path in (f"{where}setup.cfg", f"{where}setup.py", f"{where}version.txt", "version.txt")
+        for path in (f"{prefix}setup.cfg", f"{prefix}setup.py", f"{prefix}version.txt", "version.txt")
     )
     name = _get(project, "name", str, toml) or _keyword("name", config, script)
     if not name:
-        raise SourcesError(f"{toml}, {where}setup.cfg and {where}setup.py name no distribution.")
+        raise SourcesError(f"{toml}, {prefix}setup.cfg and {prefix}setup.py name no distribution.")
     python = _get(project, "requires-python", str, toml) or _keyword("python_requires", config, script)
     build = _requirements(_get(system, "requires", list, toml), toml)
     built_with = {canonicalize_name(each.name) for each in build}
@@ -92,11 +92,11 @@ def read_metadata(files: Mapping[str, bytes], folder: str) -> Metadata:
 
 
 def read_toml(content: bytes, name: str) -> dict[str, Any]:
-    """The TOML document in `content`; SourcesError names the file and the line where there is none."""
+    """Parse a TOML document. Raises SourcesError, which names the file and the line, if it is not valid."""
     try:
         return tomllib.loads(_decode(content, name))
     except (tomllib.TOMLDecodeError, RecursionError) as error:  # the latter: nested too deeply
-        raise SourcesError(f"{name} is not TOML: {error}") from None
+        raise SourcesError(f"{name} is not valid TOML: {error}") from None
 
 
 def _decode(content: bytes, name: str) -> str:
@@ -107,10 +107,10 @@ def _decode(content: bytes, name: str) -> str:
 
 
 def _get(table: Mapping[str, Any], key: str, kind: type[T], name: str) -> T:
-    """The entry, or an empty one of that type; SourcesError where it is of another."""
+    """The entry, or an empty value of its type. Raises SourcesError if it has another type."""
     value = table.get(key, kind())
     if not isinstance(value, kind):
-        raise SourcesError(f"{name}: `{key}` is {type(value).__name__}, expected {kind.__name__}.")
+        raise SourcesError(f"{name}: `{key}` must be {kind.__name__}, got {type(value).__name__}.")
     return value
 
 
@@ -118,7 +118,7 @@ def _parse(kind: Callable[[str], T], text: Any, name: str) -> T:
     try:
         return kind(text)
     except (ValueError, TypeError, RecursionError) as error:
-        raise SourcesError(f"{name}: {redact(repr(text)[:200])} cannot be read: {str(error)[:200]}") from None
+        raise SourcesError(f"{name}: {redact(repr(text)[:200])} is not valid: {str(error)[:200]}") from None
 
 
 def _requirements(listed: Iterable[Any], name: str) -> tuple[Requirement, ...]:
@@ -126,7 +126,7 @@ def _requirements(listed: Iterable[Any], name: str) -> tuple[Requirement, ...]:
 
 
 def _keyword(keyword: str, config: str, script: str) -> str:
-    """What setup.cfg, or the call of `setup()` in setup.py, says in so many words; else nothing."""
+    """The value in setup.cfg, or the literal argument of `setup()` in setup.py; else empty."""
     found = re.search(rf"^{keyword}\s*=(.*)", config.partition("[metadata]")[2], re.M) or re.search(
         rf"\b{keyword}\s*=\s*[\"'](.*?)[\"']", script.partition("setup(")[2]
     )
@@ -134,7 +134,7 @@ def _keyword(keyword: str, config: str, script: str) -> str:
 
 
 def _version(candidates: Iterable[str]) -> str | None:
-    """The first that is a version: version.txt may be the target of a symbolic link, a static version a placeholder."""
+    """The first valid version: a static one may be a placeholder, version.txt the target of a symbolic link."""
     for text in candidates:
         with suppress(ValueError):
             return str(Version(text))

@@ -1,4 +1,4 @@
-"""An installer's output: live on a terminal, in a few lines elsewhere, all of it in a log; and why it failed."""
+"""An installer's output: live on a terminal, a few lines elsewhere, all of it in a log; and why an installer failed."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from ..errors import DiskError, InstallError, NetworkError, SourcesError
 from ..models import Reporter
 from ..names import redact
 
-SILENCE = 10.0  # seconds without a line after which one says that the command is still running
+SILENCE = 10.0  # seconds without output until a line says that the command is still running
 GRACE = 5.0  # seconds that an interrupted installer gets to clean up
-KEPT = 400  # last lines, in which the reason of a failure is looked for
+KEPT = 400  # last lines, which are searched for the reason of a failure
 SHOWN = 15  # last lines of a failed installer's output
 WIDTH = 120  # characters of an installer's line in the report
 PHASES = re.compile(r" *(Resolved|Downloading|Prepared|Collecting|Installing collected)\b")
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")  # ECMA-48
-_DRAWN = re.compile(r"\s*[\u2800-\u28ff]|.*(-{6}|\u2501{6})")  # spinners and bars, of which only the terminal knows
+_DRAWN = re.compile(r"\s*[\u2800-\u28ff]|.*(-{6}|\u2501{6})")  # spinners and bars, for the terminal only
 
 _UNREACHABLE = (
     r"(?:Failed to fetch|error sending request|dns error|NewConnectionError|ConnectTimeoutError|Read timed out"
     r"|Connection (?:refused|reset)|ProxyError|Max retries exceeded)"
 )
-# The first that matches counts; what its groups matched is put into the sentence.
+# The first that matches counts; the text that its groups matched is inserted into the sentence.
 _REASONS: tuple[tuple[type[SourcesError], str, str], ...] = (
     (DiskError, "the disk is full", r"No space left on device|os error 28\b"),
     (NetworkError, "crates.io, where Rust packages come from, could not be reached",
@@ -83,7 +83,7 @@ def explain(who: str, status: int, lines: Sequence[str], log: Path, command: str
 @dataclass
 class Output:
     """Where an installer's output goes: `log` gets all of it, `terminal` gets it unchanged, and without a terminal the
-    reporter gets the first line of each phase. `doing` says in words what the command is for."""
+    reporter gets the first line of each phase. `doing` is the purpose of the command in words."""
 
     who: str
     doing: str
@@ -117,7 +117,7 @@ class Output:
         self.log.flush()
 
     def say_alive(self) -> None:
-        """Report that the command is still running, where nothing was shown for some time."""
+        """Report that the command is still running, if nothing was shown for some time."""
         if time.monotonic() - self._shown >= SILENCE:
             last = f": {self.lines[-1].strip()}" if self.lines else ""
             self._show(f"still {self.doing}, {time.monotonic() - self._began:.0f} s{last}")
@@ -139,11 +139,11 @@ class Output:
 
 
 class Group(Local):
-    """Invoke's runner for local commands, in a process group of its own, so that Ctrl-C ends the children, too."""
+    """Invoke's runner for local commands, in a process group of its own, so that Ctrl-C ends its children, too."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may come in two pieces
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may be split between two reads
 
     def start(self, command: str, shell: str, env: dict[str, Any]) -> None:
         if self.using_pty:
@@ -178,11 +178,11 @@ class Group(Local):
         stream: Any = self.parent_fd if self.using_pty else self.process.stdout
         while not select.select([stream], [], [], 0.2)[0]:
             if self.program_finished.is_set():
-                return None  # a child that lives on has inherited the pipe
+                return None  # a child that is still running has inherited the pipe
         return super().read_proc_stdout(num_bytes)
 
     def decode(self, data: bytes) -> str:
         return self._decoder.decode(data)
 
     def respond(self, buffer_: list[str]) -> None:
-        buffer_.clear()  # nothing answers the installer, and `Output` keeps what is needed
+        buffer_.clear()  # no watcher reads it, and `Output` keeps what is needed

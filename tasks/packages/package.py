@@ -1,4 +1,4 @@
-"""What a checkout says about its own package, what is to be installed of it, and whether it is installed already."""
+"""The package in a checkout: its metadata, what is installed of it, and whether that is current."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Package(Source):
-    """What gets installed of a checkout. Raises SourcesError if its metadata cannot be read.
+    """A source that can be installed. Raises SourcesError if its metadata cannot be read.
 
-    What of it was installed where is recorded in the checkout's .git.
+    The checkout's .git has a record of the environments that it was installed into.
     """
 
     def __post_init__(self) -> None:
@@ -92,7 +92,7 @@ class Package(Source):
 
     @property
     def aliases(self) -> tuple[str, ...]:
-        """Other distributions that bring the same module: FlashInfer changed its name once."""
+        """Other distributions with the same module: FlashInfer changed its name once."""
         return tuple(name for name in FLASHINFER if name != self.name) if self.name in FLASHINFER else ()
 
     @property
@@ -100,7 +100,7 @@ class Package(Source):
         """Environment variables for the build, none of which the user has set."""
         values = {}
         if self.version and self.metadata.from_tags:
-            # A checkout of a release is that release, though there are newer tags.
+            # A checkout of a release is that release, even if there are newer tags.
             values[f"SETUPTOOLS_SCM_PRETEND_VERSION_FOR_{re.sub('[-_.]+', '_', self.name).upper()}"] = self.version
         if self.name in FLASHINFER and not any(hook in os.environ for hook in HOOKS):
             # By default FlashInfer's build hook downloads CUDA wheels and compiles nixl, up to three times, into the
@@ -109,20 +109,20 @@ class Package(Source):
         return {name: value for name, value in values.items() if name not in os.environ}
 
     def fits(self, version: str) -> bool:
-        """Whether it is this package's version (PEP 440, less what comes after a `+`)."""
+        """Whether it is this package's version (PEP 440, without a local version)."""
         try:
             return not self.version or Version(version).public == Version(self.version).public
         except InvalidVersion:
             return version == self.version
 
     def is_checkout(self, found: Distribution | None) -> bool:
-        """Whether what was found installed is this checkout: editable (PEP 610), from its folder, in its version."""
+        """Whether the installed distribution is this checkout: editable (PEP 610), its directory, its version."""
         if not found or found.broken or not found.editable or not found.location:
             return False
         return os.path.realpath(found.location) == os.path.realpath(self.folder) and self.fits(found.version)
 
     def is_current(self, environment: Environment, deps: bool, ours: Iterable[str]) -> bool:
-        """Whether it is installed as it is now; with `deps` also what it requires, but for the names in `ours`."""
+        """Whether it is installed as it is now; with `deps`, what it requires, too, except for the names in `ours`."""
         found = environment.distribution(self.name)
         if not found or not self.is_checkout(found) or any(map(environment.distribution, self.aliases)):
             return False

@@ -1,4 +1,4 @@
-"""Everything that is known before an installation to make it fail, all of it at once."""
+"""What is known before an installation to make it fail, all of it at once."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ from .layouts import INSTALLED_BYTES, MB
 from .package import Package
 from .requirements import applying
 
-BESIDE_TORCH = ("setuptools", "wheel")  # what else a build without isolation takes from the environment
+BESIDE_TORCH = ("setuptools", "wheel")  # what a build without isolation needs besides torch
 RUST_SWITCH = "SGLANG_BUILD_RUST_EXTS"  # "none" makes SGLang's build leave its Rust extensions out
 OLDEST_CARGO = {("edition", "2024"): "1.85", ("resolver", "3"): "1.84"}  # the first that reads such a Cargo.toml
 # Beside the package's pyproject.toml, or in the workspaces `rust` and `proto`
 MANIFESTS = ("Cargo.toml", "rust/Cargo.toml", "rust/*/Cargo.toml", "../rust/Cargo.toml", "../rust/*/Cargo.toml",
              "../proto/Cargo.toml")  # fmt: skip
-CALL_PROTOC, BRING_PROTOC = (
-    {"prost-build", "tonic-build", "tonic-prost-build"}, {"protoc-bin-vendored", "protobuf-src", "protox"}
-)  # fmt: skip
+CALL_PROTOC = {"prost-build", "tonic-build", "tonic-prost-build"}  # crates that need protoc to be built
+INCLUDE_PROTOC = {"protoc-bin-vendored", "protobuf-src", "protox"}  # crates that make an installed one unnecessary
 
 
 def check(packages: Sequence[Package], ready: Sequence[Package], environment: Environment, deps: bool) -> None:
-    """Raise one error that names everything in the way of installing the `ready` ones of `packages`, and all advice.
+    """Raise one error with everything that prevents the installation of the `ready` ones of `packages`, and all advice.
 
-    It is a DiskError if only space is missing, else an InstallError. Nothing is downloaded and nothing is changed.
+    It is a DiskError if only disk space is lacking, else an InstallError. Nothing is downloaded or changed.
     """
     found = [*_environment(environment), *_space(ready, environment, deps)]
     for package in ready:
@@ -43,17 +42,17 @@ def check(packages: Sequence[Package], ready: Sequence[Package], environment: En
     if len(found) == 1:
         raise found[0]
     if found:
-        what = "\n".join(["Nothing was installed, for these reasons:", *(f"- {error.what}" for error in found)])
+        what = "\n".join(["Nothing was installed:", *(f"- {error.what}" for error in found)])
         commands = dict.fromkeys(error.command for error in found if error.command)
         raise InstallError(what, "\n".join(error.hint for error in found if error.hint), " && ".join(commands))
 
 
 def _environment(environment: Environment) -> Iterator[SourcesError]:
-    hint = "Create an environment with `python3 -m venv .venv` and name it: --python .venv/bin/python"
+    hint = "Create an environment with `python3 -m venv .venv` and use it with --python .venv/bin/python."
     if environment.externally_managed:
         yield InstallError(f"{environment.prefix} is managed by the operating system (PEP 668).", hint)
     if not environment.writable:
-        yield InstallError(f"{environment.prefix} cannot be written.", hint)
+        yield InstallError(f"{environment.prefix} is not writable.", hint)
 
 
 def _space(ready: Sequence[Package], environment: Environment, deps: bool) -> Iterator[SourcesError]:
@@ -64,8 +63,8 @@ def _space(ready: Sequence[Package], environment: Environment, deps: bool) -> It
     free = shutil.disk_usage(environment.prefix).free
     if free < needed:
         yield DiskError(
-            f"{environment.prefix} needs {decimal(needed)} for the packages and has {decimal(free)} free.",
-            "Free some space (`uv cache clean` and `pip cache purge` empty a cache) or use another environment.",
+            f"The packages need {decimal(needed)} in {environment.prefix}, and {decimal(free)} are free.",
+            "Free some space (`uv cache clean` and `pip cache purge` empty their caches) or use another environment.",
         )
 
 
@@ -74,7 +73,7 @@ def _python(package: Package, environment: Environment) -> Iterator[SourcesError
     if not SpecifierSet(needed).contains(environment.version, prereleases=True):
         yield InstallError(
             f"{package} requires Python {needed}; {environment.python} is {environment.version}.",
-            "Name the interpreter of another environment with --python PATH.",
+            "Use the interpreter of another environment with --python PATH.",
         )
 
 
@@ -83,11 +82,11 @@ def _rust(package: Package) -> Iterator[SourcesError]:
         return
     files = [file for pattern in MANIFESTS for file in package.folder.glob(pattern)]
     manifests = "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
-    asked = re.findall(r'^\s*(?:[\w.]+\.)?(rust-version|edition|resolver)\s*=\s*"([\d.]*\d)"', manifests, re.M)
-    versions = [value if key == "rust-version" else OLDEST_CARGO.get((key, value), "0") for key, value in asked]
+    found = re.findall(r'^\s*(?:[\w.]+\.)?(rust-version|edition|resolver)\s*=\s*"([\d.]*\d)"', manifests, re.M)
+    versions = [value if key == "rust-version" else OLDEST_CARGO.get((key, value), "0") for key, value in found]
     needed = max(map(Version, versions), default=Version("0"))
     command = f"{RUST_SWITCH}=none invoke install" if package.repository.name == "sglang" else ""
-    otherwise = ", or leave the Rust extensions out with the command below" if command else ""
+    otherwise = ", or leave out the Rust extensions with the command below" if command else ""
     hint = f"Install Rust with rustup (your system's package may be too old){otherwise}."
     newer = f" {needed} or newer" if needed > Version("0") else ""
     cargo = _cargo_version(package.folder)
@@ -97,7 +96,7 @@ def _rust(package: Package) -> Iterator[SourcesError]:
         yield InstallError(f"{package} needs Rust{newer}; `cargo` is {cargo}.", hint, command)
     crates = set(re.findall(r"^\s*(?:\[.*dependencies\.)?([\w-]+)", manifests, re.M))
     protoc = os.environ.get("PROTOC", "protoc")
-    if crates & CALL_PROTOC and not crates & BRING_PROTOC and not shutil.which(protoc):
+    if crates & CALL_PROTOC and not crates & INCLUDE_PROTOC and not shutil.which(protoc):
         what = f"{package} needs the Protocol Buffers compiler, and no `{protoc}` was found."
         yield InstallError(what, f"Install your system's package protobuf-compiler{otherwise}.", command)
 
@@ -116,26 +115,26 @@ def _torch(
 ) -> Iterator[SourcesError]:
     if package.metadata.needs_torch_to_build:
         requires = {each.name: each.metadata.requires for each in packages}
-        asked = {each.name: each.repository.extras for each in packages}
-        required = applying(requires.get, asked, environment.markers)
-        coming = {*BESIDE_TORCH, *(canonicalize_name(one.name) for one in required)}
-        absent = [name for name in ("torch", *BESIDE_TORCH) if not environment.distribution(name)]
-        lacking = [name for name in absent if not deps or name not in coming]
-        if lacking:
+        extras = {each.name: each.repository.extras for each in packages}
+        required = applying(requires.get, extras, environment.markers)
+        coming = {*BESIDE_TORCH, *(canonicalize_name(one.name) for one in required)} if deps else set[str]()
+        needed = [name for name in ("torch", *BESIDE_TORCH) if name not in coming]
+        missing = [name for name in needed if not environment.distribution(name)]
+        if missing:
             yield InstallError(
-                f"{package} is built with packages of {environment.prefix}, which has no {', '.join(lacking)}.",
-                command=shlex.join([str(environment.python), "-m", "pip", "install", *lacking]),
+                f"The build of {package} needs {', '.join(missing)} in {environment.prefix}.",
+                command=shlex.join([str(environment.python), "-m", "pip", "install", *missing]),
             )
     if package.metadata.needs_cuda_to_build:
         home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
         if not (shutil.which("nvcc") or shutil.which(f"{home}/bin/nvcc")):
             yield InstallError(
-                f"{package} compiles its kernels when it is built, and the CUDA toolkit (nvcc) was not found.",
+                f"The build of {package} compiles its kernels, and the CUDA toolkit (nvcc) was not found.",
                 "Install the CUDA toolkit and set CUDA_HOME, or choose FlashInfer v0.2.0 or newer.",
             )
         if not os.environ.get("TORCH_CUDA_ARCH_LIST") and not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg"))):
             yield InstallError(
-                f"{package} compiles its kernels for the GPU of this machine, and there is none.",
-                "Name the architectures to compile for, 9.0 for an H100, for example.",
+                f"The build of {package} compiles its kernels for the GPU of this machine, and there is none.",
+                "Set the architectures to compile for, such as 9.0 for an H100.",
                 "TORCH_CUDA_ARCH_LIST=9.0 invoke install",
             )

@@ -16,7 +16,7 @@ from .environment import Distribution, Environment
 
 @dataclass(frozen=True)
 class Missing:
-    """A requirement that is not met. `installed` is the version that is there, empty where none is."""
+    """A requirement that is not met. `installed` is the installed version, empty if there is none."""
 
     requirement: Requirement
     installed: str
@@ -26,10 +26,10 @@ def applying(
     requires: Callable[[str], Iterable[str | Requirement] | None], extras: Mapping[str, Sequence[str]],
     markers: Mapping[str, str],
 ) -> Iterator[Requirement]:  # fmt: skip
-    """The requirements of the distributions in `extras` with these extras, if their markers hold.
+    """The requirements of the distributions in `extras`, with these extras, whose markers apply.
 
-    `requires` has what a distribution requires, by its normalized name, or None; what it knows of distributions that
-    are required is included. Raises SourcesError for what is not a valid requirement.
+    `requires` returns what a distribution requires, given its normalized name, or None if that is not known; what the
+    required distributions require in turn is included. Raises SourcesError for an invalid requirement.
     """
     waiting = [(name, extra) for name, more in extras.items() for extra in ("", *more)]
     for name, extra in waiting:  # grows during the iteration
@@ -51,9 +51,9 @@ def applying(
 def missing_requirements(
     environment: Environment, distribution: Distribution, extras: Sequence[str] = ()
 ) -> tuple[Missing, ...]:
-    """Which requirements of an installed distribution its environment does not meet. Nothing is started.
+    """The requirements of an installed distribution that its environment does not meet. No process is started.
 
-    Raises SourcesError for metadata that cannot be read.
+    Raises SourcesError for an invalid requirement.
     """
     needed = applying({distribution.name: distribution.requires}.get, {distribution.name: extras}, environment.markers)
     found = ((requirement, environment.distribution(requirement.name)) for requirement in needed)
@@ -62,7 +62,7 @@ def missing_requirements(
 
 
 def admits(requirement: Requirement, version: str) -> bool:
-    """Whether a version (empty for none) satisfies the requirement; pre-releases do where the number fits."""
+    """Whether a version (empty for none) satisfies the requirement; a pre-release in the range does, too."""
     try:
         return bool(version) and requirement.specifier.contains(Version(version), prereleases=True)
     except InvalidVersion:

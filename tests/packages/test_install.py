@@ -244,7 +244,21 @@ def test_a_pinned_companion_that_no_index_has_stops_nothing_else(
     assert version_of(environment, "torch") == "2.9.1"
     assert_installed(environment, *both)
     (warning,) = heard.warnings
-    assert warning.startswith("flashinfer: flashinfer-cubin not installed: 0.7.0")
+    assert warning.startswith("flashinfer: flashinfer-cubin not installed: ")
+    assert "flashinfer-python's version, 0.7.0" in warning
+
+
+def test_a_flashinfer_whose_version_only_its_build_knows_is_installed(
+    empty: Environment, make_package: Callable[..., Package], heard: Heard
+) -> None:
+    put(empty, "flashinfer-cubin==0.6.18")
+    package = make_package("flashinfer-python", "0.6.18")
+    project = package.folder / "pyproject.toml"
+    project.write_text(project.read_text().replace('version = "0.6.18"', 'dynamic = ["version"]'))
+    package = replace(package)  # reads the file again
+    assert package.version == ""
+    assert errors(install([package], empty, reporter=heard)) == []
+    assert version_of(empty, "flashinfer-cubin") == "0.6.18"
 
 
 def test_a_dependency_that_wants_another_flashinfer_does_not_get_it(

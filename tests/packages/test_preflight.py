@@ -1,4 +1,4 @@
-"""What is known to fail is said at once, before anything is started."""
+"""What is known to fail is reported all at once, before anything is started."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_an_environment_managed_by_the_operating_system_is_not_changed(
 def test_a_read_only_environment_is_reported_before_anything_starts(
     empty: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
-    with pytest.raises(InstallError, match="cannot be written"):
+    with pytest.raises(InstallError, match="is not writable"):
         install([make_package("sglang")], replace(empty, writable=False), reporter=heard)
     assert heard.commands == []
 
@@ -127,7 +127,7 @@ def test_too_little_space_for_the_requirements_is_reported_before_anything_start
     empty: Environment, make_package: Callable[..., Package], heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(INSTALLED_BYTES, "sglang", 10**18)
-    with pytest.raises(DiskError, match=r"needs 1\.0 EB for the packages"):
+    with pytest.raises(DiskError, match=r"The packages need 1\.0 EB"):
         install([make_package("sglang")], empty, reporter=heard)
     assert heard.commands == []
     assert errors(install([make_package("sglang")], empty, deps=False, reporter=heard)) == []
