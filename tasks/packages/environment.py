@@ -102,8 +102,9 @@ class Environment:
         return len(self._found(name))
 
     def incomplete(self) -> list[Path]:
-        """The .dist-info directories that pip or uv has left incomplete in a virtual environment."""
-        return [info for info in self.purelib.glob("*.dist-info") if self.virtual and _is_incomplete(info)]
+        """The .dist-info directories below the prefix that pip or uv has left incomplete."""
+        directories = {path.resolve() for path in self.paths if path.is_relative_to(self.prefix)}
+        return [info for each in directories for info in each.glob("*.dist-info") if _is_incomplete(info)]
 
     def _found(self, name: str) -> list[importlib.metadata.Distribution]:
         found = list(importlib.metadata.Distribution.discover(name=name, path=[str(path) for path in self.paths]))

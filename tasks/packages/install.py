@@ -187,9 +187,11 @@ class _Installation:
         environment = self.tool.environment
         modules = {name: package.module for package in self.packages for name in (package.name, *package.aliases)}
         for info in environment.incomplete():
-            self.tool.reporter.warn(WHO, f"removed {info.name}, which an interrupted installation left incomplete")
-            shutil.rmtree(info)
-            if module := modules.get(canonicalize_name(info.name.partition("-")[0])):
+            module = modules.get(canonicalize_name(info.name.partition("-")[0]))
+            if module or environment.virtual:  # elsewhere the system may have installed the others
+                self.tool.reporter.warn(WHO, f"removed {info.name}, which an interrupted installation left incomplete")
+                shutil.rmtree(info)
+            if module:
                 shutil.rmtree(info.parent / module, ignore_errors=True)
         for package in self.packages:
             for _ in range(environment.copies(package.name) - 1):

@@ -26,6 +26,11 @@ def test_an_interrupted_installation_is_no_obstacle(
     put(environment, "torch", "flashinfer-python==0.3.0")
     next(environment.purelib.glob("torch-*/RECORD")).unlink()
     next(environment.purelib.glob("flashinfer_python-*/METADATA")).unlink()
+    another = environment.purelib / "another-1.dist-info"
+    another.mkdir()
+    (another / "METADATA").write_text("Metadata-Version: 2.1\nName: another\nVersion: 1\n")
+    (another / "RECORD").write_text(f"{another.name}/METADATA,,\n")
+    (another / "direct_url.json").touch()
     for version in ("1.0", "1.1"):
         info = environment.purelib / f"sglang-{version}.dist-info"
         info.mkdir()
