@@ -25,7 +25,7 @@ from tests.upstream.host import GitHost
 from tests.upstream.store import Upstream
 
 FETCH = r"upload-pack\? fetch"
-FIRST, KILLS = int(os.environ.get("FIRST_KILL", "0")), int(os.environ.get("KILLS", "12"))  # see tests/reliability
+FIRST, KILLS = int(os.environ.get("FIRST_KILL", "0")), int(os.environ.get("KILLS", "3"))  # see tests/reliability
 
 
 def running(project: Project) -> list[psutil.Process]:
