@@ -121,7 +121,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Upstream:
 @pytest.fixture(scope="session")
 def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment variables by which pip and uv install from the tests' wheels."""
-    return repositories.build_wheels(tmp_path_factory.mktemp("wheels") / "wheels")
+    folder = tmp_path_factory.mktemp("wheels")
+    return {**repositories.build_wheels(folder / "wheels"), "UV_CACHE_DIR": str(folder / "cache")}
 
 
 @pytest.fixture(scope="session")

@@ -138,6 +138,7 @@ CASES: tuple[tuple[str, int, Situation], ...] = (  # report/test_document.py has
     ("lock", 0, as_it_is),
     ("lock", 1, not_cloned),
     ("lock", 4, unwritable_lock),
+    ("lock", 5, local_changes),
     ("lock", 6, gone_versions),
 )
 
