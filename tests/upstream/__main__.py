@@ -39,8 +39,7 @@ def write_configuration(file: Path, url: str, included: Sequence[Path] = ()) -> 
     rewriting = "".join(f"\tinsteadOf = {site}\n" for site in SITES)
     file.write_text(f'[url "{url}/"]\n{rewriting}', encoding="utf-8")  # comes first, so it wins over one of the user's
     for path in included:
-        add = ["git", "config", "--file", file, "--add", "include.path", path.absolute()]
-        subprocess.run(add, check=True)
+        subprocess.run(["git", "config", "--file", file, "--add", "include.path", path.absolute()], check=True)
     return file
 
 
