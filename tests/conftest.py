@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import ctypes
 import os
 import shutil
@@ -120,7 +121,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Upstream:
 @pytest.fixture(scope="session")
 def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment variables by which pip and uv install from the tests' wheels."""
-    return repositories.build_wheels(tmp_path_factory.mktemp("wheels") / "wheels")
+    folder = tmp_path_factory.mktemp("wheels")
+    return {**repositories.build_wheels(folder / "wheels"), "UV_CACHE_DIR": str(folder / "cache")}
 
 
 @pytest.fixture(scope="session")
@@ -170,6 +172,7 @@ def unknown_user(home: Path, wheelhouse: Mapping[str, str]) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "GIT_CONFIG_NOSYSTEM": "1",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_COMPILE": "0",
         "UV_PYTHON_DOWNLOADS": "never",
         "UV_LINK_MODE": "copy",
     }
@@ -217,6 +220,7 @@ def make_project(
 def new_folder(folder: Path) -> Path:
     """Make a project folder with a copy of the tasks and of the trace data."""
     folder.mkdir(parents=True)
+    compileall.compile_dir(ROOT / "tasks", quiet=2)  # Invoke writes no bytecode, which each command would compile anew
     shutil.copy2(ROOT / "tasks.py", folder)
     for part in ("tasks", "flashinfer_trace"):
         if (ROOT / part).exists():

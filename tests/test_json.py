@@ -1,4 +1,4 @@
-"""`--json` end to end: every task at every exit status that it can have."""
+"""`--json` end to end: every task, and every exit status."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tests.conftest import ROOT, Environment, Project, new_environment, new_folder, unknown_user
+from tests.conftest import ROOT, Project, new_environment, new_folder, unknown_user
 from tests.sources import Result
 from tests.upstream.__main__ import write_configuration
 from tests.upstream.host import GitHost
@@ -36,27 +36,27 @@ def github_host(built: Upstream) -> Iterator[GitHost]:
 def finished(
     github_host: GitHost, wheelhouse: dict[str, str], tools: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Project:
-    """A project after `invoke setup`, and a copy of it beside it."""
-    folder = tmp_path_factory.mktemp("json") / "now"
-    folder.mkdir()
-    environ = unknown_user(folder.with_name("home"), wheelhouse)
+    """A project after `invoke setup`, and a copy of its checkouts beside it."""
+    folder = tmp_path_factory.mktemp("json")
+    environ = unknown_user(folder / "home", wheelhouse)
     configuration = write_configuration(folder / "gitconfig", github_host.url)
     environment = new_environment(folder / "venv", [tools])
     environ |= {"GIT_CONFIG_GLOBAL": str(configuration), "INVOKE_SOURCES_ATTEMPTS": "1"}
     project = Project(new_folder(folder / "project"), environ, lambda: environment)
     project.invoke("setup")
-    shutil.copytree(folder, folder.with_name("finished"), symlinks=True)
+    subprocess.run(["cp", "-a", project.tmp, folder / "finished"], check=True)
     return project
 
 
 @pytest.fixture
 def project(finished: Project, github_host: GitHost) -> Project:
-    """The project as `invoke setup` left it, this test's own to change. It stays at one place: environments know it."""
-    folder = finished.path.parent
-    shutil.rmtree(folder)
-    shutil.copytree(folder.with_name("finished"), folder, symlinks=True)
+    """The project as `invoke setup` left it, at one place, as its environment knows it. The environment is shared:
+    every run below that would change it fails, and so leaves it as it was."""
+    changed = [finished.path / name for name in ("tmp", "bin", "invoke.yaml", "pylock.sources.toml")]
+    subprocess.run(["rm", "-rf", *changed], check=True)
+    subprocess.run(["cp", "-a", finished.path.with_name("finished"), finished.tmp], check=True)
     github_host.reset()
-    return Project(finished.path, dict(finished.environ), lambda: Environment(folder / "venv"))
+    return Project(finished.path, dict(finished.environ), lambda: finished.environment)
 
 
 def as_it_is(project: Project, host: GitHost) -> None:
@@ -73,10 +73,6 @@ def wrong_configuration(project: Project, host: GitHost) -> None:
 
 def network_down(project: Project, host: GitHost) -> None:
     shutil.rmtree(project.tmp / "flashinfer")
-    host.fault("status", status=503, times=99)
-
-
-def remote_down(project: Project, host: GitHost) -> None:
     host.fault("status", status=503, times=99)
 
 
@@ -104,10 +100,6 @@ def local_changes(project: Project, host: GitHost) -> None:
     (project.tmp / "sglang/README.md").write_text("mine\n")
 
 
-def own_files(project: Project, host: GitHost) -> None:
-    shutil.rmtree(project.tmp / "sglang/.git")
-
-
 def broken_build(project: Project, host: GitHost) -> None:
     (project.tmp / "flashinfer/build_backend.py").write_text("raise SystemExit('no build today')\n")
 
@@ -119,7 +111,7 @@ def gone_versions(project: Project, host: GitHost) -> None:
 
 def interrupted(project: Project, host: GitHost) -> None:
     """The first git that the task starts presses Ctrl-C, and waits for its end."""
-    wrapper = project.path.parent / "bin/git"
+    wrapper = project.path / "bin/git"
     wrapper.parent.mkdir()
     wrapper.write_text("#!/bin/sh\nkill -INT $PPID\nexec sleep 60\n")
     wrapper.chmod(0o755)
@@ -127,49 +119,27 @@ def interrupted(project: Project, host: GitHost) -> None:
 
 
 Situation = Callable[[Project, GitHost], None]
-CASES: tuple[tuple[str, int, Situation], ...] = (
-    ("clone", 0, not_cloned),
+CASES: tuple[tuple[str, int, Situation], ...] = (  # report/test_document.py has every task at every exit status
     ("clone --only=nothing", 2, as_it_is),
-    ("clone --sglang-branch=nothing-like-it", 2, not_cloned),
     ("clone", 3, network_down),
     ("clone", 4, not_writable),
-    ("clone", 5, own_files),
     ("clone", 130, interrupted),
-    ("update --sglang-branch=v0.5.3", 0, as_it_is),
-    ("update", 1, not_cloned),
     ("update --sglang-branch=a..b", 2, as_it_is),
-    ("update", 3, remote_down),
-    ("update", 4, not_writable),
     ("update --sglang-branch=v0.5.3", 5, local_changes),
-    ("update", 130, interrupted),
-    ("install --reinstall --no-deps", 0, as_it_is),
-    ("install", 1, not_cloned),
     ("install --python=/nothing/python", 2, as_it_is),
     ("install --reinstall", 3, index_down),
     ("install --reinstall", 4, unwritable_log),
     ("install --reinstall", 6, broken_build),
-    ("install", 130, interrupted),
     ("verify", 0, as_it_is),
-    ("verify", 1, not_cloned),
-    ("verify --strict", 1, as_it_is),
     ("verify", 2, wrong_configuration),
-    ("verify", 130, interrupted),
     ("setup", 0, as_it_is),
     ("setup --strict", 1, as_it_is),
     ("setup --locked", 2, as_it_is),
-    ("setup", 3, network_down),
-    ("setup", 4, not_writable),
-    ("setup --sglang-branch=v0.5.3", 5, local_changes),
-    ("setup --reinstall", 6, broken_build),
-    ("setup", 130, interrupted),
     ("lock", 0, as_it_is),
     ("lock", 1, not_cloned),
-    ("lock --python=/nothing/python", 2, as_it_is),
-    ("lock", 3, index_down),
     ("lock", 4, unwritable_lock),
     ("lock", 5, local_changes),
     ("lock", 6, gone_versions),
-    ("lock", 130, interrupted),
 )
 
 
@@ -216,7 +186,7 @@ def test_a_mistake_on_the_command_line_is_in_it_too(words: str, project: Project
     assert found["error"]["code"] == "usage"
 
 
-@pytest.mark.parametrize("content", ["sources: 5\n", "sources: [\n", "sources: {stall: soon}\n", "sources: {x: 1}\n"])
+@pytest.mark.parametrize("content", ["sources: [\n", "sources: {x: 1}\n"])
 def test_a_configuration_that_cannot_be_read_is_in_it_too(content: str, project: Project) -> None:
     (project.path / "invoke.yaml").write_text(content)
     found = read(project.invoke("verify", "--json", check=2), "verify")

@@ -171,8 +171,9 @@ sources:
       install: true
 """
     )
-    project.invoke("setup", "--no-deps", check=None)
-    found = json.loads(project.invoke("verify", "--json", check=None).out)
+    only = ("--only=notes", "--only=bench")
+    project.invoke("setup", "--no-deps", *only, check=None)
+    found = json.loads(project.invoke("verify", "--json", *only, check=None).out)
     assert found["repositories"]["notes"]["path"] == str(project.tmp / "notes")
     assert found["packages"]["bench"] == {"version": "1.5", "editable": True, "location": str(project.tmp / "bench")}
     assert "notes" not in found["packages"]

@@ -60,22 +60,22 @@ def test_large_outputs_on_both_streams_are_read_whole() -> None:
 def test_a_process_is_ended_at_its_deadline_with_its_children(deadline: str, tmp_path: Path) -> None:
     child = f"import os; open({str(tmp_path / 'child')!r}, 'w').write(str(os.getpid())); {SLEEP}"
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    done = python(code, **{deadline: 1.5})
+    done = python(code, **{deadline: 1})
     assert done.status == -signal.SIGTERM
-    assert done.ended == {"silence": "no data for 1.5 s", "timeout": "not finished after 1.5 s"}[deadline]
+    assert done.ended == {"silence": "no data for 1 s", "timeout": "not finished after 1 s"}[deadline]
     assert is_gone(tmp_path / "child")
 
 
 def test_a_byte_on_either_stream_puts_off_the_deadline_of_silence_but_not_that_of_the_whole() -> None:
     code = "import sys, time\nfor n in range(8):\n    print(n, file=sys.stderr if n % 2 else sys.stdout, flush=True)"
-    assert python(f"{code}\n    time.sleep(0.5)", silence=2).ended == ""
-    assert python(f"{code}\n    time.sleep(0.5)", silence=2, timeout=2.5).ended == "not finished after 2.5 s"
+    assert python(f"{code}\n    time.sleep(0.2)", silence=1).ended == ""
+    assert python(f"{code}\n    time.sleep(0.2)", silence=1, timeout=1.2).ended == "not finished after 1.2 s"
 
 
 def test_a_process_that_ignores_the_request_to_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "PATIENCE", 0.2)
     ignoring = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); {SLEEP}"
-    assert python(ignoring, silence=1.5).status == -signal.SIGKILL
+    assert python(ignoring, silence=1).status == -signal.SIGKILL
 
 
 def test_a_process_gets_the_time_to_clean_up(tmp_path: Path) -> None:

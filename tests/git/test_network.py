@@ -125,9 +125,10 @@ def test_no_password_is_asked_for(direct: Sources, host: GitHost) -> None:
 
 def test_a_connection_that_nobody_answers_is_given_up(direct: Sources, black_hole: str) -> None:
     direct.repositories["sglang"]["url"] = black_hole
+    direct.settings["stall"] = "0.3"
     result = direct("clone", check=3)
     assert "Attempt 2 of 2" in result.err
-    assert "no data for 1 s" in result.err
+    assert "no data for 0.3 s" in result.err
 
 
 def test_there_are_as_many_attempts_as_configured_with_growing_and_varied_waits(
@@ -347,8 +348,9 @@ def test_a_peer_that_never_answers_is_given_up_whatever_the_protocol(
     ssh.chmod(0o755)
     monkeypatch.setenv("GIT_SSH_COMMAND", str(ssh))
     direct.repositories["sglang"]["url"] = f"{scheme}://127.0.0.1:{silent}/sgl-project/sglang.git"
+    direct.settings["stall"] = "0.3"
     result = direct("clone", check=3)
-    assert "no data for 1 s" in result.err
+    assert "no data for 0.3 s" in result.err
     assert "Attempt 2 of 2" in result.err
     assert nothing_but_the_lock(direct.path)
 
@@ -431,15 +433,18 @@ def test_a_commit_that_is_gone_when_it_is_fetched_is_a_network_error_with_advice
         assert direct.head("sglang") == upstream.commit("sglang")
 
 
-@pytest.mark.parametrize("anysha", [True, False], ids=["any commit", "tips only"])
-@pytest.mark.parametrize(("server", "client"), [(0, 2), (2, 0), (2, 1), (0, 0)])
+@pytest.mark.parametrize(
+    ("server", "client", "anysha"),  # what is spoken is the lower one; all other tests speak 2
+    [(0, 2, True), (2, 0, False), (2, 1, True), (2, 2, False)],
+    ids=["0", "0 tips only", "1", "2 tips only"],
+)
 def test_every_version_of_the_protocol_serves_clones_and_updates(
     server: int, client: int, anysha: bool, flashinfer: Sources, host: GitHost, upstream: Upstream
 ) -> None:
     host.protocol0, host.anysha = server == 0, anysha
     subprocess.run(["git", "config", "--global", "protocol.version", str(client)], check=True)
     flashinfer("clone", flashinfer="v0.6.7.post3")
-    for ref in ("v0.3.0", "main", "v0.6.7.post3", "main"):
+    for ref in ("v0.3.0", "main"):
         if ref == "main":
             cutlass = upstream.add_commit("cutlass", "main", {"include/cutlass/new.h": f"// {len(host.requests)}\n"})
             upstream.add_commit("flashinfer", "main", {"3rdparty/cutlass": Gitlink(cutlass), "new.txt": cutlass})

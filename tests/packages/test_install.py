@@ -12,8 +12,11 @@ from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+from invoke.config import Config
+from invoke.context import Context
 
 from tasks.errors import DiskError, InstallError, NetworkError
 from tasks.packages.environment import Environment
@@ -52,15 +55,15 @@ def test_both_are_installed_from_their_checkouts_with_what_they_require(
 
 
 def test_a_pin_on_another_flashinfer_does_not_replace_the_checkout(
-    environment: Environment, make_package: Callable[..., Package], heard: Heard
+    empty: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
     """Neither its release nor its companion's is even downloaded."""
     pins = ["flashinfer_python[cu13]==0.6.7.post3", "flashinfer_cubin==0.6.7.post3", "torch"]
     both = make_package("sglang", "0.5.10.post1", pins), make_package("flashinfer-python", "0.6.18")
-    assert errors(install(both, environment, reporter=heard)) == []
-    assert_installed(environment, *both)
-    assert version_of(environment, "flashinfer-python") == "0.6.18"
-    assert version_of(environment, "flashinfer-cubin") == ""
+    assert errors(install(both, empty, reporter=heard)) == []
+    assert_installed(empty, *both)
+    assert version_of(empty, "flashinfer-python") == "0.6.18"
+    assert version_of(empty, "flashinfer-cubin") == ""
     assert not any(
         f"{name}-0.6.7" in line for line in heard.lines for name in ("flashinfer_python", "flashinfer_cubin")
     )
@@ -80,31 +83,37 @@ def test_a_second_run_starts_and_writes_nothing(
     assert again.commands == again.events == []
 
 
-@pytest.mark.parametrize(
-    "change", ["commit", "file", "extras", "requirement", "other folder", "metadata", "stamp", "reinstall"]
-)
 def test_what_has_changed_is_installed_again(
-    empty: Environment, make_package: Callable[..., Package], heard: Heard, tmp_path: Path, change: str
+    empty: Environment, make_package: Callable[..., Package], heard: Heard, tmp_path: Path
 ) -> None:
+    dry = Context(Config(overrides={"run": {"dry": True}}))
+
+    def action(package: Package, c: Context | None = dry, **options: Any) -> str:
+        (outcome,) = install([package], empty, reporter=heard, c=c, **options)
+        assert not outcome.error
+        return outcome.action
+
     package = make_package("sglang", "1.0", ["torch"])
-    install([package], empty, reporter=heard)
+    assert action(package, None) == "installed"
+    assert action(package) == "already installed"
+    assert action(package, reinstall=True) == "would install"
+    assert action(replace(package, commit="2" * 40)) == "would install"
+    assert action(with_extras(package, "srt")) == "would install"
+    assert action(make_package("sglang", "1.0", ["torch"], folder=tmp_path / "other")) == "would install"
+    (metadata,) = empty.purelib.glob("sglang*/direct_url.json")
+    for file in (metadata, package.repository.path / ".git/installed.json"):
+        before = file.read_text()
+        file.write_text("[[")
+        assert action(package) == "would install"
+        file.write_text(before)
+    assert action(package) == "already installed"
+    (package.folder / "setup.cfg").write_text("# new\n")
+    assert action(package) == "would install"
+    assert action(package, None) == "reinstalled"
+    subprocess.run(["uv", "pip", "uninstall", "-q", "--python", empty.python, "torch"], check=True)
+    assert action(package) == "would install"
     heard.commands.clear()
-    if change == "commit":
-        package = replace(package, commit="2" * 40)
-    elif change == "file":
-        (package.folder / "setup.cfg").write_text("# new\n")
-    elif change == "extras":
-        package = with_extras(package, "srt")
-    elif change == "requirement":
-        subprocess.run(["uv", "pip", "uninstall", "-q", "--python", empty.python, "torch"], check=True)
-    elif change == "other folder":
-        package = make_package("sglang", "1.0", ["torch"], folder=tmp_path / "other")
-    elif change == "metadata":
-        next(empty.purelib.glob("sglang*/direct_url.json")).write_text("no JSON")
-    elif change == "stamp":
-        (package.repository.path / ".git/installed.json").write_text("[[")
-    (outcome,) = install([package], empty, reinstall=change == "reinstall", reporter=heard)
-    assert (outcome.action, outcome.error) == ("reinstalled", None)
+    assert action(package, None) == "reinstalled"
     assert heard.commands
     assert_installed(empty, package)
     assert version_of(empty, "torch")
@@ -170,11 +179,11 @@ def test_flashinfer_under_its_other_name_is_removed(
 
 
 def test_companions_get_the_version_of_the_checkout(
-    environment: Environment, make_package: Callable[..., Package], heard: Heard
+    empty: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
-    put(environment, "flashinfer-cubin==0.3.0", "flashinfer-jit-cache==0.6.18")
-    assert errors(install([make_package("flashinfer-python", "0.6.18")], environment, reporter=heard)) == []
-    assert version_of(environment, "flashinfer-cubin") == version_of(environment, "flashinfer-jit-cache") == "0.6.18"
+    put(empty, "flashinfer-cubin==0.3.0", "flashinfer-jit-cache==0.6.18")
+    assert errors(install([make_package("flashinfer-python", "0.6.18")], empty, reporter=heard)) == []
+    assert version_of(empty, "flashinfer-cubin") == version_of(empty, "flashinfer-jit-cache") == "0.6.18"
     assert "flashinfer: flashinfer-cubin 0.3.0 replaced by 0.6.18" in heard.events
 
 
@@ -234,15 +243,15 @@ def test_a_companion_that_only_an_additional_index_has_comes_from_there(
 
 
 def test_a_pinned_companion_that_no_index_has_stops_nothing_else(
-    environment: Environment, make_package: Callable[..., Package], heard: Heard
+    empty: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
     both = (
         make_package("sglang", "1.0", ["flashinfer_python==0.7.0", "flashinfer_cubin==0.7.0", "torch"]),
         make_package("flashinfer-python", "0.7.0"),
     )
-    assert errors(install(both, environment, reporter=heard)) == []
-    assert version_of(environment, "torch") == "2.9.1"
-    assert_installed(environment, *both)
+    assert errors(install(both, empty, reporter=heard)) == []
+    assert version_of(empty, "torch") == "2.9.1"
+    assert_installed(empty, *both)
     (warning,) = heard.warnings
     assert warning.startswith("flashinfer: flashinfer-cubin not installed: ")
     assert "flashinfer-python's version, 0.7.0" in warning
@@ -262,19 +271,15 @@ def test_a_flashinfer_whose_version_only_its_build_knows_is_installed(
 
 
 def test_a_dependency_that_wants_another_flashinfer_does_not_get_it(
-    environment: Environment,
-    make_package: Callable[..., Package],
-    heard: Heard,
-    tmp_path: Path,
+    empty: Environment, make_package: Callable[..., Package], heard: Heard, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> None:  # fmt: skip
     write_wheel(tmp_path, "wants-old", "1", {}, ["flashinfer-python==0.3.0"])
-    for name in ("PIP_FIND_LINKS", "UV_FIND_LINKS"):
-        monkeypatch.setenv(name, f"{os.environ[name]}{' ' if name.startswith('PIP') else ','}{tmp_path}")
+    monkeypatch.setenv("UV_FIND_LINKS", f"{os.environ['UV_FIND_LINKS']},{tmp_path}")
     both = make_package("sglang", "1.0", ["wants-old"]), make_package("flashinfer-python", "0.6.18")
-    assert errors(install(both, environment, reporter=heard)) == []
-    assert version_of(environment, "wants-old") == "1"
-    assert_installed(environment, *both)
+    assert errors(install(both, empty, reporter=heard)) == []
+    assert version_of(empty, "wants-old") == "1"
+    assert_installed(empty, *both)
 
 
 def test_paths_may_have_any_characters(
@@ -353,8 +358,7 @@ def files(environment: Environment) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("environment", "why"),
     [
-        ("uv", "build"), ("pip", "build"), ("uv", "index"), ("pip", "index"),
-        ("uv", "requirement"), ("uv", "no dependencies"),
+        ("uv", "build"), ("pip", "index"), ("uv", "requirement"), ("uv", "no dependencies"),
     ],
     indirect=["environment"],
 )  # fmt: skip
@@ -381,13 +385,13 @@ def test_a_failed_installation_changes_no_file_of_the_environment(
 
 
 def test_requirements_that_contradict_each_other_are_both_named(
-    environment: Environment, make_package: Callable[..., Package], heard: Heard
+    empty: Environment, make_package: Callable[..., Package], heard: Heard
 ) -> None:
     both = (
         make_package("sglang", "1.0", ["flashinfer-cubin<0.4"]),
         make_package("other", "1.0", ["flashinfer-cubin>0.5"]),
     )
-    reason = errors(install(both, environment, reporter=heard))[0].splitlines()[0]
+    reason = errors(install(both, empty, reporter=heard))[0].splitlines()[0]
     assert "flashinfer-cubin<0.4" in reason
     assert "flashinfer-cubin>0.5" in reason
 

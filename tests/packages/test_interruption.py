@@ -89,7 +89,7 @@ def alive(pid: int) -> bool:
 
 
 def test_ctrl_c_ends_the_installer_with_its_children_and_the_next_run_completes(
-    environment: Environment, make_package: Callable[..., Package], heard: Heard, tmp_path: Path
+    empty: Environment, make_package: Callable[..., Package], heard: Heard, tmp_path: Path
 ) -> None:
     """Only this program gets the signal, as from another shell; the child ignores it, as some compilers do."""
     flag = tmp_path / "child"
@@ -98,14 +98,14 @@ def test_ctrl_c_ends_the_installer_with_its_children_and_the_next_run_completes(
         f"open({str(flag)!r}, 'w').write(f'{{os.getpid()}} '); time.sleep(600)"
     )
     package = make_package("sglang", action=f"import subprocess; subprocess.run([sys.executable, '-c', {child!r}])")
-    process = start(environment, package)
+    process = start(empty, package)
     until(lambda: flag.exists() and flag.read_text().endswith(" "))
     process.send_signal(signal.SIGINT)
     assert "KeyboardInterrupt" in process.communicate()[0]
     until(lambda: not alive(int(flag.read_text())))
     package = make_package("sglang", "1.0", ["torch"])
-    assert errors(install([package], environment, reporter=heard)) == []
-    assert_installed(environment, package)
+    assert errors(install([package], empty, reporter=heard)) == []
+    assert_installed(empty, package)
 
 
 def waiting_build(begun: Path, go: Path) -> str:
@@ -163,7 +163,9 @@ def test_after_a_kill_the_next_run_waits_for_the_installer_that_is_still_running
     assert_installed(empty, package)
 
 
-@pytest.mark.parametrize("lines", [2, 5, 8])
+@pytest.mark.parametrize(
+    ("environment", "lines"), [("uv", 2), ("uv", 5), ("uv", 8), ("pip", 5)], indirect=["environment"]
+)
 def test_killed_at_any_moment_the_next_run_completes(
     environment: Environment, make_package: Callable[..., Package], heard: Heard, lines: int
 ) -> None:

@@ -36,13 +36,10 @@ def write_configuration(file: Path, url: str, included: Sequence[Path] = ()) -> 
     """Write a git configuration under which `https://github.com/` means `url` (and Hugging Face's data sets, too), then
     include others. Returns `file`."""
 
-    def add(key: str, value: str) -> None:  # the rewriting comes first, so that it wins over one of the user's
-        subprocess.run(["git", "config", "--file", str(file), "--add", key, value], check=True)
-
-    for site in SITES:
-        add(f"url.{url}/.insteadOf", site)
+    rewriting = "".join(f"\tinsteadOf = {site}\n" for site in SITES)
+    file.write_text(f'[url "{url}/"]\n{rewriting}', encoding="utf-8")  # comes first, so it wins over one of the user's
     for path in included:
-        add("include.path", str(path.absolute()))
+        subprocess.run(["git", "config", "--file", file, "--add", "include.path", path.absolute()], check=True)
     return file
 
 
