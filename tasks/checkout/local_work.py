@@ -93,6 +93,14 @@ def check_operation(repository: LocalRepository) -> None:
             raise LocalWorkError(what, hint, _git(repository.path, *operation))
 
 
+def check_conflicts(repository: LocalRepository, changes: Iterable[Change]) -> None:
+    """Raise LocalWorkError where some of the changes are conflicts of a merge that was not finished."""
+    if names := [change.path for change in changes if change.state == "u"]:
+        what = f"{repository.who}: {_listed(names)} with conflicts in {repository.path}."
+        hint = "Resolve them, or add them as they are:"
+        raise LocalWorkError(what, hint, _git(repository.path, "add", "--all", "--", *names))
+
+
 def explain_refusal(repository: LocalRepository, error: OverwriteError) -> LocalWorkError:
     """git's refusal, with the command that resolves it without losing anything."""
     first = next((each for each in error.paths if (repository.path / each).is_dir()), error.paths[0])
@@ -118,11 +126,10 @@ def _check_changes(repository: LocalRepository) -> None:
     changes = [change for change in read_changes(repository.path) if not change.is_moved_submodule]
     if not changes:
         return
+    check_conflicts(repository, changes)
     path, names = repository.path, [change.path for change in changes]
     if replaced := [each.path for each in changes if not each.is_submodule and (path / each.path).is_dir()]:
         command = move_aside(path / replaced[0])  # git-stash(1) would delete the untracked files in it
-    elif unmerged := [each.path for each in changes if each.state == "u"]:
-        command = _git(path, "add", "--all", "--", *unmerged)  # as they are
     elif added := [each.path for each in changes if each.state == ".A"]:
         command = _git(path, "reset", "--quiet", "--", *added)  # they stay, untracked
     elif submodules := [each.path for each in changes if each.is_submodule]:

@@ -24,10 +24,12 @@ from .download import Commit, Download
 from .local_work import (
     check_branch,
     check_commits,
+    check_conflicts,
     check_local_work,
     check_operation,
     check_submodule_work,
     check_untracked,
+    read_changes,
 )
 from .recovery import make_consistent
 from .session import Session
@@ -149,6 +151,7 @@ def _finish(session: Session, local: LocalRepository, checkout: Checkout) -> Che
 def _resume(local: LocalRepository, head: str, moving: str) -> None:
     check_commits(local, "", [read_record(local.git_dir).commit, moving])
     check_operation(local)
+    check_conflicts(local, read_changes(local.path))
     make_consistent(local, head, moving)
     switch(local, moving)
 

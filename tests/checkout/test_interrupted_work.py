@@ -123,6 +123,15 @@ def merge_without_a_commit(thing: Thing, place: str) -> None:
     assert (thing.sources.path / place / "merged.txt").exists()
 
 
+def rebase_with_a_conflict(thing: Thing, place: str) -> None:
+    thing.git(place, "checkout", "-q", "-f", "-b", "side")
+    thing.sources.commit(place, "kept.txt", "side\n")
+    thing.git(place, "checkout", "-q", "-f", "-B", "mine", "HEAD~1")
+    thing.commit(place, "kept.txt")
+    thing.git(place, "rebase", "side", check=False)
+    thing.write(place, "kept.txt")
+
+
 def hidden_from_git(option: str) -> Act:
     def act(thing: Thing, place: str) -> None:
         for name in ("a.txt", "kept.txt"):
@@ -185,7 +194,8 @@ ACTS = [
     edited_though_it_goes, folder_in_place_of_a_changed_file, folder_in_place_of_another_file,
     folder_in_place_of_a_file_that_comes, folder_in_place_of_a_file_that_goes, link_in_place_of_a_changed_file,
     link_in_place_of_another_file, link_in_place_of_a_folder_that_comes, staged_rename_with_changes,
-    merge_without_a_commit, hidden_from_git("--assume-unchanged"), hidden_from_git("--skip-worktree"),
+    merge_without_a_commit, rebase_with_a_conflict,
+    hidden_from_git("--assume-unchanged"), hidden_from_git("--skip-worktree"),
     hidden_though_it_goes, untracked, ignored, ignored_where_one_comes, committed_on_the_branch,
     committed_all_that_is_there, committed_on_a_detached_head, stashed, odd_names,
 ]  # fmt: skip

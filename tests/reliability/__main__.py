@@ -1,5 +1,5 @@
 """Kill many runs at random moments, or play random sequences: `python -m tests.reliability --kills 200` or
-`--sequences 2000`. The same seeds make the same kills and sequences, but for the moments in which signals arrive."""
+`--sequences 2000`. The same seeds make the same kills, but for the moment in which the signal arrives."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 
 KILLS = "tests/checkout/test_interruption.py::test_a_run_that_is_killed_at_any_moment_is_finished_by_the_next"
 SEQUENCES = "tests/checkout/test_promise.py"
+BATCH = 25  # sequences in one test: hypothesis begins with simple ones
 
 
 def main() -> int:
@@ -22,12 +23,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.reliability", description=__doc__)
     parser.add_argument("--kills", type=int, default=0, help="how many kills (default: 200, or none with --sequences)")
     parser.add_argument("--sequences", type=int, default=0, help="how many sequences (default: none)")
-    parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first seed (default: 0)")
+    parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first kill's seed (default: 0)")
     parser.add_argument("--jobs", default="auto", help="how many at once (default: one for each core)")
     options = parser.parse_args()
     kills = options.kills or (0 if options.sequences else 200)
     os.environ |= {"KILLS": str(kills), "FIRST_KILL": str(options.first)}
-    os.environ |= {"SEQUENCES": str(options.sequences), "FIRST_SEQUENCE": str(options.first)}
+    os.environ |= {"SEQUENCES": str(BATCH), "BATCHES": str(-(-options.sequences // BATCH))}
     chosen = [*([KILLS] if kills else []), *([SEQUENCES] if options.sequences else [])]
     with tempfile.TemporaryDirectory() as directory:
         results = Path(directory, "results.xml")
@@ -39,7 +40,7 @@ def main() -> int:
         broken = case.find("failure") is not None or case.find("error") is not None
         too_late = "too late" in (properties.get("killed") or "")
         ending = "FAILED" if broken else "ended before the kill" if too_late else "survived"
-        endings[f"{properties.get('scenario') or 'random sequence'}: {ending}"] += 1
+        endings[f"{properties.get('scenario') or f'{BATCH} random sequences'}: {ending}"] += 1
     for ending, count in sorted(endings.items()):
         print(f"{count:5} {ending}")
     return int(status)
