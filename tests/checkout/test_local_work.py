@@ -184,8 +184,7 @@ UNSAFE = [
     stash_that_did_not_apply,
 ]  # fmt: skip
 UNSAFE_IN_A_SUBMODULE = [
-    modified, staged_new, deleted, skipped_in_the_worktree, untracked_in_the_way, link_where_a_folder_comes,
-    committed_on_a_detached_head, merge_in_progress, am_in_progress, stash_that_did_not_apply,
+    modified, skipped_in_the_worktree, untracked_in_the_way, committed_on_a_detached_head, merge_in_progress,
 ]  # fmt: skip
 WITHOUT_CONTENT = (deleted, renamed, made_executable, replaced_by_a_link, bisect_in_progress)
 
