@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from .errors import UsageError
 
 LATEST, MATCHING = "latest", "matching"
-HEADS, TAGS = "refs/heads/", "refs/tags/"
+HEADS, TAGS, TRACKING = "refs/heads/", "refs/tags/", "refs/remotes/origin/"
 LONGEST_REF = 255  # bytes; no file system that git runs on has longer names
 LONGEST_URL = 2000
 SHOWN = 200  # characters of a wrong URL in a message

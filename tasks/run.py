@@ -387,9 +387,9 @@ def _package(checkout: Checkout) -> Package:
     return Package(checkout.repository, checkout.head, checkout.tags)
 
 
-def _version(checkout: Checkout) -> str:
+def _version(repository: Repository, commit: str, tags: Mapping[str, str]) -> str:
     with suppress(SourcesError, OSError):
-        return Source(checkout.repository, checkout.head, checkout.tags).version
+        return Source(repository, commit, tags).version
     return ""
 
 

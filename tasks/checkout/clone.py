@@ -15,7 +15,7 @@ from ..models import Outcome, Repository
 from .download import Download
 from .session import Session
 from .space import cost, in_words
-from .state import Checkout, find_checkout, read_checkout, write_record
+from .state import Checkout, find_checkout, write_record
 from .switch import check_out_new, check_out_submodules, set_branch, set_tags
 from .update import check_cost
 
@@ -48,7 +48,7 @@ def clone(session: Session, repository: Repository, *, strict: bool = True) -> O
     try:
         initialise(local)
         commit = download.commit(local, target, advertised, ())
-        set_branch(local, target)
+        set_branch(local, {}, target)
         with ThreadPoolExecutor(1) as pool:  # checking out meanwhile saves a fifth of a cold clone
             rest = pool.submit(download.rest, commit, advertised, {})
             check_out_new(commit)
@@ -63,7 +63,8 @@ def clone(session: Session, repository: Repository, *, strict: bool = True) -> O
         _remove(staging)
         raise
     session.reporter.event(repository.name, f"cloned: {commit.record.shown} ({target.commit[:10]})")
-    return replace(done, action="cloned", version=session.version(read_checkout(repository)), moved=commit.bytes)
+    version = session.version(repository, target.commit, advertised.releases)
+    return replace(done, action="cloned", version=version, moved=commit.bytes)
 
 
 def _existing(session: Session, checkout: Checkout, strict: bool) -> Outcome:
@@ -76,7 +77,7 @@ def _existing(session: Session, checkout: Checkout, strict: bool) -> Outcome:
         raise UsageError(f"{repository.name} is already cloned at {at}, not at {given}.", command=command)
     interrupted = "; an update was interrupted, `invoke update` finishes it" if record.moving else ""
     session.reporter.event(repository.name, f"already cloned at {at}{interrupted}")
-    version = session.version(checkout)
+    version = session.version(repository, head, checkout.tags)
     return Outcome(
         repository.name, "already cloned", record.ref, head, version, ref_source=checkout.ref[1],
         resolved=record.name if record.shown != record.ref else "",

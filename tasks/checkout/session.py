@@ -26,7 +26,7 @@ from ..git import (
 )
 from ..models import Network, RefSource, Reporter, Repository, Settings
 from ..names import MATCHING, redact
-from .state import Checkout, kept_ref, read_record
+from .state import kept_ref, read_record
 
 
 def _no_matching(advertised: Advertised) -> str:
@@ -36,8 +36,9 @@ def _no_matching(advertised: Advertised) -> str:
 @dataclass(frozen=True)
 class Session:
     """`refs` are the REFs given as options, by repository name. `matching` names the tag of FlashInfer that SGLang
-    requires, among what FlashInfer's remote advertises, and `version` that of a checkout's package. `commits` are those
-    that the REFs mean, whatever the remote has (a lock file). A remote is asked once in a session."""
+    requires, among what FlashInfer's remote advertises, and `version` that of a repository's package at a commit, with
+    these tags. `commits` are those that the REFs mean, whatever the remote has (a lock file). A remote is asked once in
+    a session."""
 
     settings: Settings
     reporter: Reporter
@@ -45,7 +46,7 @@ class Session:
     full: bool = False
     dry: bool = False
     matching: Callable[[Advertised], str] = _no_matching
-    version: Callable[[Checkout], str] = lambda checkout: ""
+    version: Callable[[Repository, str, Mapping[str, str]], str] = lambda repository, commit, tags: ""
     commits: Mapping[str, str] = field(default_factory=dict)
     _answers: dict[str, Future[Advertised]] = field(default_factory=dict)
 

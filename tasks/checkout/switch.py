@@ -21,16 +21,16 @@ from ..git import (
     release,
     untracked_files,
 )
-from ..names import TAGS
+from ..names import TAGS, TRACKING
 from .download import Commit, unset_worktree
 from .local_work import check_submodule_work, commits_without_ref, explain_refusal
 from .sparse import end_sparse, set_sparse
 from .state import read_record, write_record
 
+Refs = Mapping[str, tuple[str, str]]  # by full name: object id, and the commit that it leads to
 
-def set_tags(
-    repository: LocalRepository, local: Mapping[str, tuple[str, str]], target: Target, advertised: Advertised
-) -> None:
+
+def set_tags(repository: LocalRepository, local: Refs, target: Target, advertised: Advertised) -> None:
     """Set the version tags, and one that is the target, as the remote has them. `local` are the refs as they were; what
     a tag named before keeps a ref below refs/previous/."""
     tags = {f"{TAGS}{tag}": oid for tag, oid in advertised.tags.items() if release(tag)}
@@ -44,25 +44,21 @@ def set_tags(
         repository.git("update-ref", "--stdin", stdin="".join(f"{line}\n" for line in lines))
 
 
-def set_branch(repository: LocalRepository, target: Target) -> None:
-    """Set the remote-tracking branch of the target. What the remote had keeps a ref below refs/fetched/, so that it can
-    be told from the user's commits."""
-    fetched = {target.commit, read_record(repository.git_dir).commit}
-    lines = []
-    if target.kind == "branch":
-        tracking = f"refs/remotes/origin/{target.name}"
-        form = "--format=%(objectname) %(refname)"
-        for oid, ref in (line.split(" ", 1) for line in
-                         repository.git("for-each-ref", form, "refs/remotes/origin").splitlines()):  # fmt: skip
-            if f"{ref}/".startswith(f"{tracking}/") or tracking.startswith(f"{ref}/"):
-                fetched.add(oid)
-                if ref != tracking:  # gone: its name is in the way
-                    repository.git("update-ref", "-d", ref)
+def set_branch(repository: LocalRepository, local: Refs, target: Target) -> None:
+    """Set the remote-tracking branch of the target; `local` are the refs as they were. What the remote had keeps a ref
+    below refs/fetched/, so that it can be told from the user's commits."""
+    fetched = {target.commit, read_record(repository.git_dir).commit} - {""}
+    tracking, lines = f"{TRACKING}{target.branch}", list[str]()
+    if target.branch:
+        others = [ref for ref in local if ref.startswith(f"{tracking}/") or tracking.startswith(f"{ref}/")]
+        fetched |= {local[ref][0] for ref in (*others, tracking) if ref in local}
+        for ref in others:  # gone from the remote, and its name is in the way
+            repository.git("update-ref", "-d", ref)
         lines.append(f"update {tracking} {target.commit}")
-    lines += [f"update refs/fetched/{oid} {oid}" for oid in sorted(fetched) if oid]
+    lines += [f"update refs/fetched/{oid} {oid}" for oid in sorted(fetched)]
     repository.git("update-ref", "--stdin", stdin="".join(f"{line}\n" for line in lines))
-    if target.kind == "branch":
-        _follow(repository, target.name)
+    if target.branch and tracking not in local:
+        _follow(repository, target.branch)
 
 
 def check_out_new(commit: Commit) -> None:

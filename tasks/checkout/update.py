@@ -60,7 +60,7 @@ def update(session: Session, repository: Repository) -> Outcome:
         checkout = _finish(session, local, checkout)
     ref, source = session.ref(repository)
     advertised, target = session.advertised(repository), session.target(repository, ref)
-    version = session.version(checkout)
+    version = session.version(repository, checkout.head, checkout.tags)
     done = Outcome(
         repository.name, "up to date", ref, checkout.head, version, ref_source=source, resolved=target.resolved
     )
@@ -90,7 +90,7 @@ def update(session: Session, repository: Repository) -> Outcome:
         remove_submodule(local, path)
     check_out(commit)
     set_tags(local, checkout.now.refs, target, advertised)
-    set_branch(local, target)
+    set_branch(local, checkout.now.refs, target)
     if target.branch:
         move_branch(local, target, checkout.now.branches.get(target.branch, ""))
     check_out_submodules(commit)
@@ -98,7 +98,7 @@ def update(session: Session, repository: Repository) -> Outcome:
     shown = f"{checkout.record.shown} → {commit.record.shown}"
     named = shown if checkout.record.shown not in ("", commit.record.shown) else commit.record.shown
     session.reporter.event(repository.name, f"updated: {named} ({checkout.head[:10]} → {target.commit[:10]})")
-    after = session.version(read_checkout(repository))
+    after = session.version(repository, target.commit, {**checkout.tags, **advertised.releases})
     return replace(done, action="updated", version=after, before_version=version, moved=commit.bytes)
 
 

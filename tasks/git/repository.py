@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..errors import LocalWorkError
-from ..names import HEADS, TAGS
+from ..names import HEADS, TAGS, TRACKING
 from .command import run
 
 
@@ -25,12 +25,13 @@ class RepositoryRefs:
 
     @cached_property
     def refs(self) -> Mapping[str, tuple[str, str]]:
-        """Local branches and tags by their full names: object id, and the id of the commit that it leads to.
+        """Branches, tags and what `origin` had, by their full names: object id, and the id of the commit that it leads
+        to.
 
         GitPython reads packed-refs again for each ref: 230 ms for 390 tags, where git takes 5.
         """
         form = "%(refname)%00%(objectname)%00%(*objectname)"
-        lines = run(self.path, "for-each-ref", f"--format={form}", HEADS, TAGS).splitlines()
+        lines = run(self.path, "for-each-ref", f"--format={form}", HEADS, TAGS, TRACKING).splitlines()
         return {name: (oid, peeled or oid) for name, oid, peeled in (line.split("\0") for line in lines)}
 
     @property

@@ -48,6 +48,11 @@ class Advertised:
         """The id of the commit that the tag names."""
         return self.peeled.get(tag, self.tags[tag])
 
+    @property
+    def releases(self) -> dict[str, str]:
+        """The tags that name a version, each with its commit."""
+        return {tag: self.commit(tag) for tag in self.tags if release(tag)}
+
 
 @dataclass(frozen=True)
 class Target:

@@ -26,7 +26,7 @@ def committing(path: Path) -> str:
     ("moment", "place", "detached"),
     [
         (SWITCH, "thing", False), (SWITCH, "thing", True), (SWITCH, "thing/deps/lib", True),
-        ("update-ref --stdin", "thing", False), ("config --get-all remote.origin.fetch", "thing", False),
+        ("update-ref --stdin", "thing", False),
         ("update-ref refs/heads/main", "thing", False), ("update-ref refs/heads/main", "thing", True),
         ("update-ref refs/heads/main", "thing/deps/lib", True),
     ],
