@@ -25,7 +25,7 @@ from ..git import (
     fetch_tags,
     head_of,
     initialise,
-    missing_objects,
+    local_objects,
     packed_bytes,
     read_blob,
     read_shallow,
@@ -135,10 +135,8 @@ class Download:
                 else:
                     tree = fetch_commit(repository, target, [*haves, *known.tips], files=directories is None)
                 holds = cone(directories)
-                missing = missing_objects(repository, target.commit)
-                if directories is not None:
-                    missing &= {entry.oid for path, entry in tree.items() if holds(path)}
-                fetch_objects(repository, target, missing)
+                files = {entry.oid for path, entry in tree.items() if holds(path) and entry.mode != GITLINK}
+                fetch_objects(repository, target, files - local_objects(repository))
             except GitError:
                 if not linked:
                     raise

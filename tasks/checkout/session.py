@@ -18,7 +18,7 @@ from ..git import (
     fetch_objects,
     fetch_tags,
     initialise,
-    missing_objects,
+    local_objects,
     read_blob,
     resolve,
     run,
@@ -129,7 +129,7 @@ def remote_files(
     with _scratch(session, repository) as local:
         tree = fetch_commit(local, target, (), files=False)
         wanted = {tree[path].oid for path in paths if path in tree}
-        fetch_objects(local, target, wanted & missing_objects(local, target.commit))
+        fetch_objects(local, target, wanted - local_objects(local))
         files = {path: read_blob(local, tree, path).encode() for path in paths if path in tree}
         return files, commit_time(local.path, target.commit)
 

@@ -11,7 +11,7 @@ from .fetch import (
     fetch_tags,
     initialise,
     is_full,
-    missing_objects,
+    local_objects,
     present_commits,
     read_blob,
     read_target,
@@ -37,7 +37,7 @@ __all__ = [
     "GITLINK", "Advertised", "Cache", "DiskFullError", "Entry", "GitError", "LocalRepository", "NoObjectError",
     "OverwriteError", "RefusedError", "RepositoryRefs", "Submodule", "Target", "check_version", "close_history",
     "fetch_commit", "fetch_history", "fetch_objects", "fetch_tags", "head_of", "highest", "initialise", "is_full",
-    "keep_open", "latest", "linked_git_dir", "missing_objects", "move_aside", "nearest", "newest", "overwrite_error",
+    "keep_open", "latest", "linked_git_dir", "local_objects", "move_aside", "nearest", "newest", "overwrite_error",
     "packed_bytes", "present_commits", "read_blob", "read_refs", "read_shallow", "read_submodules", "read_target",
     "read_tree", "release", "resolve", "run", "submodule_git_dir", "transfer", "untracked_files", "write_atomic",
 ]  # fmt: skip

@@ -113,10 +113,10 @@ def read_blob(repository: LocalRepository, tree: Mapping[str, Entry], path: str)
     return repository.git("cat-file", "blob", entry.oid) if entry and entry.mode.startswith("100") else ""
 
 
-def missing_objects(repository: LocalRepository, commit: str) -> set[str]:
-    """The objects of the commit, its trees and files, that are not here (git-rev-list(1), --missing)."""
-    options = ("--objects", "--missing=print", "--no-object-names", "--no-walk", commit)
-    return {line[1:] for line in repository.git("rev-list", *options).splitlines() if line.startswith("?")}
+def local_objects(repository: LocalRepository) -> set[str]:
+    """All objects that are here (git-cat-file(1)). A question about single ones would go to the remote."""
+    options = ("--batch-all-objects", "--batch-check=%(objectname)", "--unordered", "--buffer")
+    return {*repository.git("cat-file", *options).split()}
 
 
 def fetch_commit(
@@ -164,8 +164,7 @@ def fetch_objects(repository: LocalRepository, target: Target, oids: Iterable[st
 def fetch_tags(repository: LocalRepository, tags: Mapping[str, str], peeled: Mapping[str, str]) -> None:
     """Fetch the objects that tags name (name to object id) without trees, where they are not here. `peeled` are the
     commits of annotated ones."""
-    options = ("--batch-all-objects", "--batch-check=%(objectname)", "--unordered", "--buffer")
-    here = {*repository.git("cat-file", *options).split()}  # a question about single ones would go to the remote
+    here = local_objects(repository)
     wanted = {oid for name, oid in tags.items() if not {oid, peeled.get(name, oid)} <= here}
     if wanted:
         _fetch_ids(repository, sorted(wanted), "tree:0", "fetching tags")
