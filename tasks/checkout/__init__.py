@@ -10,7 +10,7 @@ from .state import Checkout, find_checkout, read_checkout, require_checkout
 from .update import gitlinks, update
 
 __all__ = [
-    "Checkout", "Session", "bring_lfs", "check_lfs", "clone", "commit_time", "exclusive",
-    "find_checkout", "gitlinks", "read_changes", "read_checkout", "remote_files", "require_checkout",
-    "space_hint", "tag_times", "unreproducible", "update",
+    "Checkout", "Session", "bring_lfs", "check_lfs", "clone", "commit_time", "exclusive", "find_checkout",
+    "gitlinks", "read_changes", "read_checkout", "remote_files", "require_checkout", "space_hint", "tag_times",
+    "unreproducible", "update",
 ]  # fmt: skip

@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..errors import LocalWorkError
-from ..git import GITLINK, LocalRepository, OverwriteError, move_aside, overwrite_error, run, untracked_files
+from ..git import (
+    GITLINK,
+    LocalRepository,
+    OverwriteError,
+    conflicting,
+    move_aside,
+    overwrite_error,
+    run,
+    untracked_files,
+)
 from .state import Checkout, read_record
 
 _UNDER_WAY = {  # the first that exists, and what ends it with files, index and commits as they are
@@ -57,7 +66,7 @@ def read_changes(path: Path, ignored: str = "dirty") -> list[Change]:
 
 
 def unreproducible(checkout: Checkout) -> list[str]:
-    """What of the checkout exists nowhere else, so that nobody can make the same again."""
+    """What exists only in this checkout, so that it cannot be reproduced elsewhere."""
     found = []
     if changes := read_changes(checkout.path, "untracked"):
         found.append(_listed([change.path for change in changes]))
@@ -167,10 +176,9 @@ def commits_without_ref(
 def check_branch(repository: LocalRepository, branch: str, branches: Iterable[str]) -> None:
     """Raise LocalWorkError where `branch` cannot be created beside the local `branches`, or is checked out in a linked
     worktree."""
-    for other in branches:
-        if other.startswith(f"{branch}/") or branch.startswith(f"{other}/"):
-            what = f"{repository.who}: local branch {other!r} in {repository.path} conflicts with the name {branch!r}."
-            raise LocalWorkError(what, command=_git(repository.path, "branch", "-m", other, f"mine-{other}"))
+    for other in conflicting(branches, branch):
+        what = f"{repository.who}: local branch {other!r} in {repository.path} conflicts with the name {branch!r}."
+        raise LocalWorkError(what, command=_git(repository.path, "branch", "-m", other, f"mine-{other}"))
     if not (repository.git_dir / "worktrees").is_dir():
         return
     for block in repository.git("worktree", "list", "--porcelain").split("\n\n"):

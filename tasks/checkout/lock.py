@@ -24,7 +24,7 @@ BEAT = 0.5  # seconds
 @contextmanager
 def exclusive(settings: Settings, reporter: Reporter, *, reading: bool) -> Iterator[None]:
     """Hold the lock, and wait for the process that holds it. The system releases it when that process and the local git
-    commands that inherit it have ended (flock(2)). Who is only `reading` leaves no trace.
+    commands that inherit it have ended (flock(2)). A run that is only `reading` leaves no trace.
 
     Where the last run was killed, the files that it left are removed. Raises DiskError for a directory that cannot be
     written.
@@ -69,7 +69,7 @@ def exclusive(settings: Settings, reporter: Reporter, *, reading: bool) -> Itera
 
 
 def _beat(holder: Path, over: threading.Event) -> None:
-    """Let the time of the file say until when this run has lived."""
+    """Touch the file again and again: its time shows how long this run was alive."""
     while not over.wait(BEAT):
         with suppress(OSError):
             os.utime(holder)

@@ -62,7 +62,7 @@ class Session:
         return kept_ref(repository, read_record(repository.path / ".git"))
 
     def ask(self, repositories: Sequence[Repository]) -> None:
-        """Begin to ask the remotes, all at once; `advertised` waits for the answers."""
+        """Start asking all of the remotes; `advertised` waits for the answers."""
         pool = ThreadPoolExecutor(max(1, len(repositories)))
         for repository in repositories:
             if repository.url not in self._answers:

@@ -76,7 +76,7 @@ def is_users(repository: LocalRepository, record: Record) -> bool:
 
 
 def end_sparse(repository: LocalRepository) -> None:
-    """Leave nothing sparse about a checkout that holds all its files, unless the patterns are the user's."""
+    """Switch sparse checkout off where all files are wanted, unless the patterns are the user's."""
     if _read(repository) == _patterns(None) and repository.git("config", "core.sparseCheckout", check=False) == "true":
         repository.git("sparse-checkout", "disable")
 

@@ -16,6 +16,7 @@ from ..git import (
     LocalRepository,
     OverwriteError,
     Target,
+    conflicting,
     linked_git_dir,
     move_aside,
     release,
@@ -50,7 +51,7 @@ def set_branch(repository: LocalRepository, local: Refs, target: Target) -> None
     fetched = {target.commit, read_record(repository.git_dir).commit} - {""}
     tracking, lines = f"{TRACKING}{target.branch}", list[str]()
     if target.branch:
-        others = [ref for ref in local if ref.startswith(f"{tracking}/") or tracking.startswith(f"{ref}/")]
+        others = conflicting(local, tracking)
         fetched |= {local[ref][0] for ref in (*others, tracking) if ref in local}
         for ref in others:  # gone from the remote, and its name is in the way
             repository.git("update-ref", "-d", ref)
@@ -156,17 +157,17 @@ def check_removal(parent: LocalRepository, path: str) -> None:
     if not git_dir:
         return
     if not git_dir.is_relative_to((parent.git_dir / "modules").resolve()):
-        what = f"{parent.who}: {place} is no submodule in the new commit, and is a repository of its own."
+        what = f"{parent.who}: {place} is not a submodule in the new commit, but a repository of its own."
         raise LocalWorkError(what, command=move_aside(place))
     repository = replace(parent, path=place, git_dir=git_dir, who=f"{parent.who}/{path}")
     check_submodule_work(repository)
     if files := untracked_files(place):
-        what = f"{parent.who}: {place} is no submodule in the new commit, and holds a file of yours: {files[0]}."
+        what = f"{parent.who}: {place} is not a submodule in the new commit, and contains a file of yours: {files[0]}."
         raise LocalWorkError(what, command=move_aside(place))
 
 
 def remove_submodule(parent: LocalRepository, path: str) -> None:
-    """Remove the files of a submodule, all at once for whoever looks. Its repository stays in .git/modules."""
+    """Remove the files of a submodule, atomically. Its repository stays in .git/modules."""
     place = parent.path / path
     if git_dir := linked_git_dir(place):
         with tempfile.TemporaryDirectory(dir=parent.git_dir, prefix="removed-") as directory:

@@ -141,8 +141,8 @@ def release(tag: str) -> Version | None:
     return None if version.local else version
 
 
-def same_place(names: Iterable[str], name: str) -> list[str]:
-    """Those of the names that no ref can have beside one called `name`: one is a folder of the other's."""
+def conflicting(names: Iterable[str], name: str) -> list[str]:
+    """Those of the names that no ref can have beside one called `name`: one is a directory of the other."""
     return [other for other in names if other.startswith(f"{name}/") or name.startswith(f"{other}/")]
 
 

@@ -92,11 +92,11 @@ def submodule_git_dir(parent: LocalRepository, submodule: Submodule) -> Path:
     if linked and linked.is_relative_to(modules.resolve()) and (linked / "HEAD").is_file():
         return modules / linked.relative_to(modules.resolve())
     if linked or untracked_files(parent.path, f":(literal){submodule.path}"):
-        what = f"{parent.who}: {place} is in the way: it is not the checkout of submodule {submodule.name}."
+        what = f"{parent.who}: {place} is in the way: it is not a checkout of the submodule {submodule.name}."
         raise LocalWorkError(what, command=move_aside(place))
     git_dir = modules / submodule.name
     if any((above / "HEAD").is_file() for above in git_dir.parents if above.is_relative_to(modules)):
-        what = f"{parent.who}: submodule {submodule.name!a} would lie inside the repository of another one."
+        what = f"{parent.who}: submodule {submodule.name!a} would be inside the repository of another one."
         raise SourcesError(what, _REFUSED)
     return git_dir
 
