@@ -5,10 +5,8 @@ from __future__ import annotations
 import atexit
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,49 +17,39 @@ from invoke.exceptions import Exit
 
 from . import processes
 from .checkout import (
-    Checkout,
     Session,
-    bring_lfs,
     clone,
-    commit_time,
     exclusive,
-    find_checkout,
     gitlinks,
-    remote_files,
     require_checkout,
-    space_hint,
-    tag_times,
     unreproducible,
     update,
 )  # fmt: skip
 from .cli import as_called
 from .config import load
-from .errors import DiskError, Interrupted, LocalWorkError, SourcesError, UsageError
-from .git import Advertised, DiskFullError, check_version, write_atomic
+from .errors import Interrupted, SourcesError, UsageError
+from .git import check_version, write_atomic
 from .models import EnvironmentState, Outcome, Repository, Result, Settings, Verification
-from .names import MATCHING, check_ref
+from .names import check_ref
 from .packages import (
     LOCK,
     Environment,
     Lock,
     LockedRepository,
     Package,
-    Source,
     differences,
     install,
     install_locked,
     make_lock,
-    matching,
     probe,
     read_lock,
-    read_metadata,
 )  # fmt: skip
 from .report import Report
+from .repositories import Task, disk_error, for_each, package_of, version_of
 from .verify import run_kernels, verify
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = "install.log"
-METADATA_FILES = ("python/pyproject.toml", "python/setup.py", "python/setup.cfg", "python/version.txt")
 
 
 class Failed(Exit):
@@ -123,6 +111,12 @@ class Run:
         left_out = {row.repository for row in rows if row.error or row.action in without}
         return [each for each in self.settings.repositories if each.name not in left_out]
 
+    def for_each(self, step: str, repositories: Sequence[Repository], task: Task) -> None:
+        """Do the task to the repositories, and keep the outcomes."""
+        configured = load(self.c.config, ROOT).repositories  # SGLang counts for `matching` without --only, too
+        sglang = next((each for each in configured if each.name == "sglang"), None)
+        self.outcomes[step] = for_each(self.session, repositories, task, sglang)
+
 
 Step = Callable[[Run], None]
 
@@ -130,12 +124,14 @@ Step = Callable[[Run], None]
 def clone_step(run: Run) -> None:
     """Clone the repositories that are missing."""
     strict = run.task == "clone"
-    _each(run, "clone", run.repositories(), lambda session, each: clone(session, each, strict=strict))
+    run.session.ask([each for each in run.repositories() if not each.path.exists()])
+    run.for_each("clone", run.repositories(), lambda session, each: clone(session, each, strict=strict))
 
 
 def update_step(run: Run) -> None:
     """Update the checkouts."""
-    _each(run, "update", run.repositories("would clone"), update)
+    run.session.ask(run.repositories("would clone"))
+    run.for_each("update", run.repositories("would clone"), update)
 
 
 def install_step(run: Run) -> None:
@@ -144,7 +140,7 @@ def install_step(run: Run) -> None:
     for repository in run.repositories("would clone", "would update"):
         if repository.install:
             try:
-                packages.append(_package(require_checkout(repository)))
+                packages.append(package_of(require_checkout(repository)))
             except SourcesError as error:
                 failed.append(Outcome(repository.name, "failed", error=error))
     for step in run.outcomes.values():
@@ -219,7 +215,7 @@ def run(c: Context, task: str, steps: Sequence[Step], options: Options) -> Resul
         except SourcesError as error:
             result = replace(result, error=error)
         except OSError as error:
-            result = replace(result, error=_disk_error("", error, state.settings if state else None))
+            result = replace(result, error=disk_error("", error, state.settings if state else None))
         except KeyboardInterrupt:
             result = replace(result, error=Interrupted("Interrupted.", "What is complete is kept."))
             if state:
@@ -273,7 +269,7 @@ def _prepare(c: Context, task: str, options: Options, report: Report) -> Run:
     check_version()
     processes.start()
     dry = bool(c.config.run.dry)
-    session = Session(settings, report, refs, options.full, dry, version=_version, commits=commits)
+    session = Session(settings, report, refs, options.full, dry, version=version_of, commits=commits)
     return Run(c, task, options, settings, report, session, lock)
 
 
@@ -294,7 +290,7 @@ def _lockable(run: Run) -> tuple[list[Package], list[LockedRepository], list[str
     packages, repositories, obstacles = list[Package](), list[LockedRepository](), list[str]()
     for repository in run.settings.repositories:
         checkout = require_checkout(repository)
-        packages += [_package(checkout)] if repository.install else []
+        packages += [package_of(checkout)] if repository.install else []
         obstacles += [f"{repository.name}: {each}" for each in unreproducible(checkout)]
         submodules = gitlinks(checkout.path, checkout.head)
         ref = checkout.record.ref or checkout.now.branch or checkout.head
@@ -326,77 +322,5 @@ def _with_warnings(outcome: Outcome, report: Report) -> Outcome:
     return replace(outcome, warnings=(*outcome.warnings, *report.take_warnings(outcome.repository)))
 
 
-def _each(run: Run, step: str, repositories: Sequence[Repository], task: Callable[..., Outcome]) -> None:
-    """Do the task to all repositories at once; what fails for one does not stop the others. FlashInfer comes last where
-    its REF is `matching`, as that is what the checked-out SGLang requires."""
-    session, done = run.session, dict[str, Outcome]()
-    session.ask([each for each in repositories if not (step == "clone" and each.path.exists())])
-    last = [each for each in repositories if each.name == "flashinfer" and session.ref(each)[0] == MATCHING]
-    last = [] if session.commits else last
-    for wave in ([each for each in repositories if each not in last], last):
-        session = replace(session, matching=lambda advertised: _matching(run, advertised, last[0]))
-        with ThreadPoolExecutor(max(1, len(wave))) as pool:
-            futures = {each.name: pool.submit(_guarded, run, session, each, task) for each in wave}
-            try:
-                done |= {name: future.result() for name, future in futures.items()}
-            except BaseException:
-                processes.stop_all()
-                raise
-    run.outcomes[step] = [done[each.name] for each in repositories]
-
-
-def _guarded(run: Run, session: Session, repository: Repository, task: Callable[..., Outcome]) -> Outcome:
-    started = time.monotonic()
-    try:
-        outcome = task(session, repository)
-        if repository.lfs and not run.dry:
-            outcome = replace(outcome, moved=outcome.moved + bring_lfs(repository, session.network))
-    except (SourcesError, OSError) as caught:
-        error = caught if isinstance(caught, SourcesError) else _disk_error(repository.name, caught, run.settings)
-        if isinstance(error, DiskFullError):
-            error.hint = space_hint(run.settings)
-        action = "skipped (local changes)" if isinstance(error, LocalWorkError) else "failed"
-        ref, source = session.ref(repository)
-        outcome = Outcome(repository.name, action, ref, ref_source=source, error=error)
-    return replace(outcome, seconds=time.monotonic() - started)
-
-
-def _matching(run: Run, advertised: Advertised, flashinfer: Repository) -> str:
-    """The tag of FlashInfer that the checked-out SGLang requires, or in a dry run the one that was asked for."""
-    sglang = next((each for each in load(run.c.config, ROOT).repositories if each.name == "sglang"), None)
-    if sglang is None:
-        raise UsageError("`matching` needs SGLang, which is not configured.", "Name a release of FlashInfer.")
-    checkout, session = find_checkout(sglang), run.session
-    target = session.target(sglang, session.ref(sglang)[0]) if run.dry else None
-    if target and (not checkout or checkout.head != target.commit):
-        files, committed = remote_files(session, sglang, target, METADATA_FILES)
-        metadata, version = read_metadata(files, "python"), ""
-    elif checkout:
-        source = Source(sglang, checkout.head, checkout.tags)
-        metadata, version, committed = source.metadata, source.version, commit_time(sglang.path, checkout.head)
-    else:
-        what = "flashinfer: SGLang is not cloned, so the release that it requires is not known."
-        raise LocalWorkError(what, command="invoke clone")
-    return matching(
-        metadata, sglang.extras, advertised.tags, flashinfer.url, version=version, committed=committed,
-        dates=lambda tags: tag_times(session, flashinfer, advertised, tags),
-    )  # fmt: skip
-
-
-def _package(checkout: Checkout) -> Package:
-    return Package(checkout.repository, checkout.head, checkout.tags)
-
-
-def _version(repository: Repository, commit: str, tags: Mapping[str, str]) -> str:
-    with suppress(SourcesError, OSError):
-        return Source(repository, commit, tags).version
-    return ""
-
-
 def _installs(run: Run, name: str) -> bool:
     return any(each.name == name and each.install for each in run.settings.repositories)
-
-
-def _disk_error(who: str, error: OSError, settings: Settings | None) -> DiskError:
-    place = error.filename or (settings.directory if settings else "")
-    return DiskError(f"{f'{who}: ' if who else ''}{place}: {error.strerror or error}.", "Check who may write there.")
