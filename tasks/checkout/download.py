@@ -25,6 +25,7 @@ from ..git import (
     fetch_tags,
     head_of,
     initialise,
+    linked_git_dir,
     local_objects,
     packed_bytes,
     read_blob,
@@ -188,7 +189,7 @@ def _prepare(store: LocalRepository, *, sparse: bool) -> None:
     is_new = not store.git_dir.exists()
     initialise(store, bare=True, sparse=sparse)
     worktree = "" if is_new else store.git("config", "core.worktree", check=False)
-    if worktree and not (store.git_dir / worktree).is_dir():
+    if worktree and linked_git_dir(store.git_dir / worktree) != store.git_dir.resolve():
         unset_worktree(store.git_dir)
 
 

@@ -18,7 +18,7 @@ from ..git import Entry, LocalRepository, move_aside, read_tree, run
 from ..models import Reporter
 from .local_work import differing, stash
 
-_STALE = ("index.lock", "HEAD.lock", "shallow.lock", "config.lock", "packed-refs.lock", "refs/**/*.lock", "*.new",
+_STALE = ("index.lock", "HEAD.lock", "shallow.lock", "config*.lock", "packed-refs.lock", "refs/**/*.lock", "*.new",
           "objects/pack/tmp_*", "info/*.new", "fetch-*", "tmp-index*", "removed-*")  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def set_branch(repository: LocalRepository, local: Refs, target: Target) -> None
         lines.append(f"update {tracking} {target.commit}")
     lines += [f"update refs/fetched/{oid} {oid}" for oid in sorted(fetched)]
     repository.git("update-ref", "--stdin", stdin="".join(f"{line}\n" for line in lines))
-    if target.branch and tracking not in local:
+    if target.branch:
         _follow(repository, target.branch)
 
 

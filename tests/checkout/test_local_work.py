@@ -411,8 +411,12 @@ def test_a_submodule_with_local_work_whose_path_changes_stops_the_update(act: Ac
     assert thing.has()
 
 
-def test_a_submodule_with_the_users_sparse_checkout_may_change_its_path(thing: Thing) -> None:
+@pytest.mark.parametrize("deleted", [False, True], ids=["", "and was deleted but for its directory"])
+def test_a_submodule_with_the_users_sparse_checkout_may_change_its_path(deleted: bool, thing: Thing) -> None:
     thing.git("thing/deps/lib", "sparse-checkout", "set", "deep")
+    if deleted:
+        shutil.rmtree(thing.top / "deps/lib")
+        (thing.top / "deps/lib").mkdir()
     lib = Gitlink(thing.upstream.commit("some/lib"))
     files = {".gitmodules": MODULES.replace("deps/lib", "other/lib"), "deps/lib": None, "other/lib": lib}
     thing.upstream.add_commit("some/thing", "main", files)

@@ -34,7 +34,8 @@ def age(file: Path, seconds: float) -> Path:
 
 
 @pytest.mark.parametrize("name", ["index.lock", "HEAD.lock", "refs/heads/main.lock", "config.lock", "shallow.lock",
-                                  "packed-refs.lock", "objects/pack/tmp_pack_mine"])  # fmt: skip
+                                  "config.worktree.lock", "packed-refs.lock",
+                                  "objects/pack/tmp_pack_mine"])  # fmt: skip
 @pytest.mark.parametrize(("seconds", "ours"), [(7200, False), (3000, True), (60, False)],
                          ids=["before the killed run", "during it", "after it"])  # fmt: skip
 def test_only_files_from_the_time_of_the_killed_run_are_removed(

@@ -274,3 +274,13 @@ def test_a_removed_submodule_comes_back_without_a_download(flashinfer: Sources, 
     assert (flashinfer.path / "flashinfer/3rdparty/nvbench/README.md").exists()
     assert host.count(FETCH) == 0
     sound(flashinfer, "flashinfer")
+
+
+def test_a_branch_that_the_user_has_fetched_alone_is_followed(sglang: Sources, upstream: Upstream) -> None:
+    """Its remote-tracking branch is there, though the configuration does not name it; so it is after some kills."""
+    sglang("clone")
+    new = upstream.add_commit("sglang", "other", parent=upstream.commit("sglang"))
+    sglang.git("sglang", "fetch", "-q", "--depth=1", "origin", "other:refs/remotes/origin/other")
+    sglang("update", sglang="other")
+    assert sglang.head("sglang") == new
+    assert sglang.git("sglang", "rev-parse", "--abbrev-ref", "@{upstream}") == "origin/other"
