@@ -309,7 +309,7 @@ def test_a_branch_in_a_submodule_keeps_its_commits_when_head_moves_on(thing: Thi
     committed_on_the_branch(thing, "thing/deps/lib")
     mine = thing.sources.head("thing/deps/lib")
     new = thing.move_on()
-    thing.sources("update")
+    assert "thing/deps/lib: HEAD leaves the branch main, which stays" in thing.sources("update").out
     assert thing.sources.head("thing") == new
     assert thing.sources.head("thing/deps/lib") == thing.upstream.commit("some/lib")
     assert thing.git("thing/deps/lib", "rev-parse", "main") == mine
