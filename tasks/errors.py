@@ -1,6 +1,21 @@
-"""Every kind of error that a user can cause or meet; each knows its exit status."""
+"""Every kind of error that a user can cause or meet, with its exit status; and words that messages share."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+EXAMPLES = 3  # in a message
+
+
+def counted(number: int, noun: str) -> str:
+    """Such as `1 file`, `2 files`."""
+    return f"{number} {noun}{'s' if number > 1 else ''}"
+
+
+def examples(items: Sequence[str]) -> str:
+    """The first of the items, and how many more there are."""
+    more = f" and {len(items) - EXAMPLES} more" if len(items) > EXAMPLES else ""
+    return ", ".join(items[:EXAMPLES]) + more
 
 
 class SourcesError(Exception):

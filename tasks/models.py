@@ -138,7 +138,7 @@ class EnvironmentState:
 
 @dataclass(frozen=True)
 class Result:
-    """One run of a task, whole: `--json` prints it, and `Failed.result` holds it.
+    """One complete run of a task: `--json` prints it, and `Failed.result` holds it.
 
     `steps` are the outcomes of clone, update and install, in the order of work; `seconds` is the wall time of each
     step, `verify` included. `error` is what ended the run itself (a wrong option, the lock, Ctrl-C), `verification`

@@ -56,7 +56,7 @@ def run(
     """Run a command to its end and return what it printed.
 
     It is ended with all its children after `silence` seconds without a byte of output, or after `timeout` seconds.
-    `on_errors` gets standard error as it comes. `env` is the whole environment. The descriptors `keep_open` are
+    `on_errors` gets standard error as it comes. `env` is the complete environment. The descriptors `keep_open` are
     inherited. Raises OSError where the command cannot be started, KeyboardInterrupt after `stop_all`.
     """
     check_stopped()

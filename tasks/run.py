@@ -124,14 +124,16 @@ Step = Callable[[Run], None]
 def clone_step(run: Run) -> None:
     """Clone the repositories that are missing."""
     strict = run.task == "clone"
-    run.session.ask([each for each in run.repositories() if not each.path.exists()])
-    run.for_each("clone", run.repositories(), lambda session, each: clone(session, each, strict=strict))
+    repositories = run.repositories()
+    run.session.ask([each for each in repositories if not each.path.exists()])
+    run.for_each("clone", repositories, lambda session, each: clone(session, each, strict=strict))
 
 
 def update_step(run: Run) -> None:
     """Update the checkouts."""
-    run.session.ask(run.repositories("would clone"))
-    run.for_each("update", run.repositories("would clone"), update)
+    repositories = run.repositories("would clone")
+    run.session.ask(repositories)
+    run.for_each("update", repositories, update)
 
 
 def install_step(run: Run) -> None:
@@ -194,8 +196,7 @@ def lock_step(run: Run) -> None:
     if run.dry:
         return run.report.event("lock", f"would write {ROOT / LOCK}")
     write_atomic(ROOT / LOCK, lock.text())
-    count = f"{len(lock.repositories)} repositories and {len(lock.distributions)} distributions"
-    run.report.event("lock", f"wrote {ROOT / LOCK}: {count}")
+    run.report.event("lock", f"wrote {ROOT / LOCK}: {lock.size}")
 
 
 def run(c: Context, task: str, steps: Sequence[Step], options: Options) -> Result:

@@ -6,11 +6,11 @@ from .local_work import read_changes, unreproducible
 from .lock import exclusive
 from .session import Session, commit_time, remote_files, tag_times
 from .space import space_hint
-from .state import Checkout, find_checkout, read_checkout, require_checkout
+from .state import Checkout, find_checkout, require_checkout
 from .update import gitlinks, update
 
 __all__ = [
     "Checkout", "Session", "bring_lfs", "check_lfs", "clone", "commit_time", "exclusive", "find_checkout",
-    "gitlinks", "read_changes", "read_checkout", "remote_files", "require_checkout", "space_hint", "tag_times",
-    "unreproducible", "update",
+    "gitlinks", "read_changes", "remote_files", "require_checkout", "space_hint", "tag_times", "unreproducible",
+    "update",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from ..git import (
     Entry,
     GitError,
     LocalRepository,
+    Refs,
     Submodule,
     Target,
     close_history,
@@ -95,7 +96,7 @@ class Download:
         tags = [oid for tag, oid in advertised.tags.items() if release(tag)]
         return self._fetch(repository, target, haves, None, tags)
 
-    def rest(self, commit: Commit, advertised: Advertised, local: Mapping[str, tuple[str, str]]) -> Commit:
+    def rest(self, commit: Commit, advertised: Advertised, local: Refs) -> Commit:
         """Download the version tags, less those of the `local` refs, and the submodules, all at once. Raises as
         `commit` does, and SourcesError for what .gitmodules declares."""
         repository = commit.repository

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from ..errors import SourcesError
+from ..errors import SourcesError, counted
 from ..git import run, transfer
 from ..models import Check, Network, Repository, Status
 
@@ -59,12 +59,11 @@ def bring_lfs(repository: Repository, network: Network) -> int:
         hint = "It is the package git-lfs on Debian and Ubuntu (apt-get) and on macOS (brew)."
         command = next((words for tool, words in _INSTALL.items() if shutil.which(tool)), "")
         raise SourcesError(f"{who}: `lfs: true` needs git-lfs, which was not found on the PATH.", hint, command)
-    files = "1 file" if lfs.pointers == 1 else f"{lfs.pointers} files"
-    network.reporter.event(who, f"downloading {files} with Git LFS ({decimal(lfs.missing)})")
+    network.reporter.event(who, f"downloading {counted(lfs.pointers, 'file')} with Git LFS ({decimal(lfs.missing)})")
     run(path, "lfs", "install", "--local", "--skip-repo")  # else `git lfs pull` does nothing
     pull = "alias.pull-lfs=!git lfs pull >&2"  # where progress is read
-    how = {"url": repository.url, "who": who, "doing": "downloading LFS files"}
-    transfer(path, *_ALL, "-c", pull, "pull-lfs", **how, network=network)
+    words = (*_ALL, "-c", pull, "pull-lfs")
+    transfer(path, *words, url=repository.url, who=who, doing="downloading LFS files", network=network)
     return lfs.missing
 
 

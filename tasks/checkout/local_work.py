@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ..errors import LocalWorkError
+from ..errors import LocalWorkError, counted, examples
 from ..git import (
     GITLINK,
     LocalRepository,
@@ -37,7 +37,6 @@ _UNDER_WAY = {  # the first that exists, and what ends it with files, index and 
     "sequencer": ("cherry-pick", "--quit"),
     "BISECT_LOG": ("bisect", "reset"),
 }
-SHOWN = 3  # examples in a message
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def unreproducible(checkout: Checkout) -> list[str]:
         found.append(_listed([change.path for change in changes]))
     others = ("--not", "--remotes=origin", "--tags", "--glob=refs/fetched")
     if commits := run(checkout.path, "rev-list", "--missing=allow-any", "HEAD", *others).split():
-        found.append(f"{len(commits)} commit{'s' if len(commits) > 1 else ''} that its remote does not have")
+        found.append(f"{counted(len(commits), 'commit')} that its remote does not have")
     return found
 
 
@@ -156,9 +155,9 @@ def check_commits(repository: LocalRepository, branch: str, known: Iterable[str]
     tips += ["MERGE_HEAD"] if (repository.git_dir / "MERGE_HEAD").exists() else []
     if commits_without_ref(repository, tips, known, but=ref):
         lost = [found for tip in tips if (found := commits_without_ref(repository, [tip], known, but=ref))]
-        count = len(set().union(*lost))
+        count = counted(len(set().union(*lost)), "commit")
         where = f"on {branch}" if branch else "on a detached HEAD"
-        what = f"{count} commit{'s' if count > 1 else ''} {where} in {repository.path} that its remote does not have."
+        what = f"{count} {where} in {repository.path} that its remote does not have."
         keep = [_git(repository.path, "branch", f"my-work-{found[0][:7]}", found[0]) for found in lost]
         raise LocalWorkError(f"{repository.who}: {what}", command=" && ".join(dict.fromkeys(keep)))
 
@@ -222,8 +221,7 @@ def differing(repository: LocalRepository, commit: str, kinds: str = "DMTX") -> 
 
 
 def _listed(paths: list[str]) -> str:
-    shown = ", ".join(paths[:SHOWN]) + (f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else "")
-    return f"{len(paths)} changed file{'s' if len(paths) > 1 else ''} ({shown})"
+    return f"{counted(len(paths), 'changed file')} ({examples(paths)})"
 
 
 def _git(path: Path, *args: str) -> str:

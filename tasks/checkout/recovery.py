@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..errors import LocalWorkError
+from ..errors import LocalWorkError, counted
 from ..git import Entry, LocalRepository, move_aside, read_tree, run
 from ..models import Reporter
 from .local_work import differing, stash
@@ -35,9 +35,7 @@ def remove_stale_files(git_dir: Path, began: float, ended: float, reporter: Repo
                 file.unlink(missing_ok=True)
             removed += 1
     if removed:
-        reporter.event(
-            git_dir.parent.name, f"removed {removed} stale file{'s' if removed > 1 else ''} of an interrupted run"
-        )
+        reporter.event(git_dir.parent.name, f"removed {counted(removed, 'stale file')} of an interrupted run")
 
 
 def make_consistent(repository: LocalRepository, old: str, new: str) -> None:

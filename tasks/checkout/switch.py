@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -15,6 +14,7 @@ from ..git import (
     GitError,
     LocalRepository,
     OverwriteError,
+    Refs,
     Target,
     conflicting,
     linked_git_dir,
@@ -27,8 +27,6 @@ from .download import Commit, unset_worktree
 from .local_work import check_submodule_work, commits_without_ref, explain_refusal
 from .sparse import end_sparse, set_sparse
 from .state import read_record, write_record
-
-Refs = Mapping[str, tuple[str, str]]  # by full name: object id, and the commit that it leads to
 
 
 def set_tags(repository: LocalRepository, local: Refs, target: Target, advertised: Advertised) -> None:

@@ -173,12 +173,11 @@ def _check_submodule(commit: Commit) -> None:
     """Raise LocalWorkError where checking out this submodule would lose something."""
     repository = commit.repository
     if not commit.is_checked_out:
-        if head := head_of(repository.path):
+        if head_of(repository.path):
             check_submodule_work(repository)
             check_untracked(repository, commit.tree)
-            on = (repository.git_dir / "HEAD").read_text().removeprefix("ref: refs/heads/").strip()
-            if not on.startswith(head):
-                repository.network.reporter.event(repository.who, f"HEAD leaves the branch {on}, which stays")
+            if branch := repository.git("symbolic-ref", "--quiet", "--short", "HEAD", check=False):
+                repository.network.reporter.event(repository.who, f"HEAD leaves the branch {branch}, which stays")
         elif linked_git_dir(repository.path):
             what = f"{repository.who}: {repository.path} is a repository without a commit."
             raise LocalWorkError(what, command=move_aside(repository.path))

@@ -19,7 +19,7 @@ from .fetch import (
 )
 from .messages import DiskFullError, GitError, NoObjectError, OverwriteError, RefusedError, overwrite_error
 from .packs import Cache, packed_bytes, read_shallow, write_atomic
-from .repository import RepositoryRefs, read_refs
+from .repository import Refs, RepositoryRefs, read_refs
 from .revisions import Advertised, Target, conflicting, highest, latest, nearest, newest, release, resolve
 from .submodules import (
     GITLINK,
@@ -35,10 +35,10 @@ from .transfer import transfer
 
 __all__ = [
     "GITLINK", "Advertised", "Cache", "DiskFullError", "Entry", "GitError", "LocalRepository", "NoObjectError",
-    "OverwriteError", "RefusedError", "RepositoryRefs", "Submodule", "Target", "check_version", "close_history",
-    "conflicting", "fetch_commit", "fetch_history", "fetch_objects", "fetch_tags", "head_of", "highest",
-    "initialise", "is_full", "keep_open", "latest", "linked_git_dir", "local_objects", "move_aside", "nearest",
-    "newest", "overwrite_error", "packed_bytes", "present_commits", "read_blob", "read_refs", "read_shallow",
-    "read_submodules", "read_target", "read_tree", "release", "resolve", "run", "submodule_git_dir", "transfer",
-    "untracked_files", "write_atomic",
+    "OverwriteError", "Refs", "RefusedError", "RepositoryRefs", "Submodule", "Target", "check_version",
+    "close_history", "conflicting", "fetch_commit", "fetch_history", "fetch_objects", "fetch_tags", "head_of",
+    "highest", "initialise", "is_full", "keep_open", "latest", "linked_git_dir", "local_objects", "move_aside",
+    "nearest", "newest", "overwrite_error", "packed_bytes", "present_commits", "read_blob", "read_refs",
+    "read_shallow", "read_submodules", "read_target", "read_tree", "release", "resolve", "run", "submodule_git_dir",
+    "transfer", "untracked_files", "write_atomic",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..errors import DiskError, LocalWorkError, NetworkError, SourcesError
+from ..errors import DiskError, LocalWorkError, NetworkError, SourcesError, counted, examples
 from ..names import redact
 
 _TRANSIENT = re.compile(
@@ -43,7 +43,6 @@ _NO_ACCESS = re.compile(
 )
 _TELLING = re.compile(r"(fatal|error|remote):(?! *(Enumerating|Counting|Compressing|Total)\b)|.*: No space")
 _RETRY_AFTER = re.compile(r"retry[- ]after:? (\d+)", re.I)
-SHOWN = 3  # examples in a message
 LONGEST_WAIT = 300.0  # seconds that a remote may ask for
 NEXT_TO_NOTHING = 1_000_000  # bytes
 
@@ -97,8 +96,8 @@ def explain(text: str, who: str, endpoint: str, cwd: Path, *, network: bool = Fa
         return refused
     text = redact(text).replace("\r", "\n")
     own = re.sub(r"(?m)^(remote:|fatal: remote error:).*", "", text)
-    told = [line.strip() for line in text.splitlines() if line.strip() and not re.search(r"\d% \(", line)]
-    lines = [line for line in told if _TELLING.match(line)] or told
+    printed = [line.strip() for line in text.splitlines() if line.strip() and not re.search(r"\d% \(", line)]
+    lines = [line for line in printed if _TELLING.match(line)] or printed
     message = "; ".join(dict.fromkeys(re.sub(r"^((fatal|error|remote): *)+", "", each).strip() for each in lines[-4:]))
     where = f"{who}: {endpoint}: {message[-1000:].strip().rstrip('.') or 'git failed without a message'}."
     asked = _RETRY_AFTER.search(text)
@@ -139,10 +138,9 @@ def _refusal(text: str, who: str, endpoint: str) -> OverwriteError | None:
 
 def overwrite_error(who: str, place: str, paths: Sequence[str], *, untracked: bool) -> OverwriteError:
     """The error for these files in the checkout at `place`."""
-    kind = "untracked file" if untracked else "changed file"
-    shown = ", ".join(paths[:SHOWN]) + (f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else "")
-    count = f"{len(paths)} {kind}{'s' if len(paths) > 1 else ''}"
-    return OverwriteError(f"{who}: {count} would be overwritten in {place}: {shown}.", tuple(paths), untracked)
+    files = counted(len(paths), "untracked file" if untracked else "changed file")
+    what = f"{who}: {files} would be overwritten in {place}: {examples(paths)}."
+    return OverwriteError(what, tuple(paths), untracked)
 
 
 def _locked(text: str, who: str) -> SourcesError:

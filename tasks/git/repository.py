@@ -12,6 +12,8 @@ from ..errors import LocalWorkError
 from ..names import HEADS, TAGS, TRACKING
 from .command import run
 
+Refs = Mapping[str, tuple[str, str]]  # by full name: object id, and the commit that it leads to
+
 
 @dataclass(frozen=True)
 class RepositoryRefs:
@@ -24,9 +26,8 @@ class RepositoryRefs:
     url: str
 
     @cached_property
-    def refs(self) -> Mapping[str, tuple[str, str]]:
-        """Branches, tags and what `origin` had, by their full names: object id, and the id of the commit that it leads
-        to.
+    def refs(self) -> Refs:
+        """Branches, tags and what `origin` had.
 
         GitPython reads packed-refs again for each ref: 230 ms for 390 tags, where git takes 5.
         """

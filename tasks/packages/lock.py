@@ -114,8 +114,7 @@ def differences(
               command="invoke setup --locked")
         for key in sorted({*now, *locked}) if now.get(key, "") != locked.get(key, "")
     ]  # fmt: skip
-    count = f"{len(lock.repositories)} repositories and {len(lock.versions)} distributions"
-    return failed or [Check("lock", "pass", count)]
+    return failed or [Check("lock", "pass", lock.size)]
 
 
 def _facts(

@@ -69,6 +69,11 @@ class Lock:
         """Distribution names with their versions."""
         return {each.name: str(each.version) for each in self.distributions}
 
+    @property
+    def size(self) -> str:
+        """How much is locked, in words."""
+        return f"{len(self.repositories)} repositories and {len(self.distributions)} distributions"
+
     def text(self) -> str:
         """The text of the file, without passwords; the same for the same lock."""
         import tomli_w

@@ -21,7 +21,7 @@ _CONTROLS = re.compile(  # also characters that change the writing direction or 
 def clean(text: str, *, limit: int = 2000) -> str:
     """Return `text` without control characters (newlines stay), escape sequences, workflow commands and passwords.
 
-    Text beyond `limit` characters is cut off. Passwords are removed before and after, as removed characters may have
+    Text beyond `limit` characters is dropped. Passwords are removed before and after, as removed characters may have
     hidden one.
     """
     text = re.sub(r"\r\n?", "\n", redact(text)).replace("\t", " ")

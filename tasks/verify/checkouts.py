@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from ..checkout import Checkout, check_lfs, find_checkout, gitlinks, read_changes
-from ..errors import SourcesError
+from ..errors import EXAMPLES, SourcesError
 from ..git import head_of
 from ..models import Check, Repository, RepositoryState, Status
 from ..names import redact
@@ -16,7 +16,6 @@ from ..packages import Source
 from .packages import skipped
 
 CHECKED = ("remote", "ref", "submodules", "directories", "tree")
-SHOWN = 3  # examples in a message
 
 
 @dataclass(frozen=True)
@@ -127,4 +126,4 @@ def _tree(checkout: Checkout, changed: list[str]) -> Check:
     if not changed:
         return Check(name, "pass", "no tracked file is changed")
     command = shlex.join(["git", "-C", str(checkout.path), "status"])
-    return Check(name, "warn", f"{len(changed)} changed: {', '.join(changed[:SHOWN])}", command=command)
+    return Check(name, "warn", f"{len(changed)} changed: {', '.join(changed[:EXAMPLES])}", command=command)

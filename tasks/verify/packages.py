@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from packaging.utils import canonicalize_name
 
-from ..errors import SourcesError
+from ..errors import SourcesError, examples
 from ..models import Check, PackageState
 from ..names import redact
 from ..packages import (
@@ -25,7 +25,6 @@ from ..packages import (
     names,
 )
 
-SHOWN = 3  # examples in a message
 MATCH = "invoke setup --flashinfer-branch=matching"
 INSTALLED = ("installed", "version", "requirements", "pins", "imports")
 
@@ -126,9 +125,8 @@ def _pins(package: Package, unmet: list[Missing], environment: Environment, tags
 
 def _unmet(name: str, unmet: Sequence[Missing], command: str, hint: str = "") -> Check:
     shown = [f"{redact(str(one.requirement))} (installed: {one.installed or 'none'})" for one in unmet]
-    more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
     if shown:
-        return Check(name, "warn", f"not met: {', '.join(shown[:SHOWN])}{more}", hint, command)
+        return Check(name, "warn", f"not met: {examples(shown)}", hint, command)
     return Check(name, "pass", "all met")
 
 
