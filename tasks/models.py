@@ -31,7 +31,8 @@ class Repository:
 @dataclass(frozen=True)
 class Settings:
     """The configuration tree `sources`, read and checked. `stall` is in seconds, `cache` is None where there is none,
-    `trace` where no trace data is expected; `indexes` are additional package indexes."""
+    `trace` where no trace data is expected; `indexes` are additional package indexes, `overrides` requirements that
+    replace what SGLang asks for."""
 
     root: Path
     directory: Path
@@ -42,6 +43,7 @@ class Settings:
     indexes: tuple[str, ...]
     cache: Path | None
     repositories: tuple[Repository, ...]
+    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class Outcome:
 
     `action` is what happened (cloned, up to date, skipped (local changes), failed), `ref` the REF in use, `ref_source`
     where it comes from, `resolved` the tag that `latest` or `matching` leads to, `commit` and `version` what the
-    checkout is at now; what it was at before is in `before_ref`, `before` (a commit) and `before_version`. `moved` is
-    in bytes, `seconds` is wall time. `error` is what the step failed with.
+    checkout is at now; what it was at before is in `before_ref`, `before_commit` and `before_version`. `bytes` are
+    those that were downloaded, `seconds` is wall time. `error` is what the step failed with.
     """
 
     repository: str
@@ -70,9 +72,9 @@ class Outcome:
     ref: str = ""
     commit: str = ""
     version: str = ""
-    before: str = ""
+    before_commit: str = ""
     before_version: str = ""
-    moved: int = 0
+    bytes: int = 0
     seconds: float = 0.0
     ref_source: RefSource = ""
     resolved: str = ""

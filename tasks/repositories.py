@@ -63,7 +63,7 @@ def _outcome(session: Session, repository: Repository, task: Task) -> Outcome:
     try:
         outcome = task(session, repository)
         if repository.lfs and not session.dry:
-            outcome = replace(outcome, moved=outcome.moved + bring_lfs(repository, session.network))
+            outcome = replace(outcome, bytes=outcome.bytes + bring_lfs(repository, session.network))
     except (SourcesError, OSError) as caught:
         error = caught if isinstance(caught, SourcesError) else disk_error(repository.name, caught, session.settings)
         if isinstance(error, DiskFullError):

@@ -28,7 +28,8 @@ from .checkout import (
 from .cli import as_called
 from .config import load
 from .errors import Interrupted, SourcesError, UsageError
-from .git import check_version, write_atomic
+from .files import write_atomic
+from .git import check_version
 from .models import EnvironmentState, Outcome, Repository, Result, Settings, Verification
 from .names import check_ref
 from .packages import (

@@ -64,7 +64,7 @@ def clone(session: Session, repository: Repository, *, strict: bool = True) -> O
         raise
     session.reporter.event(repository.name, f"cloned: {commit.record.shown} ({target.commit[:10]})")
     version = session.version(repository, target.commit, advertised.releases)
-    return replace(done, action="cloned", version=version, moved=commit.bytes)
+    return replace(done, action="cloned", version=version, bytes=commit.bytes)
 
 
 def _existing(session: Session, checkout: Checkout, strict: bool) -> Outcome:

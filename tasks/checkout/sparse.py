@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
-from ..git import LocalRepository, write_atomic
+from ..files import write_atomic
+from ..git import LocalRepository
 from .state import Record
 
 if sys.version_info >= (3, 11):

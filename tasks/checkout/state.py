@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from ..errors import LocalWorkError, SourcesError
-from ..git import RepositoryRefs, move_aside, read_refs, run, write_atomic
+from ..files import write_atomic
+from ..git import RepositoryRefs, move_aside, read_refs, run
 from ..models import RefSource, Repository
 from ..names import redact
 

@@ -70,7 +70,7 @@ def update(session: Session, repository: Repository) -> Outcome:
             write_record(local.git_dir, record)
         session.reporter.event(repository.name, f"up to date: {record.shown} ({checkout.head[:10]})")
         return done
-    done = replace(done, commit=target.commit, before=checkout.head, before_ref=checkout.record.ref)
+    done = replace(done, commit=target.commit, before_commit=checkout.head, before_ref=checkout.record.ref)
     full = session.full or is_full(local)
     check_cost(session, repository)
     check_branch(local, target.branch, checkout.now.branches)
@@ -99,7 +99,7 @@ def update(session: Session, repository: Repository) -> Outcome:
     named = shown if checkout.record.shown not in ("", commit.record.shown) else commit.record.shown
     session.reporter.event(repository.name, f"updated: {named} ({checkout.head[:10]} → {target.commit[:10]})")
     after = session.version(repository, target.commit, {**checkout.tags, **advertised.releases})
-    return replace(done, action="updated", version=after, before_version=version, moved=commit.bytes)
+    return replace(done, action="updated", version=after, before_version=version, bytes=commit.bytes)
 
 
 def is_current(

@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "stall": "30",
     "installer": "auto",
     "indexes": [],
+    "overrides": [],
     "cache": "auto",
     "repositories": {name: {**REPOSITORIES[name], "branch": "main"} for name in INSTALLED},
 }

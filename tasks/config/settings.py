@@ -29,6 +29,7 @@ SETTINGS: Keys = {
     "stall": ("a number of seconds above 0", str | int | float, r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]+)?"),
     "installer": ("auto, uv or pip", str, "auto|uv|pip"),
     "indexes": ("a list of URLs, such as [https://flashinfer.ai/whl]", list, INDEX),
+    "overrides": ("a list of requirements, such as ['torch==2.9.1+cu128']", list, r"[^\x00-\x1f\x7f]+"),
     "cache": ("auto, the path of a directory, or empty", str | None, f"({PATH})?"),
     "repositories": ("a table of repositories", Mapping, "(?s).*"),
 }
@@ -66,7 +67,7 @@ def read_settings(config: Given, root: Path) -> Settings:
         repositories[str(name).casefold()] = _repository(config, keys, entry, directory)
     return Settings(
         root, directory, trace, int(tree["attempts"]), float(tree["stall"]), tree["installer"], tuple(tree["indexes"]),
-        cache, tuple(repositories.values()),
+        cache, tuple(repositories.values()), tuple(tree["overrides"]),
     )  # fmt: skip
 
 

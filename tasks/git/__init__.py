@@ -18,7 +18,7 @@ from .fetch import (
     read_tree,
 )
 from .messages import DiskFullError, GitError, NoObjectError, OverwriteError, RefusedError, overwrite_error
-from .packs import Cache, packed_bytes, read_shallow, write_atomic
+from .packs import Cache, packed_bytes, read_shallow
 from .repository import Refs, RepositoryRefs, read_refs
 from .revisions import Advertised, Target, conflicting, highest, latest, nearest, newest, release, resolve
 from .submodules import (
@@ -40,5 +40,5 @@ __all__ = [
     "highest", "initialise", "is_full", "keep_open", "latest", "linked_git_dir", "local_objects", "move_aside",
     "nearest", "newest", "overwrite_error", "packed_bytes", "present_commits", "read_blob", "read_refs",
     "read_shallow", "read_submodules", "read_target", "read_tree", "release", "resolve", "run", "submodule_git_dir",
-    "transfer", "untracked_files", "write_atomic",
+    "transfer", "untracked_files",
 ]  # fmt: skip

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .. import processes
+from ..files import write_atomic
 
 _PARTS = (".promisor", ".pack", ".idx")  # the index last: from then on git sees the pack
 _OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -60,21 +61,6 @@ def add_shallow(git_dir: Path, commits: Iterable[str]) -> None:
     before = read_shallow(git_dir)
     if after := set(commits) - before:
         write_atomic(git_dir / "shallow", "".join(f"{commit}\n" for commit in sorted(before | after)))
-
-
-def write_atomic(file: Path, text: str) -> None:
-    """Replace the content of `file`, so that it is the old or the new one whenever the machine stops."""
-    draft = file.with_name(f"{file.name}.{os.getpid()}.new")
-    try:
-        with draft.open("w", encoding="utf-8", errors="surrogateescape") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if file.exists():
-            shutil.copymode(file, draft)
-        draft.replace(file)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

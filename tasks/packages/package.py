@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from ..errors import SourcesError
-from ..git import write_atomic
+from ..files import write_atomic
 from ..git.revisions import highest, release
 from ..models import Repository
 from .environment import Distribution, Environment

@@ -48,10 +48,10 @@ def _step(task: str, outcome: Outcome) -> dict[str, Any]:
         "version": outcome.version or None,
         "before": {
             "ref": outcome.before_ref or None,
-            "commit": outcome.before or None,
+            "commit": outcome.before_commit or None,
             "version": outcome.before_version or None,
         },
-        "bytes": outcome.moved,
+        "bytes": outcome.bytes,
         "seconds": round(outcome.seconds, 3),
         "warnings": outcome.warnings,
         "error": _error(outcome.error),

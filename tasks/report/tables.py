@@ -131,7 +131,7 @@ def _cells(name: str, result: Result, arrow: str) -> dict[str, str]:
         "commit": one_line(_last(done, "commit"))[:SHORT],
         "version": arrow.join(dict.fromkeys(one_line(each, limit=LONGEST) for each in versions if each)),
         OUTCOME: "\n".join(f"{step}: {line}" if len(lines) > 1 else line for step, line in lines.items()),
-        "moved": size(sum(row.moved for row in done)),
+        "moved": size(sum(row.bytes for row in done)),
         "time": "\n".join(times).rstrip(),
     }
 

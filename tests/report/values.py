@@ -33,7 +33,7 @@ CHECKS = (
 )
 ENVIRONMENT = EnvironmentState(Path("/p/.venv/bin/python"), Path("/p/.venv"), "uv")
 CLONED = Outcome(
-    "flashinfer", "cloned", "matching", "1a2b3c4d5e" * 4, "0.6.7.post3", moved=52_300_000, seconds=41,
+    "flashinfer", "cloned", "matching", "1a2b3c4d5e" * 4, "0.6.7.post3", bytes=52_300_000, seconds=41,
     ref_source="option", resolved="v0.6.7.post3", warnings=("attempt 1 of 5 failed: connection reset",),
 )  # fmt: skip
 UPDATED = Outcome(
