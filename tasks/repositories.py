@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from . import processes
-from .checkout import Checkout, Session, bring_lfs, commit_time, find_checkout, remote_files, space_hint, tag_times
+from .checkout import Checkout, Session, bring_lfs, find_checkout, remote_files, space_hint
 from .errors import DiskError, LocalWorkError, SourcesError, UsageError
 from .git import Advertised, DiskFullError
 from .models import Outcome, Repository, Settings
@@ -81,15 +81,12 @@ def _matching(session: Session, sglang: Repository | None, advertised: Advertise
     checkout = find_checkout(sglang)
     target = session.target(sglang, session.ref(sglang)[0]) if session.dry else None
     if target and (not checkout or checkout.head != target.commit):
-        files, committed = remote_files(session, sglang, target, METADATA_FILES)
+        files, _ = remote_files(session, sglang, target, METADATA_FILES)
         metadata, version = read_metadata(files, "python"), ""
     elif checkout:
         source = Source(sglang, checkout.head, checkout.tags)
-        metadata, version, committed = source.metadata, source.version, commit_time(sglang.path, checkout.head)
+        metadata, version = source.metadata, source.version
     else:
         what = "flashinfer: SGLang is not cloned, so the release that it requires is not known."
         raise LocalWorkError(what, command="invoke clone")
-    return matching(
-        metadata, sglang.extras, advertised.tags, flashinfer.url, version=version, committed=committed,
-        dates=lambda tags: tag_times(session, flashinfer, advertised, tags),
-    )  # fmt: skip
+    return matching(metadata, sglang.extras, advertised.tags, flashinfer.url, version)
