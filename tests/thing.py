@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.sources import Sources, commits, url
-from tests.upstream.store import Gitlink, Upstream
+from tests.upstream.store import File, Gitlink, Upstream
 
 PRECIOUS = "precious"
 MODULES = '[submodule "lib"]\n\tpath = deps/lib\n\turl = ../lib.git\n'
@@ -23,6 +23,11 @@ NEW = {
     "folder/new.txt": "new\n",
     "new.log": "new\n",
 }
+
+
+def section(name: str, path: str, repository: str = "") -> str:
+    """A section of .gitmodules."""
+    return f'[submodule "{name}"]\n\tpath = {path}\n\turl = ../{repository or name}.git\n'
 
 
 def contents(checkout: Path) -> set[bytes]:
@@ -109,6 +114,24 @@ class Thing:
         """The repository of a checkout."""
         return Path(self.git(place, "rev-parse", "--absolute-git-dir"))
 
+    def nest(self) -> None:
+        """Make the upstreams of a submodule `deps/outer` with a submodule `inner`, and update to them."""
+        inner = self.upstream.add_commit("some/inner", "main", FILES)
+        outer: dict[str, File | None] = {**FILES, ".gitmodules": section("inner", "inner"), "inner": Gitlink(inner)}
+        link = Gitlink(self.upstream.add_commit("some/outer", "main", outer))
+        modules = MODULES + section("outer", "deps/outer")
+        self.upstream.add_commit("some/thing", "main", {".gitmodules": modules, "deps/outer": link})
+        self.sources("update")
+
+    def put_away(self, place: str) -> None:
+        """What a user does about work that is in the way: stash all of it, and move away what cannot be stashed."""
+        self.git(place, "stash", "push", "-q", "--all", check=False)
+        away = self.sources.path / "away"
+        for name in self.git(place, "ls-files", "--others", "--directory").split("\n"):
+            if name:
+                (away / name).parent.mkdir(parents=True, exist_ok=True)
+                (self.sources.path / place / name.rstrip("/")).rename(away / name.rstrip("/"))
+
     def interrupt(self, place: str = "thing", at: str = "new.txt") -> str:
         """Let upstream move on, and an update be killed while git writes the file `at`. Returns the new commit."""
         new, git_dir = self.move_on(), self.git_dir(place)
@@ -126,18 +149,32 @@ class Thing:
         return new
 
 
+def _made_once(name: str, thing: Thing, make: Callable[[], None], base: Path) -> Thing:
+    """Make the repository and its upstreams once for each worker, then copy them."""
+    made = base / name
+    if made.exists():
+        shutil.rmtree(thing.upstream.root / "some", ignore_errors=True)
+        shutil.rmtree(thing.sources.path, ignore_errors=True)
+        shutil.copytree(made / "some", thing.upstream.root / "some")
+        subprocess.run(["cp", "-a", made / "tmp", thing.sources.path], check=True)  # with times to the nanosecond
+    else:
+        make()
+        shutil.copytree(thing.upstream.root / "some", made / "some")
+        subprocess.run(["cp", "-a", thing.sources.path, made / "tmp"], check=True)
+    return thing
+
+
 @pytest.fixture
 def thing(sources: Sources, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Thing:
-    """The small repository, cloned: made once for each worker, then copied."""
-    thing, made = Thing(sources, upstream), tmp_path_factory.getbasetemp() / "thing"
-    if made.exists():
-        shutil.copytree(made / "some", upstream.root / "some")
-        subprocess.run(["cp", "-a", made / "tmp", sources.path], check=True)  # with times to the nanosecond
-    else:
-        thing.make()
-        shutil.copytree(upstream.root / "some", made / "some")
-        subprocess.run(["cp", "-a", sources.path, made / "tmp"], check=True)
-    return thing
+    """The small repository, cloned."""
+    thing = Thing(sources, upstream)
+    return _made_once("thing", thing, thing.make, tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def nested(thing: Thing, tmp_path_factory: pytest.TempPathFactory) -> Thing:
+    """The small repository with a submodule more, `deps/outer`, which has the submodule `inner`."""
+    return _made_once("nested", thing, thing.nest, tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture
