@@ -1,10 +1,9 @@
-"""Invoke tasks that set up SGLang and FlashInfer from source: clone, update, install and verify, or all with setup;
-lock writes down what was set up.
+"""Invoke tasks that set up SGLang and FlashInfer from source: clone, update, install and verify, or all with setup.
 
 REF, in the options, is one of
 
   main                         a branch
-  v0.5.10.post1                a tag
+  v0.5.23                      a tag
   1a2b3c4d5e                   a commit id; a short one where a branch or tag is at it
   latest                       the newest release, without pre-releases and nightlies
   matching                     for FlashInfer: the release that the checked-out SGLang requires
@@ -13,16 +12,20 @@ REF, in the options, is one of
 
 from __future__ import annotations
 
+import inspect
+import shlex
+import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
 from invoke.context import Context
-from invoke.tasks import task
+from invoke.exceptions import Exit
+from invoke.tasks import Task
 
-from .cli import explain_mistakes
-from .config import DEFAULTS
+from .settings import DEFAULTS
 
 if TYPE_CHECKING:
     from .errors import SourcesError
@@ -40,151 +43,166 @@ HELP = {
     "reinstall": "install again what is installed already",
     "python": "interpreter of another environment; the default is the one that runs Invoke",
     "json": "print one JSON object on standard output, and nothing else there",
-    "strict": "let warnings fail, too",
+    "strict": "treat warnings as failures",
     "kernels": "also run the reference tests of the trace data against FlashInfer's kernels",
-    "kernel": "run those of this definition or op type alone (may be repeated)",
-    "junit": "write the results of the kernels to this file, in JUnit's XML",
-    "locked": "the commits and versions of pylock.sources.toml, and nothing else",
+    "kernel": "run only the reference tests of this definition or op type (may be repeated)",
+    "junit": "write the results of the reference tests to this file, as JUnit XML",
+    "locked": "use exactly the commits and versions of pylock.sources.toml",
+    "verbose": "show every check, also of groups in which all passed",
 }
+REPEATED = ("only", "kernel")
+Names = str | Sequence[str]
 
 
-def _help(*options: str) -> dict[str, str]:
-    return {option: HELP[option] for option in (*options, "json")}
-
-
-@task(iterable=["only"], auto_shortflags=False, help=_help("sglang_branch", "flashinfer_branch", "full", "only"))
 def clone(
-    c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False,
-    only: Sequence[str] | None = None, json: bool = False,
-) -> Sequence[Outcome]:  # fmt: skip
+    c: Context,
+    sglang_branch: str | None = None,
+    flashinfer_branch: str | None = None,
+    full: bool = False,
+    only: Names | None = None,
+    json: bool = False,
+) -> Sequence[Outcome]:
     """Clone the repositories that are missing; existing checkouts stay as they are.
 
     Returns what was done to each repository. Raises Failed.
     """
-    from .run import Options, clone_step, run
-
-    options = Options(_refs(sglang_branch, flashinfer_branch), full=full, only=only, json=json)
-    return run(c, "clone", [clone_step], options).steps["clone"]
+    return _run(c, "clone", _options(locals())).steps["clone"]
 
 
-@task(iterable=["only"], auto_shortflags=False, help=_help("sglang_branch", "flashinfer_branch", "full", "only"))
 def update(
-    c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False,
-    only: Sequence[str] | None = None, json: bool = False,
-) -> Sequence[Outcome]:  # fmt: skip
+    c: Context,
+    sglang_branch: str | None = None,
+    flashinfer_branch: str | None = None,
+    full: bool = False,
+    only: Names | None = None,
+    json: bool = False,
+) -> Sequence[Outcome]:
     """Update the checkouts to their REF on the remote; local work is never lost.
 
     Returns what was done to each repository. Raises Failed.
     """
-    from .run import Options, run, update_step
-
-    options = Options(_refs(sglang_branch, flashinfer_branch), full=full, only=only, json=json)
-    return run(c, "update", [update_step], options).steps["update"]
+    return _run(c, "update", _options(locals())).steps["update"]
 
 
-@task(iterable=["only"], auto_shortflags=False, help=_help("deps", "reinstall", "python", "only"))
 def install(
-    c: Context, deps: bool = True, reinstall: bool = False, python: str = "", only: Sequence[str] | None = None,
+    c: Context,
+    deps: bool = True,
+    reinstall: bool = False,
+    python: str | None = None,
+    only: Names | None = None,
     json: bool = False,
-) -> Sequence[Outcome]:  # fmt: skip
+) -> Sequence[Outcome]:
     """Install the packages from their checkouts, editable, with what they require.
 
     Returns what was done to each package. Raises Failed.
     """
-    from .run import Options, install_step, run
-
-    options = Options(deps=deps, reinstall=reinstall, python=python, only=only, json=json)
-    return run(c, "install", [install_step], options).steps["install"]
+    return _run(c, "install", _options(locals())).steps["install"]
 
 
-@task(
-    iterable=["only", "kernel"], auto_shortflags=False,
-    help=_help("strict", "kernels", "kernel", "junit", "locked", "python", "only"),
-)  # fmt: skip
 def verify(
-    c: Context, strict: bool = False, kernels: bool = False, kernel: Sequence[str] | None = None, junit: str = "",
-    locked: bool = False, python: str = "", only: Sequence[str] | None = None, json: bool = False,
-) -> Verification:  # fmt: skip
+    c: Context,
+    strict: bool = False,
+    kernels: bool = False,
+    kernel: Names | None = None,
+    junit: str | None = None,
+    locked: bool = False,
+    verbose: bool = False,
+    python: str | None = None,
+    only: Names | None = None,
+    json: bool = False,
+) -> Verification:
     """Check everything offline, changing nothing; exit status 1 if a check fails.
 
     Returns what was found. Raises Failed.
     """
-    from .run import Options, run, verify_step
-
-    options = Options(
-        strict=strict, kernels=_kernels(kernels, kernel), junit=junit, locked=locked, python=python, only=only,
-        json=json,
-    )  # fmt: skip
-    return _found(run(c, "verify", [verify_step], options))
+    return _verification(_run(c, "verify", _options(locals())))
 
 
-@task(
-    iterable=["only", "kernel"], auto_shortflags=False,
-    help=_help("sglang_branch", "flashinfer_branch", "full", "deps", "reinstall", "strict", "kernels", "kernel",
-               "junit", "locked", "python", "only"),
-)  # fmt: skip
 def setup(
-    c: Context, sglang_branch: str = "", flashinfer_branch: str = "", full: bool = False, deps: bool = True,
-    reinstall: bool = False, strict: bool = False, kernels: bool = False, kernel: Sequence[str] | None = None,
-    junit: str = "", locked: bool = False, python: str = "", only: Sequence[str] | None = None, json: bool = False,
-) -> Result:  # fmt: skip
+    c: Context,
+    sglang_branch: str | None = None,
+    flashinfer_branch: str | None = None,
+    full: bool = False,
+    deps: bool = True,
+    reinstall: bool = False,
+    strict: bool = False,
+    kernels: bool = False,
+    kernel: Names | None = None,
+    junit: str | None = None,
+    locked: bool = False,
+    verbose: bool = False,
+    python: str | None = None,
+    only: Names | None = None,
+    json: bool = False,
+) -> Result:
     """Clone, update, install and verify: from nothing to a working set-up.
 
     Returns what was done and found. Raises Failed.
     """
-    from .run import Options, clone_step, install_step, run, update_step, verify_step
-
-    options = Options(
-        _refs(sglang_branch, flashinfer_branch), full=full, deps=deps, reinstall=reinstall, strict=strict,
-        kernels=_kernels(kernels, kernel), junit=junit, locked=locked, python=python, only=only, json=json,
-    )  # fmt: skip
-    return run(c, "setup", [clone_step, update_step, install_step, verify_step], options)
+    return _run(c, "setup", _options(locals()))
 
 
-@task(auto_shortflags=False, help=_help("python"))
-def lock(c: Context, python: str = "", json: bool = False) -> Result:
+def status(c: Context, only: Names | None = None, json: bool = False) -> Verification:
+    """Show what is here: REFs, branches, commits, changed files, versions; offline, in half a second.
+
+    Returns what was found, without checks. Raises Failed.
+    """
+    return _verification(_run(c, "status", _options(locals())))
+
+
+def lock(c: Context, python: str | None = None, only: Names | None = None, json: bool = False) -> Result:
     """Write this set-up to pylock.sources.toml; `setup --locked` reproduces it.
 
     Returns what was done. Raises Failed.
     """
-    from .run import Options, lock_step, run
-
-    return run(c, "lock", [lock_step], Options(python=python, json=json))
+    return _run(c, "lock", _options(locals()))
 
 
-def _kernels(everything: bool, chosen: Sequence[str] | None) -> Sequence[str]:
-    return chosen or (["all"] if everything else [])
+def _options(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The options among a task's arguments; one name is a list of one."""
+    options = {name: value for name, value in arguments.items() if name != "c"}
+    for name in REPEATED:
+        if name in options:
+            options[name] = [options[name]] if isinstance(options[name], str) else options[name] or ()
+    return options
 
 
-def _refs(sglang: str, flashinfer: str) -> dict[str, str]:
-    return {"sglang": sglang, "flashinfer": flashinfer}
+def _run(c: Context, name: str, options: dict[str, Any]) -> Result:
+    """Run a task; what it needs is imported now, since `invoke --list` does not need it."""
+    try:
+        from .run import Options, run
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.startswith(__name__):
+            raise
+        requirements = str(Path(__file__).parent / "requirements.txt")
+        command = shlex.join([sys.executable, "-m", "pip", "install", "-r", requirements])
+        raise Exit(f"error: {error.name} is not installed for {sys.executable}.\n  {command}", code=2) from None
+    return run(c, name, Options(**options))
 
 
-def _found(result: Result) -> Verification:
+def _verification(result: Result) -> Verification:
     assert result.verification
     return result.verification
 
 
-def _as_json(name: str, mistake: str) -> None:
-    """Report a mistake that Invoke found before it ran the task."""
-    from .errors import UsageError
-    from .models import Result
-    from .report import Report
-
-    with Report(json=True) as report:
-        report.finish(Result(name, UsageError.status, error=UsageError(mistake)))
-
-
-namespace = Collection(clone, update, install, verify, setup, lock)
+namespace = Collection()
 namespace.configure({"sources": DEFAULTS})
-explain_mistakes(_as_json)
+for function in (clone, update, install, verify, setup, status, lock):  # which stay functions: tasks are not typed
+    options = [name for name in inspect.signature(function).parameters if name != "c"]
+    made: Task[Any] = Task(
+        function,
+        iterable=[name for name in REPEATED if name in options],
+        auto_shortflags=False,
+        help={name: HELP[name] for name in options},
+    )
+    namespace.add_task(made)
 _LATER = {
     "Check": "models", "Failed": "run", "Outcome": "models", "RepositoryState": "models", "Result": "models",
     "SourcesError": "errors", "Verification": "models",
 }  # fmt: skip
 __all__ = [
     "Check", "Failed", "Outcome", "RepositoryState", "Result", "SourcesError", "Verification",
-    "clone", "install", "lock", "namespace", "setup", "update", "verify",
+    "clone", "install", "lock", "namespace", "setup", "status", "update", "verify",
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from .errors import NetworkError, SourcesError
 VERSION = "0.1.0"  # of this tool; pyproject.toml reads it here
 
 Status = Literal["pass", "warn", "fail", "skip"]
-RefSource = Literal["option", "this checkout", "configuration", ""]
+RefSource = Literal["option", "lock", "this checkout", "configuration", ""]
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,21 @@ class Repository:
 
 @dataclass(frozen=True)
 class Settings:
-    """The configuration tree `sources`, read and checked. `stall` is in seconds, `cache` is None where there is none,
-    `trace` where no trace data is expected; `indexes` are additional package indexes, `overrides` requirements that
-    replace what SGLang asks for."""
+    """The configuration tree `sources`, read and checked. `stall` is in seconds, `trace` None where no trace data is
+    expected; `indexes` are additional package indexes, `overrides` requirements that replace what SGLang asks for;
+    `warnings` name keys that are not read any more."""
 
     root: Path
     directory: Path
     trace: Path | None
     attempts: int
     stall: float
-    installer: Literal["auto", "uv", "pip"]
+    installer: Literal["auto", "uv", "pip"]  # read no more
     indexes: tuple[str, ...]
-    cache: Path | None
+    cache: Path | None  # read no more
     repositories: tuple[Repository, ...]
     overrides: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,16 +86,28 @@ class Outcome:
 
 @dataclass(frozen=True)
 class RepositoryState:
-    """A checkout as `verify` found it; None is what could not be found out. `url` holds no password, `ref` is the REF
-    in use, `dirty` says whether files differ from the commit, `directories` has the key directories by role."""
+    """A checkout as `verify` or `status` found it; None is what is unknown or was not looked for.
+
+    `url` holds no password. `ref` is the REF in use, `ref_source` where it comes from, `resolved` the tag that `latest`
+    or `matching` led to. `branch` is the local branch, empty for a detached HEAD; `ahead` and `behind` count commits
+    against what was fetched last. `changed` are the paths of changed and untracked files, `dirty` says whether there
+    are any. `directories` has the key directories by role. `problem` is why there is nothing that could be read.
+    """
 
     path: Path
     url: str
     ref: str
-    commit: str | None
-    version: str | None
-    dirty: bool | None
-    directories: Mapping[str, Path]
+    commit: str | None = None
+    version: str | None = None
+    dirty: bool | None = None
+    directories: Mapping[str, Path] = field(default_factory=dict)
+    ref_source: RefSource = ""
+    resolved: str = ""
+    branch: str = ""
+    ahead: int | None = None
+    behind: int | None = None
+    changed: tuple[str, ...] = ()
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,7 +133,8 @@ class Trace:
 @dataclass(frozen=True)
 class Verification:
     """Everything that `verify` found. `ok`: no check failed (or warned, with `--strict`). `trace` is None where no
-    trace data is expected; `checks` are all checks, those of the trace data included."""
+    trace data is expected; `checks` are all checks, those of the trace data included. `status` fills `repositories` and
+    `packages` alone."""
 
     ok: bool
     repositories: Mapping[str, RepositoryState]
@@ -214,6 +228,9 @@ class Reporter(Protocol):
 
     def output(self, who: str, line: str) -> None:
         """One line that an installer printed."""
+
+    def checked(self, group: str, checks: Sequence[Check]) -> None:
+        """The checks of a group (`sglang`, `cuda`, `trace`) are complete. Their names may begin with `group: `."""
 
     def terminal(self) -> IO[str] | None:
         """The terminal that an installer may draw its progress on; None if there is none or nothing is to be shown."""

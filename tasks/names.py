@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
+import shlex
 from urllib.parse import unquote
 
 from .errors import UsageError
@@ -70,6 +72,17 @@ def resolve_submodule_url(url: str, parent: str) -> str:
     if path.partition("/")[0] in (".", ".."):
         raise UsageError(f"{what} leads outside its host: {url[:SHOWN]!a}")
     return check_url(host + path, what, allow_local=local)
+
+
+def shell(*words: str | os.PathLike[str]) -> str:
+    """The words as one command for a shell; a word with control characters is written as `$'…'` (bash, zsh)."""
+    texts = [os.fspath(word) for word in words]
+    return " ".join(shlex.quote(text) if text.isprintable() else _escaped(text) for text in texts)
+
+
+def _escaped(word: str) -> str:
+    safe = (c if c.isprintable() and c not in "\\'" else "".join(f"\\x{b:02x}" for b in os.fsencode(c)) for c in word)
+    return f"$'{''.join(safe)}'"
 
 
 def redact(text: str) -> str:

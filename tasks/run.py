@@ -1,56 +1,31 @@
-"""One run of a task: the settings, the lock, the steps in their order, and one exit status."""
+"""One run of a task: its steps in their order, and one place that turns what happened into a result and a status."""
 
 from __future__ import annotations
 
 import atexit
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from . import processes
-from .checkout import (
-    Session,
-    clone,
-    exclusive,
-    gitlinks,
-    require_checkout,
-    unreproducible,
-    update,
-)  # fmt: skip
-from .cli import as_called
-from .config import load
-from .errors import Interrupted, SourcesError, UsageError
+from . import checkout, git, names, packages, processes, settings
+from .errors import DiskError, Interrupted, LocalWorkError, NetworkError, SourcesError, UsageError
 from .files import write_atomic
-from .git import check_version
-from .models import EnvironmentState, Outcome, Repository, Result, Settings, Verification
-from .names import check_ref
-from .packages import (
-    LOCK,
-    Environment,
-    Lock,
-    LockedRepository,
-    Package,
-    differences,
-    install,
-    install_locked,
-    make_lock,
-    probe,
-    read_lock,
-)  # fmt: skip
+from .models import EnvironmentState, Outcome, PackageState, Repository, RepositoryState, Result, Settings, Verification
 from .report import Report
-from .repositories import Task, disk_error, for_each, package_of, version_of
-from .verify import run_kernels, verify
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = "install.log"
+PAUSE = 1.0  # seconds after an interruption in which further ones are the same key press
 
 
 class Failed(Exit):
@@ -66,19 +41,60 @@ class Failed(Exit):
 
 @dataclass(frozen=True)
 class Options:
-    """The options of all tasks."""
+    """The options of all tasks, named as the tasks have them."""
 
-    refs: Mapping[str, str] = field(default_factory=dict)
+    sglang_branch: str | None = None
+    flashinfer_branch: str | None = None
     full: bool = False
-    only: Sequence[str] | None = None
+    only: Sequence[str] = ()
     deps: bool = True
     reinstall: bool = False
-    python: str = ""
-    json: bool = False
+    python: str | None = None
     strict: bool = False
+    kernels: bool = False
+    kernel: Sequence[str] = ()
+    junit: str | None = None
     locked: bool = False
-    kernels: Sequence[str] = ()
-    junit: str = ""
+    verbose: bool = False
+    json: bool = False
+
+    @property
+    def refs(self) -> dict[str, str]:
+        """The REFs by repository."""
+        given = {"sglang": self.sglang_branch, "flashinfer": self.flashinfer_branch}
+        return {name: ref for name, ref in given.items() if ref is not None}
+
+    def check(self, known: Sequence[str]) -> None:
+        """Raise UsageError for options that cannot be meant; `known` are the names of the repositories."""
+        for name in ("sglang_branch", "flashinfer_branch", "python", "junit"):
+            if getattr(self, name) == "":
+                option = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{option} has an empty value.", f"For the default, leave out {option}.")
+        for name in self.only:
+            if name not in known:
+                what = f"unknown repository {name} in --only" if name else "--only needs the name of a repository"
+                near = settings.did_you_mean(name, known)
+                raise UsageError(f"{what}.", f"{near} Configured: {', '.join(known)}.".lstrip())
+        for name, ref in self.refs.items():
+            names.check_ref(ref)
+            if self.only and name not in self.only:
+                hint = f"Add --only={name}, or leave out --{name}-branch."
+                raise UsageError(f"--{name}-branch is given, but --only leaves out {name}.", hint)
+        if self.junit and not self.kernels and not self.kernel:
+            raise UsageError("--junit needs --kernels or --kernel: it takes their results.")
+        if self.locked and (self.only or self.refs):
+            raise UsageError("--locked takes every repository as the lock file has it.", "Leave out --only and REFs.")
+
+    def command(self, task: str, refs: Mapping[str, str]) -> str:
+        """The command that gives these options, with other REFs."""
+        words, corrected = ["invoke", task], {f"{name}_branch": ref for name, ref in refs.items()}
+        for option in fields(self):
+            value, name = corrected.get(option.name, getattr(self, option.name)), option.name.replace("_", "-")
+            if isinstance(value, bool) and value != option.default:
+                words.append(f"--{name}" if value else f"--no-{name}")
+            elif value and not isinstance(value, bool):
+                words += [f"--{name}={text}" for text in ([value] if isinstance(value, str) else value)]
+        return names.shell(*words)
 
 
 @dataclass
@@ -91,8 +107,8 @@ class Run:
     options: Options
     settings: Settings
     report: Report
-    session: Session
-    lock: Lock | None
+    session: checkout.Session
+    lock: packages.Lock | None
     outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
     verification: Verification | None = None
 
@@ -102,122 +118,199 @@ class Run:
         return self.session.dry
 
     @cached_property
-    def environment(self) -> Environment:
+    def environment(self) -> packages.Environment:
         """The environment that is installed into or checked. Raises UsageError where --python is no Python."""
-        return probe(Path(self.options.python) if self.options.python else None)
+        return packages.probe(Path(self.options.python) if self.options.python else None)
+
+    @property
+    def errors(self) -> list[SourcesError]:
+        """What the steps failed with, in the order of work."""
+        return [row.error for rows in self.outcomes.values() for row in rows if row.error]
 
     def repositories(self, *without: str) -> list[Repository]:
         """The repositories that no step has failed for, or done one of the actions `without` to."""
         rows = [row for step in self.outcomes.values() for row in step]
         left_out = {row.repository for row in rows if row.error or row.action in without}
-        return [each for each in self.settings.repositories if each.name not in left_out]
+        return [repository for repository in self.settings.repositories if repository.name not in left_out]
 
-    def for_each(self, step: str, repositories: Sequence[Repository], task: Task) -> None:
-        """Do the task to the repositories, and keep the outcomes."""
-        configured = load(self.c.config, ROOT).repositories  # SGLang counts for `matching` without --only, too
-        sglang = next((each for each in configured if each.name == "sglang"), None)
-        self.outcomes[step] = for_each(self.session, repositories, task, sglang)
+    def for_each(
+        self, step: str, repositories: Sequence[Repository], work: Callable[[checkout.Session, Repository], Outcome]
+    ) -> None:
+        """Do the work for all repositories at once, and keep an outcome for each; what fails for one does not stop the
+        others. FlashInfer comes last where its REF is `matching`: what the checked-out SGLang requires."""
+        last = [r for r in repositories if not self.lock and self.session.ref(r)[0] == names.MATCHING]
+        session = replace(self.session, matching=self._matching)
+        done = dict[str, Outcome]()
+        for group in ([repository for repository in repositories if repository not in last], last):
+            with ThreadPoolExecutor(max(1, len(group))) as pool:
+                futures = {repository.name: pool.submit(_attempt, session, repository, work) for repository in group}
+                try:
+                    done |= {name: future.result() for name, future in futures.items()}
+                except BaseException:
+                    processes.stop_all()
+                    raise
+        self.outcomes[step] = [done[repository.name] for repository in repositories]
+
+    def _matching(self, advertised: git.Advertised) -> str:
+        """The tag of FlashInfer that the checked-out SGLang requires."""
+        configured = {r.name: r for r in settings.load(self.c.config, ROOT).repositories}  # --only leaves out SGLang
+        sglang = configured["sglang"]
+        if not (found := checkout.find_checkout(sglang)):
+            what = "flashinfer: `matching` is known once SGLang is cloned."
+            raise LocalWorkError(what, command="" if self.dry else "invoke clone")
+        package, url = _package(found), configured["flashinfer"].url
+        return packages.matching(package.metadata, sglang.extras, advertised.tags, url, version=package.version)
 
 
 Step = Callable[[Run], None]
+
+
+def refs_step(run: Run) -> None:
+    """Ask the remotes for the REFs that are given as options, before anything is downloaded. Raises UsageError."""
+    cloned = [repository for repository in run.settings.repositories if repository.path.exists()]
+    repositories = [repository for repository in run.settings.repositories if repository.name in run.options.refs]
+    repositories = [repository for repository in repositories if run.task != "clone" or repository not in cloned]
+    run.session.ask(repositories)
+    for repository in repositories:
+        name, ref = repository.name, run.options.refs[repository.name]
+        if (name, ref) == ("flashinfer", names.MATCHING):
+            continue
+        with suppress(NetworkError):  # the steps report it
+            advertised = run.session.advertised(repository)
+            try:
+                run.session.target(repository, ref)
+            except UsageError as error:
+                near = git.nearest(ref, [names.LATEST, *advertised.tags, *advertised.heads])
+                command = run.options.command(run.task, {name: near[0]}) if near else ""
+                raise UsageError(error.what, error.hint, command) from None
 
 
 def clone_step(run: Run) -> None:
     """Clone the repositories that are missing."""
     strict = run.task == "clone"
     repositories = run.repositories()
-    run.session.ask([each for each in repositories if not each.path.exists()])
-    run.for_each("clone", repositories, lambda session, each: clone(session, each, strict=strict))
+    run.session.ask([repository for repository in repositories if not repository.path.exists()])
+    run.for_each("clone", repositories, lambda session, repository: checkout.clone(session, repository, strict=strict))
 
 
 def update_step(run: Run) -> None:
     """Update the checkouts."""
     repositories = run.repositories("would clone")
     run.session.ask(repositories)
-    run.for_each("update", repositories, update)
+    run.for_each("update", repositories, checkout.update)
 
 
 def install_step(run: Run) -> None:
     """Install the packages of the checkouts into the environment."""
-    packages, failed = list[Package](), list[Outcome]()
+    found, failed = list[packages.Package](), list[Outcome]()
     for repository in run.repositories("would clone", "would update"):
         if repository.install:
             try:
-                packages.append(package_of(require_checkout(repository)))
+                found.append(_package(checkout.require_checkout(repository)))
             except SourcesError as error:
                 failed.append(Outcome(repository.name, "failed", error=error))
-    for step in run.outcomes.values():
-        failed += [
-            Outcome(row.repository, "would install", row.ref, row.commit)
-            for row in step
-            if row.action in ("would clone", "would update") and _installs(run, row.repository)
-        ]
-    log, report = run.settings.directory / LOG, run.report
+    installed = [repository.name for repository in run.settings.repositories if repository.install]
+    planned = [row for step in run.outcomes.values() for row in step if row.action in ("would clone", "would update")]
+    failed += [
+        Outcome(row.repository, "would install", row.ref, row.commit) for row in planned if row.repository in installed
+    ]
+    log, options, report = run.settings.directory / LOG, run.options, run.report
     try:
         if run.lock:
-            done = install_locked(
-                run.c, run.lock, packages, run.environment, settings=run.settings, log=log, reporter=report
+            done = packages.install_locked(
+                run.c, run.lock, found, run.environment, settings=run.settings, log=log, reporter=report
             )
         else:
-            done = install(
-                run.c, packages, run.environment, settings=run.settings, deps=run.options.deps,
-                reinstall=run.options.reinstall, log=log, reporter=report,
+            done = packages.install(
+                run.c, found, run.environment, settings=run.settings, deps=options.deps,
+                reinstall=options.reinstall, log=log, reporter=report,
             )  # fmt: skip
     except SourcesError as error:  # the environment takes none of them
-        done = [Outcome(each.repository.name, "failed", commit=each.commit, error=error) for each in packages]
+        done = [Outcome(package.repository.name, "failed", commit=package.commit, error=error) for package in found]
     run.outcomes["install"] = [*failed, *done]
 
 
 def verify_step(run: Run) -> None:
     """Check everything; with --kernels run the reference tests, with --locked compare with the lock file."""
+    from .verify import run_kernels, verify
+
     if run.dry and run.task != "verify":
         return
     options = run.options
-    found = verify(run.settings, run.environment, kernels=bool(options.kernels))
+    kernels = options.kernels or bool(options.kernel)
+    found = verify(run.settings, run.environment, kernels=kernels)
     checks = list(found.checks)
-    if options.kernels and run.settings.trace:
+    if kernels and run.settings.trace:
         junit = Path(options.junit) if options.junit else None
-        only = [] if "all" in options.kernels else options.kernels
-        checks += run_kernels(run.settings.trace, run.environment, run.report, only=only, junit=junit)
+        checks += run_kernels(run.settings.trace, run.environment, run.report, only=options.kernel, junit=junit)
     if run.lock:
-        packages, repositories, _ = _lockable(run)
-        checks += differences(run.lock, packages, repositories, run.environment)
+        locked, repositories, _ = _lockable(run)
+        checks += packages.differences(run.lock, locked, repositories, run.environment)
     bad = {"fail", "warn"} if options.strict else {"fail"}
     ok = not any(check.status in bad for check in checks)
     run.verification = replace(found, ok=ok, checks=tuple(checks))
 
 
+def status_step(run: Run) -> None:
+    """Look at the checkouts and at what is installed of them."""
+    with ThreadPoolExecutor(max(1, len(run.settings.repositories))) as pool:
+        states = dict(zip(run.settings.repositories, pool.map(_state, run.settings.repositories), strict=True))
+    installed = dict[str, PackageState]()
+    for repository, (_, package) in states.items():
+        found = run.environment.distribution(package.name) if package else None
+        if package and found:
+            installed[repository.name] = PackageState(found.version, package.is_checkout(found), found.location)
+        elif repository.install:
+            installed[repository.name] = PackageState(None, False, None)
+    found_states = {repository.name: state for repository, (state, _) in states.items()}
+    run.verification = Verification(True, found_states, installed, None, ())
+
+
 def lock_step(run: Run) -> None:
     """Write the lock file."""
-    packages, repositories, obstacles = _lockable(run)
-    lock = make_lock(
-        run.c, packages, repositories, run.environment, settings=run.settings, log=run.settings.directory / LOG,
+    found, repositories, obstacles = _lockable(run)
+    lock = packages.make_lock(
+        run.c, found, repositories, run.environment, settings=run.settings, log=run.settings.directory / LOG,
         reporter=run.report, obstacles=obstacles,
     )  # fmt: skip
     if run.dry:
-        return run.report.event("lock", f"would write {ROOT / LOCK}")
-    write_atomic(ROOT / LOCK, lock.text())
-    run.report.event("lock", f"wrote {ROOT / LOCK}: {lock.size}")
+        return run.report.event("lock", f"would write {ROOT / packages.LOCK}")
+    write_atomic(ROOT / packages.LOCK, lock.text())
+    run.report.event("lock", f"wrote {ROOT / packages.LOCK}: {lock.size}")
 
 
-def run(c: Context, task: str, steps: Sequence[Step], options: Options) -> Result:
+STEPS: Mapping[str, Sequence[Step]] = {
+    "clone": [refs_step, clone_step],
+    "update": [refs_step, update_step],
+    "install": [install_step],
+    "verify": [verify_step],
+    "setup": [refs_step, clone_step, update_step, install_step, verify_step],
+    "status": [status_step],
+    "lock": [lock_step],
+}
+
+
+def run(c: Context, task: str, options: Options) -> Result:
     """Run the steps of a task, alone in its directory, and report. Whatever a user can cause ends as one message and an
     exit status. Raises Failed."""
     invoke = c.config.get("run", {})
     result, state = Result(task), None
-    echo, hide = bool(invoke.get("echo")), invoke.get("hide")
-    with _interruptible(), Report(hide=hide, echo=echo, json=options.json, rename=as_called) as report:
+    with _interruptible(), Report(
+        hide=invoke.get("hide"), echo=bool(invoke.get("echo")), json=options.json, verbose=options.verbose
+    ) as report:
         try:
             state = _prepare(c, task, options, report)
-            reading = steps == [verify_step] or state.dry
-            with exclusive(state.settings, report, reading=reading):
-                for step in steps:
+            alone = checkout.exclusive(state.settings, report, reading=task == "verify")
+            with nullcontext() if state.dry or task == "status" else alone:
+                for step in STEPS[task]:
                     with report.step(step.__name__.removesuffix("_step")):
                         step(state)
+                    if any(isinstance(error, UsageError) for error in state.errors):
+                        break
         except SourcesError as error:
             result = replace(result, error=error)
         except OSError as error:
-            result = replace(result, error=disk_error("", error, state.settings if state else None))
+            result = replace(result, error=_disk_error("", error, state.settings.directory if state else ROOT))
         except KeyboardInterrupt:
             result = replace(result, error=Interrupted("Interrupted.", "What is complete is kept."))
             if state:
@@ -229,100 +322,150 @@ def run(c: Context, task: str, steps: Sequence[Step], options: Options) -> Resul
     return result
 
 
+def _prepare(c: Context, task: str, options: Options, report: Report) -> Run:
+    configured = settings.load(c.config, ROOT)
+    for text in configured.warnings:
+        report.warn("configuration", text)
+    options.check([repository.name for repository in configured.repositories])
+    if options.only:
+        chosen = tuple(repository for repository in configured.repositories if repository.name in options.only)
+        configured = replace(configured, repositories=chosen)
+    refs, commits, lock = options.refs, dict[str, str](), None
+    if options.locked:
+        lock = packages.read_lock(ROOT / packages.LOCK)
+        configured = _locked(configured, lock)
+        refs = {repository.name: repository.ref for repository in lock.repositories}
+        commits = {repository.name: repository.commit for repository in lock.repositories}
+    git.check_version()
+    processes.start()
+    dry = bool(c.config.run.dry)
+    session = checkout.Session(configured, report, refs, options.full, dry, version=_version, commits=commits)
+    return Run(c, task, options, configured, report, session, lock)
+
+
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM end all processes and the run; a second one changes nothing about that."""
+    """Let the first Ctrl-C or SIGTERM end all processes and the run. Further ones change nothing about that; within a
+    second of the end they are taken for the same one."""
+    times: list[float] = []  # of the first interruption, then of the end
 
-    def interrupt(*_: object) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)
-            atexit.register(signal.signal, each, signal.SIG_IGN)  # also while Python ends
-        processes.stop_all()
-        raise KeyboardInterrupt
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        before = handlers[number]
+        if not times:
+            times.append(time.monotonic())
+            processes.stop_all()
+            raise KeyboardInterrupt
+        if len(times) > 1 and time.monotonic() - times[1] > PAUSE and callable(before):
+            before(number, frame)
 
-    before: dict[signal.Signals, Any] = {}
+    handlers: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
     if threading.current_thread() is threading.main_thread():
-        before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        interrupted = bool(times)
+        times.append(time.monotonic())
+        for number, handler in handlers.items():
+            if interrupted:
+                atexit.register(signal.signal, number, signal.SIG_IGN)
+            else:
+                signal.signal(number, handler)
 
 
-def _prepare(c: Context, task: str, options: Options, report: Report) -> Run:
-    settings = load(c.config, ROOT)
-    refs = {name: check_ref(ref) for name, ref in options.refs.items() if ref}
-    known = {each.name for each in settings.repositories}
-    if unknown := [name for name in options.only or () if name not in known]:
-        raise UsageError(f"unknown repository {unknown[0]} in --only", f"Configured are {', '.join(sorted(known))}.")
-    if options.only:
-        chosen = tuple(each for each in settings.repositories if each.name in options.only)
-        settings = replace(settings, repositories=chosen)
-    commits: Mapping[str, str] = {}
-    lock = None
-    if options.locked:
-        if options.only or refs:
-            raise UsageError("--locked takes every repository as the lock file has it.", "Leave out --only and REFs.")
-        lock = read_lock(ROOT / LOCK)
-        settings = _locked(settings, lock)
-        refs = {each.name: each.ref for each in lock.repositories}
-        commits = {each.name: each.commit for each in lock.repositories}
-    check_version()
-    processes.start()
-    dry = bool(c.config.run.dry)
-    session = Session(settings, report, refs, options.full, dry, version=version_of, commits=commits)
-    return Run(c, task, options, settings, report, session, lock)
+def _attempt(
+    session: checkout.Session, repository: Repository, work: Callable[[checkout.Session, Repository], Outcome]
+) -> Outcome:
+    """The outcome of the work for one repository, also where it fails."""
+    started = time.monotonic()
+    try:
+        outcome = work(session, repository)
+    except (SourcesError, OSError) as caught:
+        error = caught if isinstance(caught, SourcesError) else _disk_error(repository.name, caught, repository.path)
+        action = "skipped (local changes)" if isinstance(error, LocalWorkError) else "failed"
+        ref, source = session.ref(repository)
+        outcome = Outcome(repository.name, action, ref, ref_source=source, error=error)
+    return replace(outcome, seconds=time.monotonic() - started)
 
 
-def _locked(settings: Settings, lock: Lock) -> Settings:
+def _disk_error(who: str, error: OSError, path: Path) -> DiskError:
+    """What an error of the file system means; `who` is the repository, if it was one."""
+    place = error.filename or path
+    return DiskError(f"{f'{who}: ' if who else ''}{place}: {error.strerror or error}.", "Check who may write there.")
+
+
+def _package(found: checkout.Checkout) -> packages.Package:
+    """The package of a checkout. Raises SourcesError where its metadata cannot be read."""
+    return packages.Package(found.repository, found.head, found.tags)
+
+
+def _version(repository: Repository, commit: str, tags: Mapping[str, str]) -> str:
+    """The version of the repository's package at a commit, with these tags; empty where it is unknown."""
+    with suppress(SourcesError, OSError):
+        return packages.Source(repository, commit, tags).version
+    return ""
+
+
+def _state(repository: Repository) -> tuple[RepositoryState, packages.Package | None]:
+    """What is at the path of the repository, and its package; nothing that is found raises."""
+    try:
+        found = checkout.require_checkout(repository)
+        state = checkout.describe(found)
+    except (SourcesError, OSError) as error:
+        problem = str(error).splitlines()[0].removeprefix(f"{repository.name}: ").rstrip(".")
+        url = names.redact(repository.url)
+        return RepositoryState(repository.path, url, repository.branch, problem=problem), None
+    try:
+        package = _package(found) if repository.install else None
+    except SourcesError as error:
+        return replace(state, problem=error.what), None
+    return replace(state, version=_version(repository, found.head, found.tags) or None), package
+
+
+def _locked(configured: Settings, lock: packages.Lock) -> Settings:
     """The settings for exactly the repositories of the lock file."""
-    known = {each.name: each for each in settings.repositories}
-    if missing := [each.name for each in lock.repositories if each.name not in known]:
-        raise UsageError(f"{LOCK} holds {missing[0]}, which is not configured.", "Add it to sources.repositories.")
+    known = {repository.name: repository for repository in configured.repositories}
+    if missing := [repository.name for repository in lock.repositories if repository.name not in known]:
+        hint = "Add it to sources.repositories."
+        raise UsageError(f"{packages.LOCK} holds {missing[0]}, which is not configured.", hint)
     repositories = tuple(
-        replace(known[each.name], url=each.url, extras=each.extras, install=bool(each.distribution))
-        for each in lock.repositories
+        replace(known[locked.name], url=locked.url, extras=locked.extras, install=bool(locked.distribution))
+        for locked in lock.repositories
     )
-    return replace(settings, repositories=repositories)
+    return replace(configured, repositories=repositories)
 
 
-def _lockable(run: Run) -> tuple[list[Package], list[LockedRepository], list[str]]:
+def _lockable(run: Run) -> tuple[list[packages.Package], list[packages.LockedRepository], list[str]]:
     """The packages and checkouts as a lock file has them, and what keeps checkouts from being reproduced."""
-    packages, repositories, obstacles = list[Package](), list[LockedRepository](), list[str]()
+    found, repositories, obstacles = list[packages.Package](), list[packages.LockedRepository](), list[str]()
     for repository in run.settings.repositories:
-        checkout = require_checkout(repository)
-        packages += [package_of(checkout)] if repository.install else []
-        obstacles += [f"{repository.name}: {each}" for each in unreproducible(checkout)]
-        submodules = gitlinks(checkout.path, checkout.head)
-        ref = checkout.record.ref or checkout.now.branch or checkout.head
-        repositories.append(LockedRepository(repository.name, repository.url, ref, checkout.head, submodules))
-    return packages, repositories, obstacles
+        here = checkout.require_checkout(repository)
+        found += [_package(here)] if repository.install else []
+        obstacles += [f"{repository.name}: {text}" for text in checkout.unreproducible(here)]
+        submodules = checkout.gitlinks(here.path, here.head)
+        ref = here.record.ref or here.now.branch or here.head
+        repositories.append(packages.LockedRepository(repository.name, repository.url, ref, here.head, submodules))
+    return found, repositories, obstacles
 
 
 def _complete(result: Result, run: Run | None, report: Report) -> Result:
+    """The result with everything that is known at the end of the run."""
     if not run:
         return replace(result, exit_status=result.error.status if result.error else 0)
-    outcomes = {step: [_with_warnings(row, report) for row in rows] for step, rows in run.outcomes.items()}
-    errors = [row.error for rows in outcomes.values() for row in rows if row.error]
-    first = next(iter([*errors, *([result.error] if result.error else [])]), None)
+    steps = {
+        step: [replace(row, warnings=(*row.warnings, *report.take_warnings(row.repository))) for row in rows]
+        for step, rows in run.outcomes.items()
+    }
+    first = next(iter([*run.errors, *filter(None, [result.error])]), None)
     unverified = bool(run.verification and not run.verification.ok)
     environment = run.__dict__.get("environment")
     return replace(
         result,
         exit_status=first.status if first else int(unverified),
         environment=environment and EnvironmentState(environment.python, environment.prefix, environment.installer),
-        steps=outcomes,
+        steps=steps,
         seconds=report.seconds,
         warnings=report.take_warnings(),
         verification=run.verification,
         dry=run.dry,
     )
-
-
-def _with_warnings(outcome: Outcome, report: Report) -> Outcome:
-    return replace(outcome, warnings=(*outcome.warnings, *report.take_warnings(outcome.repository)))
-
-
-def _installs(run: Run, name: str) -> bool:
-    return any(each.name == name and each.install for each in run.settings.repositories)

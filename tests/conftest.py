@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from uv import find_uv_bin
 
-from tasks.config.defaults import DEFAULTS
+from tasks.settings import DEFAULTS
 from tests.sources import Result, Sources
 from tests.thing import before_git, nested, thing  # noqa: F401 - fixtures
 from tests.upstream import repositories, wheels

@@ -17,7 +17,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 import tasks
-from tasks.config.defaults import DEFAULTS
+from tasks.settings import DEFAULTS
 from tests.upstream.store import PATHS
 
 IDENTITY = {f"GIT_{role}_{what}": "user@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}

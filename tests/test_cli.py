@@ -29,85 +29,6 @@ def test_the_list_and_the_help_explain_themselves(project: Project) -> None:
     assert "--[no-]deps" in shown["install"]
 
 
-def test_a_mistake_on_the_command_line_is_answered_with_what_was_meant(project: Project) -> None:
-    answers = {
-        "clone --sglang-brach=main": "unknown option --sglang-brach of clone; did you mean --sglang-branch?",
-        "instal": "unknown task instal; did you mean install?",
-        "--help clonee": "unknown task clonee; did you mean clone?",
-        "--lsit": "unknown option --lsit; did you mean --list?",
-        "setup --no-dep": "unknown option --no-dep of setup; did you mean --no-deps?",
-        "verify --sglang-branch=main": "unknown option --sglang-branch of verify; "
-        "it is an option of clone, update, setup",
-        "clone v0.4.0": "unknown task v0.4.0; a REF is given as --sglang-branch=v0.4.0",
-        "clone --sglang-branch": "--sglang-branch of clone needs a value",
-        "clone --full=yes": "--full of clone takes no value",
-        "clone --sglang-branch=a --sglang-branch=b": "--sglang-branch of clone is given twice",
-        "frobnicate": f"unknown task frobnicate; tasks: {', '.join(TASKS)}",
-        "update --zzzz": "unknown option --zzzz of update; all options: invoke --help update",
-    }
-    for words, answer in answers.items():
-        result = project.invoke(*words.split(), check=2)
-        assert (result.out, result.err) == ("", f"error: {answer}\n")
-
-
-def test_a_configuration_that_cannot_be_read_is_one_sentence_with_file_and_key(project: Project) -> None:
-    for content, wrong in (
-        ("sources: 5\n", "sources must be a table of keys"),
-        ("sources:\n  directory: {a: b}\n", "sources.directory must be the path of a directory, got "),
-        ("sources: [\n", "line 2, column 1"),
-        ("- a\n", "the file must be a table of keys"),
-        ("tasks: 5\n", "a value, or nothing, where a table of keys belongs"),
-        ("\x80", "invalid start byte"),
-    ):
-        (project.path / "invoke.yaml").write_bytes(content.encode("latin-1"))
-        result = project.invoke("verify", check=2)
-        assert result.out == ""
-        assert result.err.startswith(f"error: {project.path}/invoke.yaml: ")
-        assert wrong in result.err
-        assert len(result.err.splitlines()) == 1
-
-
-def test_an_unknown_key_is_one_error_too(project: Project) -> None:
-    (project.path / "invoke.yaml").write_text("sources: {repositories: {sglang: {brunch: main}}}\n")
-    result = project.invoke("verify", check=2)
-    assert result.err.startswith("error: ")
-    assert "unknown key sources.repositories.sglang.brunch" in result.err
-    assert str(project.path / "invoke.yaml") in result.err
-
-
-def test_a_configuration_file_that_is_given_is_the_one_that_is_named(project: Project) -> None:
-    (project.path / "other.yaml").write_text("sources: 5\n")
-    result = project.invoke("-f", "other.yaml", "verify", check=2)
-    assert result.err == "error: other.yaml: sources must be a table of keys, got 5\n"
-
-
-def test_a_variable_that_does_not_fit_is_named(project: Project) -> None:
-    tree = "sources: {attempts: 3, stall: 2.5, repositories: {sglang: {extras: [srt]}}}\n"
-    (project.path / "invoke.yaml").write_text(tree)
-    for name in ("ATTEMPTS", "STALL", "REPOSITORIES_SGLANG_EXTRAS"):
-        variable = f"INVOKE_SOURCES_{name}"
-        result = project.invoke("verify", env={variable: "many"}, check=2)
-        assert result.err.startswith(f"error: {variable}: ")
-        assert len(result.err.splitlines()) == 1
-    (project.path / "invoke.yaml").unlink()
-    assert "INVOKE_SOURCES_STALL" in project.invoke("verify", env={"INVOKE_SOURCES_STALL": "many"}, check=2).err
-
-
-def test_a_missing_library_is_named_with_the_command_that_gets_it(project: Project) -> None:
-    (project.path / "git.py").write_text("raise ModuleNotFoundError(\"No module named 'git'\", name='git')\n")
-    result = project.invoke("clone", check=2)
-    assert result.err.startswith("error: git is not installed for ")
-    assert result.err.endswith(f"-m pip install -r {project.path}/tasks/requirements.txt\n")
-
-
-def test_a_fault_of_the_program_keeps_its_traceback(project: Project) -> None:
-    (project.path / "tasks/run.py").write_text("raise RuntimeError('a fault')\n")
-    result = project.invoke("clone", check=1)
-    assert "Traceback" in result.err
-    (project.path / "invoke.yaml").write_text("sources: 5\n")
-    assert "Traceback" in project.invoke("--debug", "verify", check=2).err
-
-
 def test_nothing_slow_is_imported_before_it_is_needed(project: Project) -> None:
     for arguments in (["--list"], ["--help", "clone"]):
         run = subprocess.run(
@@ -118,7 +39,7 @@ def test_nothing_slow_is_imported_before_it_is_needed(project: Project) -> None:
         assert "tasks" in imported
         assert not imported & set(SLOW)
         assert {name for name in imported if name.startswith("tasks.")} <= {
-            f"tasks.{name}" for name in ("config", "config.defaults", "cli")
+            f"tasks.{name}" for name in ("settings", "names", "errors", "verify")
         }
 
 
@@ -172,3 +93,11 @@ def test_the_tasks_are_found_from_a_folder_below_and_work_where_they_stand(proje
     project.invoke("clone", cwd=below)
     assert (project.tmp / "sglang/.git").is_dir()
     assert not list(below.iterdir())
+
+
+def test_a_missing_library_is_named_with_the_command_that_installs_it(project: Project) -> None:
+    (project.path / "rich.py").write_text("raise ModuleNotFoundError(\"No module named 'rich'\", name='rich')\n")
+    result = project.invoke("clone", check=2)
+    assert result.err.startswith("error: rich is not installed for ")
+    assert result.err.endswith(f"-m pip install -r {project.path}/tasks/requirements.txt\n")
+    assert "Traceback" not in result.err

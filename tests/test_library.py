@@ -43,9 +43,8 @@ except Failed as failed:
 try:
     update(context, flashinfer_branch="nothing-like-it")
 except Failed as failed:
-    outcomes = failed.result.steps["update"]
-    assert isinstance(outcomes[1].error, SourcesError)
-    print("got", failed.code, *(outcome.action for outcome in outcomes), failed)
+    assert isinstance(failed.result.error, SourcesError)
+    print("got", failed.code, failed.result.steps, failed)
 """
 CONFIGURED = """
 from invoke import Config, Context
@@ -90,7 +89,7 @@ def test_the_tasks_are_functions_that_return_and_raise_typed_values(project: Pro
     assert sglang == "sglang cloned v0.5.3 0.5.3"
     assert flashinfer == "flashinfer cloned main 0.6.18"
     assert verified == f"1 False {project.tmp}/sglang/python/sglang/srt/models"
-    assert re.match("2 up to date failed flashinfer: update failed: https:.*nothing-like-it", failed)
+    assert re.match("2 {} flashinfer: https:.*nothing-like-it", failed)
 
 
 def test_the_example_in_the_documentation_is_typed_for_a_strict_checker(tmp_path: Path) -> None:
@@ -126,31 +125,8 @@ def test_the_collection_is_a_part_of_another_projects_under_a_name_of_its_own(pr
     (project.path / "invoke.yaml").write_text("sources: {directory: third_party}\n")
     assert "sources.setup" in project.invoke("--list").out
     assert project.invoke("hello").out == "hello\n"
-    assert "\n  invoke sources.clone\n" in project.invoke("sources.update", check=1).err
     project.invoke("sources.clone", "--sglang-branch=v0.5.3")
     assert (project.path / "third_party/sglang/.git").is_dir()
-    found = json.loads(project.invoke("sources.verify", "--json", check=1).out)
-    assert "invoke sources.install" in {check["command"] for check in found["checks"]}
-    assert " Next: invoke sources.install\n" in project.invoke("sources.clone").out
-
-
-def test_in_a_part_of_another_project_mistakes_and_missing_libraries_are_explained_as_at_the_top(
-    project: Project,
-) -> None:
-    shutil.move(project.path / "tasks", project.path / "sources")
-    (project.path / "tasks.py").write_text(PART)
-    wrong = "error: unknown option --sglang-brach of sources.clone; did you mean --sglang-branch?\n"
-    assert project.invoke("sources.clone", "--sglang-brach=main", check=2).err == wrong
-    (project.path / "invoke.yaml").write_text("sources: 5\n")
-    told = project.invoke("sources.clone", check=2).err
-    assert told == f"error: {project.path}/invoke.yaml: sources must be a table of keys, got 5\n"
-    (project.path / "invoke.yaml").unlink()
-    (project.path / "git.py").write_text("raise ModuleNotFoundError(\"No module named 'git'\", name='git')\n")
-    told = project.invoke("sources.clone", check=2).err
-    assert told.startswith("error: git is not installed for ")
-    assert told.endswith(f"-m pip install -r {project.path}/sources/requirements.txt\n")
-    (project.path / "tasks.py").write_text("import nothing_like_it\n" + PART)
-    assert "Traceback" in project.invoke("hello", check=1).err
 
 
 def test_a_further_repository_is_four_lines_and_one_of_them_says_whether_it_is_installed(
@@ -173,7 +149,9 @@ sources:
     )
     only = ("--only=notes", "--only=bench")
     project.invoke("setup", "--no-deps", *only, check=None)
-    found = json.loads(project.invoke("verify", "--json", *only, check=None).out)
+    result = project.invoke("verify", "--json", *only, check=None)
+    assert result.out, result.err
+    found = json.loads(result.out)
     assert found["repositories"]["notes"]["path"] == str(project.tmp / "notes")
     assert found["packages"]["bench"] == {"version": "1.5", "editable": True, "location": str(project.tmp / "bench")}
     assert "notes" not in found["packages"]

@@ -17,9 +17,8 @@ import pytest
 from invoke.vendor import yaml
 
 from tasks import namespace
-from tasks.config.defaults import DEFAULTS, REPOSITORIES
-from tasks.config.settings import REPOSITORY
 from tasks.packages.layouts import LAYOUTS
+from tasks.settings import DEFAULTS, REPOSITORIES, REPOSITORY
 from tests.conftest import Environment, Project
 from tests.upstream.store import Upstream
 

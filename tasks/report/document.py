@@ -8,65 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SourcesError
-from ..models import VERSION, Outcome, Result
+from ..models import VERSION, Result
 from ..names import redact
 
-SCHEMA_VERSION = 1  # increased when a key changes its meaning or disappears; CHANGELOG says what changed
+SCHEMA_VERSION = 2  # increased when a key changes its meaning or disappears; CHANGELOG says what changed
 
 
 def document(result: Result) -> dict[str, Any]:
-    """Return the object for a run, of dicts, lists, strings and numbers. None means unknown. It holds no password."""
-    environment = result.environment
-    complete: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "version": VERSION,
-        "task": result.task,
-        "exit_status": result.exit_status,
-        "ok": result.ok,
-        "environment": environment and asdict(environment) | {"installer": environment.installer or None},
-        "seconds": {step: round(seconds, 3) for step, seconds in result.seconds.items()},
-        "steps": [_step(task, outcome) for task, outcomes in result.steps.items() for outcome in outcomes],
-        "warnings": result.warnings,
-        "error": _error(result.error),
-    }
-    if result.verification:
-        complete |= asdict(result.verification) | {"ok": result.ok}
-        if complete["trace"]:
-            del complete["trace"]["checks"]  # they are among `checks`
-    return {key: _plain(value) for key, value in complete.items()}
-
-
-def _step(task: str, outcome: Outcome) -> dict[str, Any]:
-    return {
-        "task": task,
-        "repository": outcome.repository,
-        "action": outcome.action,
-        "ref": outcome.ref or None,
-        "ref_source": outcome.ref_source or None,
-        "resolved": outcome.resolved or None,
-        "commit": outcome.commit or None,
-        "version": outcome.version or None,
-        "before": {
-            "ref": outcome.before_ref or None,
-            "commit": outcome.before_commit or None,
-            "version": outcome.before_version or None,
-        },
-        "bytes": outcome.bytes,
-        "seconds": round(outcome.seconds, 3),
-        "warnings": outcome.warnings,
-        "error": _error(outcome.error),
-    }
-
-
-def _error(error: SourcesError | None) -> dict[str, str] | None:
-    if error is None:
-        return None
-    return {"code": error.code, "what": error.what, "hint": error.hint, "command": error.command}
+    """Return the object for a run, of dicts, lists, strings and numbers. None means unknown, or that there is nothing
+    to say. It holds no password."""
+    tree = {"schema_version": SCHEMA_VERSION, "version": VERSION, **asdict(result), "ok": result.ok}
+    tree["steps"] = [{"task": step, **asdict(row)} for step, rows in result.steps.items() for row in rows]
+    if found := tree.pop("verification"):
+        shown = ("repositories", "packages") if result.task == "status" else (*found.keys() - {"ok"},)
+        tree |= {key: found[key] for key in shown}
+        if tree.get("trace"):
+            del tree["trace"]["checks"]  # they are among `checks`
+    return {key: _plain(value) for key, value in tree.items()}
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, SourcesError):
+        return _plain({"code": value.code, "what": value.what, "hint": value.hint, "command": value.command})
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return redact(str(value)) if isinstance(value, str | Path) else value
+    if isinstance(value, float):
+        return round(value, 3)
+    return redact(str(value)) or None if isinstance(value, str | Path) else value

@@ -8,15 +8,14 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, TextIO
 
 from rich.text import Text
 
-from ..models import Result
+from ..models import Check, Result
 from .closing import closing
 from .console import Live, Output
 from .document import document
@@ -31,15 +30,14 @@ class Report:
     """Shows what happens and how it ended; a `Reporter` that many threads may call at once.
 
     Standard output (`stream`) takes what is ordinary, standard error (`errors`) what went wrong. `hide` is Invoke's:
-    True, "out", "stdout" and "both" hide what is ordinary. `echo` shows commands. With `json` standard output takes the
-    object of `finish` and nothing else. `rename` turns commands such as `invoke install` into what they are called in
-    this project. `environ` says what the streams can show, and whether GitHub Actions reads them. `seconds` is the wall
-    time of each step so far.
+    True, "out", "stdout" and "both" hide what is ordinary. `echo` shows commands, `verbose` every check. With `json`
+    standard output takes the object of `finish` and nothing else. `environ` says what the streams can show, and whether
+    GitHub Actions reads them. `seconds` is the wall time of each step so far.
     """
 
     def __init__(
         self, *, hide: bool | str | None = False, echo: bool = False, json: bool = False,
-        rename: Callable[[str], str] = str,
+        verbose: bool = False,
         stream: TextIO | None = None, errors: TextIO | None = None, environ: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self._environ = os.environ if environ is None else environ
@@ -52,7 +50,7 @@ class Report:
         self._lock = threading.RLock()
         self._github = self._environ.get("GITHUB_ACTIONS") == "true"
         self._hidden, self._echo, self._json = hide in (True, "out", "stdout", "both"), echo, json
-        self._rename = rename
+        self._verbose = verbose
         self._heading = ""
         self._warnings: list[tuple[str, str]] = []
         self.seconds: dict[str, float] = {}
@@ -108,6 +106,9 @@ class Report:
             self._live.end()
             return self._console.file
 
+    def checked(self, group: str, checks: Sequence[Check]) -> None:
+        """The checks of a group are complete."""
+
     # A run
 
     @contextmanager
@@ -133,8 +134,7 @@ class Report:
 
     def finish(self, result: Result) -> None:
         """Print how a run ended: checks, table, warnings, errors and one closing line; or the object of `--json`."""
-        result = _renamed(result, self._rename)
-        end = self._rename(closing(result, self._environ))
+        end = closing(result, self._environ)
         columns = cells(result, "→" if self._console.unicode else "->")
         with self._lock:
             self._live.end()
@@ -233,14 +233,3 @@ class Report:
         text = Text.assemble(*parts)
         with self._lock:
             console.print(console.fold(text) if fold else text, soft_wrap=True)
-
-
-def _renamed(result: Result, rename: Callable[[str], str]) -> Result:
-    """The result with the commands in its advice as they are called in this project."""
-    for error in (result.error, *(row.error for row in result.outcomes)):
-        if error:
-            error.hint, error.command = rename(error.hint), rename(error.command)
-    if not (found := result.verification):
-        return result
-    checks = [replace(each, hint=rename(each.hint), command=rename(each.command)) for each in found.checks]
-    return replace(result, verification=replace(found, checks=tuple(checks)))

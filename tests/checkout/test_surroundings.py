@@ -236,7 +236,7 @@ def test_tasks_are_plain_functions(surroundings: None, host: GitHost, tmp_path: 
     from invoke.context import Context
 
     from tasks import clone
-    from tasks.config.defaults import DEFAULTS
+    from tasks.settings import DEFAULTS
 
     repositories = {"thing": {"url": url("spdlog"), "branch": "v1.0"}}
     sources = {**DEFAULTS, "directory": str(tmp_path / "tmp"), "repositories": repositories, "cache": ""}

@@ -204,7 +204,7 @@ def test_a_cache_without_access_is_as_none(
 ) -> None:
     (cache / part).chmod(mode)
     code = (
-        "import tasks; from invoke import Context, Config; from tasks.config.defaults import DEFAULTS\n"
+        "import tasks; from invoke import Context, Config; from tasks.settings import DEFAULTS\n"
         f"own = {{'directory': {str(tmp_path / 'second')!r}, 'cache': {str(tmp_path / 'cache')!r}}}\n"
         "tree = Config(overrides={'sources': {**DEFAULTS, **own}}, lazy=True)\n"
         "tasks.clone(Context(tree), only=['sglang'])\n"

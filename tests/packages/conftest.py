@@ -73,6 +73,8 @@ class Heard:
     def output(self, who: str, line: str) -> None:
         self.lines.append(f"{who}: {line}")
 
+    def checked(self, group: str, checks: object) -> None: ...
+
     def terminal(self) -> None: ...
 
 

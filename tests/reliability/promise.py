@@ -31,7 +31,7 @@ from invoke.context import Context
 
 import tasks
 import tasks.run
-from tasks.config.defaults import DEFAULTS
+from tasks.settings import DEFAULTS
 from tests.sources import IDENTITY
 from tests.thing import MODULES, contents
 from tests.upstream.store import Gitlink, Symlink, Tree, Upstream

@@ -331,18 +331,6 @@ def test_the_last_line_names_the_activation_of_an_environment_that_is_not_active
     assert finished(result, {"VIRTUAL_ENV": str(tmp_path)})[0].endswith(" Next: import sglang and flashinfer.\n")
 
 
-def test_commands_are_named_as_they_are_called_here() -> None:
-    def here(text: str) -> str:
-        return text.replace("invoke ", "invoke sources.").replace("sources.sources.", "sources.")
-
-    assert finished(succeeded("clone"), rename=here)[0].endswith(" Next: invoke sources.install\n")
-    lost = NetworkError("connection reset", "Or use invoke update.", "invoke clone")
-    result = Result("setup", 3, steps={"clone": [replace(FAILED, error=lost)]}, verification=FOUND)
-    for text in ("".join(finished(result, rename=here)), finished(result, rename=here, json=True)[0]):
-        assert len(re.findall(r"invoke sources\.", text)) >= 3
-        assert not re.search(r"invoke (?!sources\.)", text)
-
-
 def test_checks_are_grouped_each_with_what_was_found_and_a_command_that_can_be_copied() -> None:
     out, _ = finished(Result("verify", 1, verification=FOUND))
     assert out.startswith(f"""

@@ -75,14 +75,16 @@ def succeeded(task: str) -> Result:
     steps = {"clone": [CLONED], "update": [UPDATED], "install": [installed]}
     good = Verification(True, FOUND.repositories, FOUND.packages, None, CHECKS[:2])
     chosen = {name: rows for name, rows in steps.items() if task in (name, "setup")}
-    seconds = {name: 1.25 for name in ("clone", "update", "install", "verify", "lock") if task in (name, "setup")}
-    return Result(task, 0, ENVIRONMENT, chosen, seconds, verification=good if task in ("verify", "setup") else None)
+    names = ("clone", "update", "install", "verify", "status", "lock")
+    seconds = {name: 1.25 for name in names if task in (name, "setup")}
+    found = good if task in ("verify", "setup", "status") else None
+    return Result(task, 0, ENVIRONMENT, chosen, seconds, verification=found)
 
 
 def failed(task: str, error: SourcesError, *, within: bool) -> Result:
     """A run of the task that ended with the error, `within` a step or before any."""
     step = "clone" if task == "setup" else task
-    if not within or task in ("verify", "lock"):
+    if not within or task in ("verify", "status", "lock"):
         return Result(task, error.status, None, error=error)
     row = Outcome("sglang", "failed", "main", ref_source="configuration", error=error)
     found = FOUND if task == "setup" else None

@@ -1,0 +1,235 @@
+"""The configuration tree becomes settings, or an error that names the key."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from invoke.config import Config
+
+from tasks.errors import UsageError
+from tasks.models import Settings
+from tasks.settings import DEFAULTS, load
+
+ROOT = Path("/project")
+URL = "https://host.example/org/parent.git"
+
+
+def loaded(**changes: Any) -> Settings:
+    return load({"sources": {**copy.deepcopy(DEFAULTS), **changes}}, ROOT)
+
+
+def with_repository(name: str = "third", **entry: Any) -> Settings:
+    return loaded(repositories={name: entry})
+
+
+def refused(**changes: Any) -> str:
+    with pytest.raises(UsageError) as error:
+        loaded(**changes)
+    return str(error.value)
+
+
+def as_invoke_reads_it(project: Path) -> Settings:
+    """The settings of a project with its invoke.yaml and the environment variables."""
+    config = Config(defaults={"sources": copy.deepcopy(DEFAULTS)}, project_location=project)
+    config.load_project()
+    config.load_shell_env()
+    return load(config, project)
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    found = loaded()
+    assert (found.directory, found.trace) == (ROOT / "tmp", ROOT / "flashinfer_trace")
+    assert (found.attempts, found.stall, found.indexes, found.overrides) == (5, 30, (), ())
+    assert [(each.name, each.branch, each.install, each.extras) for each in found.repositories] == [
+        ("sglang", "main", True, ()),
+        ("flashinfer", "main", True, ()),
+    ]
+    assert found.repositories[0].path == ROOT / "tmp" / "sglang"
+
+
+def test_variables_override_the_file_and_the_file_overrides_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "invoke.yaml").write_text("sources:\n  attempts: 2\n  repositories:\n    sglang: {branch: v0.4.0}\n")
+    for name, value in {"DIRECTORY": "/data/src", "STALL": "2.5", "REPOSITORIES_SGLANG_URL": URL}.items():
+        monkeypatch.setenv(f"INVOKE_SOURCES_{name}", value)
+    found = as_invoke_reads_it(tmp_path)
+    assert (found.attempts, found.stall) == (2, 2.5)
+    assert found.repositories[0].path == Path("/data/src/sglang")
+    assert (found.repositories[0].url, found.repositories[0].branch) == (URL, "v0.4.0")
+
+
+def test_a_further_repository_is_not_installed_unless_it_says_so() -> None:
+    assert with_repository(url=URL).repositories[-1].install is False
+    other = with_repository(url=URL, branch="release/1", install=True, extras=["srt", "a_b", "srt"]).repositories[-1]
+    assert (other.branch, other.install, other.extras) == ("release/1", True, ("srt", "a_b"))
+
+
+def test_the_other_repositories_of_the_workshop_are_known_by_name() -> None:
+    found = loaded(repositories={"sgl-cookbook": {}, "flashinfer-trace": None, "sglang": {"branch": "v0.4.0"}})
+    by_name = {each.name: each for each in found.repositories}
+    assert list(by_name) == ["sglang", "flashinfer", "sgl-cookbook", "flashinfer-trace"]
+    assert by_name["sglang"].branch == "v0.4.0"
+    assert by_name["sgl-cookbook"].url == "https://github.com/sgl-project/sgl-cookbook.git"
+    assert by_name["flashinfer-trace"].url == "https://huggingface.co/datasets/flashinfer-ai/flashinfer-trace"
+
+
+def test_the_default_trace_data_are_the_checkout_where_only_that_exists(tmp_path: Path) -> None:
+    def trace(**tree: Any) -> Path | None:
+        return load({"sources": tree}, tmp_path).trace
+
+    own, checkout, preset = tmp_path / "flashinfer_trace", tmp_path / "tmp/flashinfer-trace", {"flashinfer-trace": None}
+    assert trace() == own
+    assert trace(repositories=preset) == checkout  # `setup` is going to clone it
+    checkout.mkdir(parents=True)
+    assert trace() == checkout
+    assert trace(trace="elsewhere") == tmp_path / "elsewhere"
+    own.mkdir()
+    assert trace() == trace(repositories=preset) == own
+    assert trace(trace="") is trace(trace=None) is None
+
+
+def test_lists_of_indexes_and_requirements_are_read_and_passwords_are_not_shown() -> None:
+    indexes = ["https://flashinfer.ai/whl", "https://user:p%40ss@host.example/simple", "file:///srv/wheels"]
+    found = loaded(indexes=indexes, overrides=["torch==2.9.1+cu128"])
+    assert (found.indexes, found.overrides) == (tuple(indexes), ("torch==2.9.1+cu128",))
+    assert "S3cr3t" not in refused(indexes=["https://user:S3cr3t@host.example/a b"])
+
+
+def test_a_list_in_a_variable_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INVOKE_SOURCES_INDEXES", "https://flashinfer.ai/whl")
+    with pytest.raises(UsageError, match=r"sources.indexes is a list: set it in invoke.yaml, not with INVOKE_SOURCES_"):
+        as_invoke_reads_it(tmp_path)
+
+
+def test_a_wrong_value_of_a_variable_names_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INVOKE_SOURCES_ATTEMPTS", "many")
+    with pytest.raises(UsageError) as raised:
+        as_invoke_reads_it(tmp_path)
+    expected = "sources.attempts must be a whole number of at least 1, got 'many' (from INVOKE_SOURCES_ATTEMPTS)"
+    assert raised.value.what == expected
+
+
+def test_removed_keys_are_one_sentence_each_and_otherwise_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INVOKE_SOURCES_CACHE", "/shared")
+    (tmp_path / "invoke.yaml").write_text(
+        "sources: {cache: auto, installer: pip, repositories: {flashinfer-trace: {lfs: true}}}\n"
+    )
+    found = as_invoke_reads_it(tmp_path)
+    assert sorted(text.partition(" is ignored: ")[0] for text in found.warnings) == [
+        "INVOKE_SOURCES_CACHE", "sources.cache", "sources.installer", "sources.repositories.flashinfer-trace.lfs",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["source", "sorces"])
+def test_a_misspelt_key_beside_sources_is_noticed(key: str, tmp_path: Path) -> None:
+    (tmp_path / "invoke.yaml").write_text(f"{key}: {{directory: src}}\n")
+    with pytest.raises(UsageError) as raised:
+        as_invoke_reads_it(tmp_path)
+    assert str(raised.value) == f"unknown key {key}\n  Did you mean `sources`?"
+
+
+def test_keys_of_other_tasks_are_their_own(tmp_path: Path) -> None:
+    (tmp_path / "invoke.yaml").write_text("source: {path: docs}\nresources: {directory: x}\nsource_url: x\n")
+    assert as_invoke_reads_it(tmp_path).attempts == 5
+
+
+@pytest.mark.parametrize("name", ["INVOKE_SOURCES_DIRECTRY", "INVOKE_SOURCE_DIRECTORY"])
+def test_a_misspelt_variable_is_noticed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INVOKE_RUN_ECHO", "1")
+    assert as_invoke_reads_it(tmp_path).attempts == 5
+    monkeypatch.setenv(name, "/data")
+    with pytest.raises(UsageError) as raised:
+        as_invoke_reads_it(tmp_path)
+    assert str(raised.value) == f"unknown environment variable {name}\n  Did you mean `INVOKE_SOURCES_DIRECTORY`?"
+
+
+def test_directories_may_be_absolute_or_in_the_home_or_below_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    found = loaded(directory="~/src", trace="/data/trace")
+    assert (found.directory, found.trace) == (Path("/home/somebody/src"), Path("/data/trace"))
+    assert loaded(directory="my sources").directory == ROOT / "my sources"
+
+
+def test_an_unknown_key_is_named_with_the_nearest_known_one() -> None:
+    message = refused(repositories={"foo": {"url": URL, "brnch": "main"}})
+    assert message.startswith("unknown key sources.repositories.foo.brnch\n  Did you mean `branch`?")
+    assert "unknown key sources.attemps\n  Did you mean `attempts`?" in refused(attemps=3)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("attempts", "many", "whole number"),
+        ("attempts", 0, "whole number"),
+        ("attempts", True, "whole number"),
+        ("attempts", 1.5, "whole number"),
+        ("attempts", 10**400, "whole number"),
+        ("stall", 0, "seconds"),
+        ("stall", "inf", "seconds"),
+        ("stall", None, "seconds"),
+        ("directory", "", "directory"),
+        ("directory", 5, "directory"),
+        ("directory", "a\nb", "directory"),
+        ("directory", "~nobody-of-that-name/x", "directory"),
+        ("repositories", ["sglang"], "table"),
+        ("indexes", "https://host.example/whl", "list of URLs"),
+        ("indexes", ["--index-url"], "list of URLs"),
+        ("indexes", ["https://host.example/%0a"], "list of URLs"),
+        ("overrides", ["torch\n-e /"], "list of requirements"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key_and_what_was_expected(key: str, value: Any, expected: str) -> None:
+    message = refused(**{key: value})
+    assert message.startswith(f"sources.{key} must be ") and expected in message
+    assert f", got {value!a}"[:30] in message
+
+
+@pytest.mark.parametrize(
+    ("entry", "key"),
+    [
+        ({}, "url"),
+        ({"url": 5}, "url"),
+        ({"url": "ext::sh -c id"}, "url"),
+        ({"url": URL, "branch": 0.5}, "branch"),
+        ({"url": URL, "branch": "--upload-pack=x"}, "branch"),
+        ({"url": URL, "install": "no"}, "install"),
+        ({"url": URL, "extras": "srt"}, "extras"),
+        ({"url": URL, "extras": ["a b"]}, "extras"),
+    ],
+)
+def test_a_wrong_entry_of_a_repository_is_named(entry: dict[str, Any], key: str) -> None:
+    assert f"sources.repositories.third.{key}" in refused(repositories={"third": entry})
+
+
+@pytest.mark.parametrize("name", ["..", "", "a/b", "-x", ".git", "a\nb", "a b", "a:b", "x" * 101, "end.", 1])
+def test_a_name_that_is_not_a_directory_name_is_refused(name: Any) -> None:
+    assert "is not a valid directory name" in refused(repositories={name: {"url": URL}})
+
+
+def test_names_that_a_file_system_may_take_for_the_same_are_refused() -> None:
+    assert "share a directory" in refused(repositories={"SGLang": {"url": URL}})
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(st.sampled_from([*DEFAULTS, "other"]) | st.text(max_size=8), JSON, max_size=3))
+def test_whatever_the_configuration_holds_settings_or_a_usage_error_come_out(changes: dict[str, Any]) -> None:
+    try:
+        found = load({"sources": changes}, ROOT)
+    except UsageError as error:
+        assert "sources" in error.what and error.what.isprintable()
+    else:
+        assert found.attempts >= 1 and found.stall > 0
+        assert all(each.path.parent == found.directory for each in found.repositories)
