@@ -39,6 +39,10 @@ class Failed(Exit):
         return self.result.failure
 
 
+class _NotYet(Exception):
+    """A dry run cannot know what `matching` will be."""
+
+
 @dataclass(frozen=True)
 class Options:
     """The options of all tasks, named as the tasks have them."""
@@ -156,8 +160,9 @@ class Run:
         configured = {r.name: r for r in settings.load(self.c.config, ROOT).repositories}  # --only leaves out SGLang
         sglang = configured["sglang"]
         if not (found := checkout.find_checkout(sglang)):
-            what = "flashinfer: `matching` is known once SGLang is cloned."
-            raise LocalWorkError(what, command="" if self.dry else "invoke clone")
+            if self.dry:
+                raise _NotYet
+            raise SourcesError("flashinfer: `matching` is known once SGLang is cloned.", command="invoke clone")
         package, url = _package(found), configured["flashinfer"].url
         return packages.matching(package.metadata, sglang.extras, advertised.tags, url, version=package.version)
 
@@ -380,6 +385,10 @@ def _attempt(
     started = time.monotonic()
     try:
         outcome = work(session, repository)
+    except _NotYet:
+        ref, source = session.ref(repository)
+        session.reporter.event(repository.name, "would clone the release that SGLang requires, once SGLang is cloned")
+        outcome = Outcome(repository.name, "would clone", ref, ref_source=source)
     except (SourcesError, OSError) as caught:
         error = caught if isinstance(caught, SourcesError) else _disk_error(repository.name, caught, repository.path)
         action = "skipped (local changes)" if isinstance(error, LocalWorkError) else "failed"

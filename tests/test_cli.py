@@ -11,7 +11,7 @@ from tests.conftest import Project
 from tests.sources import fingerprint
 from tests.upstream.host import GitHost
 
-TASKS = ("clone", "update", "install", "verify", "setup", "lock")
+TASKS = ("clone", "update", "install", "verify", "setup", "status", "lock")
 SLOW = ("rich", "git", "packaging", "tenacity", "platformdirs", "psutil", "fastjsonschema")
 
 
