@@ -60,10 +60,14 @@ class DiskError(SourcesError):
 
 
 class LocalWorkError(SourcesError):
-    """Continuing would lose local work, so the repository was left as it is."""
+    """Continuing would lose local work, so the repository was left as it is. `label` is the cause in a few words."""
 
     status = 5
     code = "local-work"
+
+    def __init__(self, what: str, hint: str = "", command: str = "", label: str = "local changes") -> None:
+        super().__init__(what, hint, command)
+        self.label = label
 
 
 class InstallError(SourcesError):

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -26,16 +27,27 @@ def write_atomic(file: Path, text: str) -> None:
         draft.unlink(missing_ok=True)
 
 
+@dataclass
+class Lock:
+    """A lock that is held. Child processes that inherit its `descriptors` hold it, too. `was_killed` says whether the
+    process that held it last was killed, and `began` when that one took it (seconds since 1970). A holder that is not
+    `is_clean` at the end counts as killed."""
+
+    descriptors: tuple[int, ...] = ()
+    was_killed: bool = False
+    began: float = 0.0
+    is_clean: bool = True
+
+
 @contextmanager
-def locked(file: Path, waiting: Callable[[str], object], *, writing: bool = True) -> Iterator[None]:
+def locked(file: Path, waiting: Callable[[str], object], *, writing: bool = True) -> Iterator[Lock]:
     """Hold the lock `file` (flock(2)), and wait for the process that holds it; `waiting` is called with its name first.
 
-    Child processes inherit the lock: it lasts until the last of them has ended, even if this process is killed. A run
-    that is not `writing` leaves no trace: without the file it holds nothing. Raises OSError for a file that cannot be
-    written.
+    The file has the name of its holder, and is emptied at the end. A run that is not `writing` leaves no trace: without
+    the file it holds nothing. Raises OSError for a file that cannot be written.
     """
     if not writing and not os.access(file, os.R_OK):
-        yield
+        yield Lock()
         return
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW if writing else os.O_RDONLY
     descriptor = os.open(file, flags, 0o644)
@@ -43,13 +55,28 @@ def locked(file: Path, waiting: Callable[[str], object], *, writing: bool = True
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            waiting(os.pread(descriptor, 200, 0).decode(errors="replace") or "another run")
+            waiting(_holder(descriptor) or "another run")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if writing:
-            holder = f"process {os.getpid()} ({' '.join(['invoke', *sys.argv[1:]])[:80]})"
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, holder.encode(errors="replace"), 0)
-            os.set_inheritable(descriptor, True)
-        yield
+        if not writing:
+            yield Lock()
+            return
+        lock = Lock((descriptor,), bool(_holder(descriptor)), os.fstat(descriptor).st_mtime)
+        _write(descriptor, f"process {os.getpid()} ({' '.join(['invoke', *sys.argv[1:]])[:80]})")
+        if lock.was_killed:
+            os.utime(descriptor, (lock.began, lock.began))  # if this one is killed, too, the first one counts
+        try:
+            yield lock
+        finally:
+            if lock.is_clean:
+                _write(descriptor, "")
     finally:
         os.close(descriptor)
+
+
+def _holder(descriptor: int) -> str:
+    return os.pread(descriptor, 200, 0).decode(errors="replace")
+
+
+def _write(descriptor: int, holder: str) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, holder.encode(errors="replace"), 0)

@@ -17,9 +17,10 @@ from types import FrameType
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from . import checkout, git, names, packages, processes, settings
+from . import checkout, names, packages, settings
 from .errors import DiskError, Interrupted, LocalWorkError, NetworkError, SourcesError, UsageError
 from .files import write_atomic
+from .git import Checkout, command, refs, submodules
 from .models import EnvironmentState, Outcome, PackageState, Repository, RepositoryState, Result, Settings, Verification
 from .report import Report
 
@@ -151,15 +152,15 @@ class Run:
                 try:
                     done |= {name: future.result() for name, future in futures.items()}
                 except BaseException:
-                    processes.stop_all()
+                    command.stop()
                     raise
         self.outcomes[step] = [done[repository.name] for repository in repositories]
 
-    def _matching(self, advertised: git.Advertised) -> str:
+    def _matching(self, advertised: refs.Advertised) -> str:
         """The tag of FlashInfer that the checked-out SGLang requires."""
         configured = {r.name: r for r in settings.load(self.c.config, ROOT).repositories}  # --only leaves out SGLang
         sglang = configured["sglang"]
-        if not (found := checkout.find_checkout(sglang)):
+        if not (found := checkout.find(sglang)):
             if self.dry:
                 raise _NotYet
             raise SourcesError("flashinfer: `matching` is known once SGLang is cloned.", command="invoke clone")
@@ -183,9 +184,9 @@ def refs_step(run: Run) -> None:
         with suppress(NetworkError):  # the steps report it
             advertised = run.session.advertised(repository)
             try:
-                run.session.target(repository, ref)
+                run.session.target(repository)
             except UsageError as error:
-                near = git.nearest(ref, [names.LATEST, *advertised.tags, *advertised.heads])
+                near = refs.nearest(ref, [names.LATEST, *advertised.tags, *advertised.heads])
                 command = run.options.command(run.task, {name: near[0]}) if near else ""
                 raise UsageError(error.what, error.hint, command) from None
 
@@ -211,7 +212,7 @@ def install_step(run: Run) -> None:
     for repository in run.repositories("would clone", "would update"):
         if repository.install:
             try:
-                found.append(_package(checkout.require_checkout(repository)))
+                found.append(_package(checkout.require(repository)))
             except SourcesError as error:
                 failed.append(Outcome(repository.name, "failed", error=error))
     installed = [repository.name for repository in run.settings.repositories if repository.install]
@@ -305,7 +306,7 @@ def run(c: Context, task: str, options: Options) -> Result:
     ) as report:
         try:
             state = _prepare(c, task, options, report)
-            alone = checkout.exclusive(state.settings, report, reading=task == "verify")
+            alone = checkout.alone(state.settings, report, reading=task == "verify")
             with nullcontext() if state.dry or task == "status" else alone:
                 for step in STEPS[task]:
                     with report.step(step.__name__.removesuffix("_step")):
@@ -341,8 +342,8 @@ def _prepare(c: Context, task: str, options: Options, report: Report) -> Run:
         configured = _locked(configured, lock)
         refs = {repository.name: repository.ref for repository in lock.repositories}
         commits = {repository.name: repository.commit for repository in lock.repositories}
-    git.check_version()
-    processes.start()
+    command.check_version()
+    command.start()
     dry = bool(c.config.run.dry)
     session = checkout.Session(configured, report, refs, options.full, dry, version=_version, commits=commits)
     return Run(c, task, options, configured, report, session, lock)
@@ -358,7 +359,7 @@ def _interruptible() -> Iterator[None]:
         before = handlers[number]
         if not times:
             times.append(time.monotonic())
-            processes.stop_all()
+            command.stop()
             raise KeyboardInterrupt
         if len(times) > 1 and time.monotonic() - times[1] > PAUSE and callable(before):
             before(number, frame)
@@ -391,7 +392,7 @@ def _attempt(
         outcome = Outcome(repository.name, "would clone", ref, ref_source=source)
     except (SourcesError, OSError) as caught:
         error = caught if isinstance(caught, SourcesError) else _disk_error(repository.name, caught, repository.path)
-        action = "skipped (local changes)" if isinstance(error, LocalWorkError) else "failed"
+        action = f"skipped ({error.label})" if isinstance(error, LocalWorkError) else "failed"
         ref, source = session.ref(repository)
         outcome = Outcome(repository.name, action, ref, ref_source=source, error=error)
     return replace(outcome, seconds=time.monotonic() - started)
@@ -403,22 +404,22 @@ def _disk_error(who: str, error: OSError, path: Path) -> DiskError:
     return DiskError(f"{f'{who}: ' if who else ''}{place}: {error.strerror or error}.", "Check who may write there.")
 
 
-def _package(found: checkout.Checkout) -> packages.Package:
+def _package(found: Checkout) -> packages.Package:
     """The package of a checkout. Raises SourcesError where its metadata cannot be read."""
     return packages.Package(found.repository, found.head, found.tags)
 
 
-def _version(repository: Repository, commit: str, tags: Mapping[str, str]) -> str:
-    """The version of the repository's package at a commit, with these tags; empty where it is unknown."""
+def _version(found: Checkout) -> str:
+    """The version of a checkout's package; empty where it is unknown."""
     with suppress(SourcesError, OSError):
-        return packages.Source(repository, commit, tags).version
+        return packages.Source(found.repository, found.head, found.tags).version
     return ""
 
 
 def _state(repository: Repository) -> tuple[RepositoryState, packages.Package | None]:
     """What is at the path of the repository, and its package; nothing that is found raises."""
     try:
-        found = checkout.require_checkout(repository)
+        found = checkout.require(repository)
         state = checkout.describe(found)
     except (SourcesError, OSError) as error:
         problem = str(error).splitlines()[0].removeprefix(f"{repository.name}: ").rstrip(".")
@@ -428,7 +429,7 @@ def _state(repository: Repository) -> tuple[RepositoryState, packages.Package | 
         package = _package(found) if repository.install else None
     except SourcesError as error:
         return replace(state, problem=error.what), None
-    return replace(state, version=_version(repository, found.head, found.tags) or None), package
+    return replace(state, version=_version(found) or None), package
 
 
 def _locked(configured: Settings, lock: packages.Lock) -> Settings:
@@ -448,12 +449,12 @@ def _lockable(run: Run) -> tuple[list[packages.Package], list[packages.LockedRep
     """The packages and checkouts as a lock file has them, and what keeps checkouts from being reproduced."""
     found, repositories, obstacles = list[packages.Package](), list[packages.LockedRepository](), list[str]()
     for repository in run.settings.repositories:
-        here = checkout.require_checkout(repository)
+        here = checkout.require(repository)
         found += [_package(here)] if repository.install else []
         obstacles += [f"{repository.name}: {text}" for text in checkout.unreproducible(here)]
-        submodules = checkout.gitlinks(here.path, here.head)
-        ref = here.record.ref or here.now.branch or here.head
-        repositories.append(packages.LockedRepository(repository.name, repository.url, ref, here.head, submodules))
+        commits = {path: found.commit for path, found in submodules.declared(here, here.head).items()}
+        ref = here.record.ref or here.branch or here.head
+        repositories.append(packages.LockedRepository(repository.name, repository.url, ref, here.head, commits))
     return found, repositories, obstacles
 
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from .. import names
 from ..errors import DiskError, UsageError
-from ..git import Cache, initialise
+from ..git import fetch, refs
+from ..git.repository import Checkout
 from ..models import Outcome, Repository
-from .download import Download
+from . import plan, space, state, switch, tags
 from .session import Session
-from .space import cost, in_words
-from .state import Checkout, find_checkout, write_record
-from .switch import check_out_new, check_out_submodules, set_branch, set_tags
-from .update import check_cost
 
 
 def clone(session: Session, repository: Repository, *, strict: bool = True) -> Outcome:
@@ -27,66 +23,82 @@ def clone(session: Session, repository: Repository, *, strict: bool = True) -> O
     remote is asked. Raises UsageError for a REF that the remote does not have, NetworkError, DiskError, LocalWorkError
     for anything else at the path.
     """
-    if checkout := find_checkout(repository):
+    if checkout := state.find(repository):
         return _existing(session, checkout, strict)
-    _check_place(repository.path)
-    ref, source = session.ref(repository)
-    advertised, target = session.advertised(repository), session.target(repository, ref)
-    check_cost(session, repository)
-    done = Outcome(repository.name, "would clone", ref, target.commit, ref_source=source, resolved=target.resolved)
+    if repository.path.is_mount():  # a checkout is renamed into its place at the end, which the system would refuse
+        raise DiskError(f"{repository.path} is a mount point.", "Set sources.directory to a directory on that disk.")
+    ref, origin = session.ref(repository)
+    target = session.target(repository)
+    space.check(session.settings, repository.name)
+    commit = target.commit
+    outcome = Outcome(repository.name, "would clone", ref, commit, ref_source=origin, resolved=target.resolved)
     if session.dry:
-        costs = cost(repository.name)
-        disk = in_words(costs.full_disk if session.full else costs.slim_disk)
-        session.reporter.event(repository.name, f"would clone {ref} ({target.commit[:10]}), about {disk} on disk")
-        return done
+        session.reporter.event(repository.name, f"would clone {ref} ({commit[:10]})")
+        return outcome
+    checkout = _stage(session, repository)
+    _fill(session, checkout, target)
+    record = replace(checkout.record, configured=repository.branch)
+    checkout.keep_record(record)
+    checkout.path.rename(repository.path)
+    text = f"cloned: {record.shown} ({commit[:10]})"
+    history = "" if session.full else "; its history begins here (--full has all of it)"
+    session.reporter.event(repository.name, f"{text}{history}")
+    cloned = Checkout(repository, repository.path / ".git")
+    packed = fetch.packed_bytes(cloned.git_dir)
+    return replace(outcome, action="cloned", version=session.version(cloned), bytes=packed)
+
+
+def _stage(session: Session, repository: Repository) -> Checkout:
+    """The staging directory of a clone; what an interrupted run has fetched into it is good."""
     staging = session.settings.directory / f".{repository.name}.partial"
-    if staging.exists():  # of an interrupted run: what it has fetched is good
-        Cache(session.settings.cache, repository.url).give(staging / ".git", lambda: None)
+    checkout = Checkout(replace(repository, path=staging), staging / ".git")
+    if staging.exists() and not (checkout.is_linked and checkout.remote):
         _remove(staging)
-    local = session.local(repository, staging)
-    download = Download(session.settings.cache, session.full)
-    try:
-        initialise(local)
-        commit = download.commit(local, target, advertised, ())
-        set_branch(local, {}, target)
-        with ThreadPoolExecutor(1) as pool:  # checking out meanwhile saves a fifth of a cold clone
-            rest = pool.submit(download.rest, commit, advertised, {})
-            check_out_new(commit)
-            commit = rest.result()
-        set_tags(local, {}, target, advertised)
-        check_out_submodules(commit)
-        write_record(local.git_dir, replace(commit.record, configured=repository.branch))
-        for each in commit.all():  # nobody else has written here, so git need not read again what was written in the
-            os.utime(each.repository.git_dir / "index")  # second before the index (gitformat-index(5), racy entries)
-        staging.rename(repository.path)
-    except BaseException:
-        _remove(staging)
-        raise
-    session.reporter.event(repository.name, f"cloned: {commit.record.shown} ({target.commit[:10]})")
-    version = session.version(repository, target.commit, advertised.releases)
-    return replace(done, action="cloned", version=version, bytes=commit.bytes)
+    for lock in staging.rglob("*.lock"):
+        lock.unlink()
+    staging.mkdir(exist_ok=True)
+    fetch.initialise(checkout)
+    return checkout
+
+
+def _fill(session: Session, checkout: Checkout, target: refs.Target) -> None:
+    """Bring every object and check out the files; those of the superproject while its submodules are brought."""
+    source = fetch.Source(session.network, session.full)
+    fetch.bring(checkout, target, source)
+    if target.branch:
+        checkout.git("symbolic-ref", "HEAD", f"{names.HEADS}{target.branch}")
+        checkout.git("update-ref", f"{names.HEADS}{target.branch}", target.commit)
+        switch.follow(checkout, target.branch)
+    else:
+        checkout.git("update-ref", "--no-deref", "HEAD", target.commit)
+    move = plan.Move(checkout.again(), target)
+    with ThreadPoolExecutor(1) as pool:
+        files = pool.submit(checkout.git, "reset", "--quiet", "--hard", target.commit)
+        move = plan.bring_submodules(move, source)
+        files.result()
+    missing = [submodule for submodule in move.submodules if not submodule.is_done]
+    for submodule in missing:
+        _remove(submodule.checkout.path)  # of an interrupted run
+    switch.attach(missing, checkout, session.reporter)
+    checkout.keep_record(move.record)
+    tags.set_tag(session, checkout.again(), target)
+    tags.bring_release_tag(session, checkout.again())
 
 
 def _existing(session: Session, checkout: Checkout, strict: bool) -> Outcome:
     repository, record, head = checkout.repository, checkout.record, checkout.head
     given = session.refs.get(repository.name)
-    at = f"{record.shown or checkout.now.branch or 'a detached HEAD'} ({head[:10]})"
-    unsure = strict and given and (given != record.ref or head != record.commit)
-    if unsure and given and session.target(repository, given).commit != head:
-        command = f"invoke update --{repository.name}-branch={shlex.quote(given)}"
+    at = f"{record.shown or checkout.branch or 'a detached HEAD'} ({head[:10]})"
+    is_elsewhere = strict and given and (given != record.ref or head != record.commit)
+    if is_elsewhere and given and session.target(repository).commit != head:
+        command = names.shell("invoke", "update", f"--{repository.name}-branch={given}")
         raise UsageError(f"{repository.name} is already cloned at {at}, not at {given}.", command=command)
-    interrupted = "; an update was interrupted, `invoke update` finishes it" if record.moving else ""
+    interrupted = "; an update was interrupted, `invoke update` finishes it" if state.is_interrupted(checkout) else ""
     session.reporter.event(repository.name, f"already cloned at {at}{interrupted}")
-    version = session.version(repository, head, checkout.tags)
-    return Outcome(
-        repository.name, "already cloned", record.ref, head, version, ref_source=checkout.ref[1],
-        resolved=record.name if record.shown != record.ref else "",
-    )  # fmt: skip
-
-
-def _check_place(path: Path) -> None:
-    if path.is_mount():  # a checkout is renamed into its place at the end, which the system would refuse
-        raise DiskError(f"{path} is a mount point.", "Set sources.directory to a directory on that disk.")
+    resolved = record.name if record.shown != record.ref else ""
+    origin = state.kept_ref(repository, record)[1]
+    version = session.version(checkout)
+    return Outcome(repository.name, "already cloned", record.ref, head, version, ref_source=origin, resolved=resolved)
 
 
 def _remove(path: Path) -> None:

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from ..git import run
+from .. import names
+from ..git.repository import Checkout
 from ..models import RepositoryState
-from ..names import TRACKING, redact
-from .local_work import read_changes
-from .state import Checkout
+from . import local_work, state
 
 
 def describe(checkout: Checkout) -> RepositoryState:
     """The state of a checkout: REF, branch, commit, commits ahead and behind what was fetched last, changed files.
     Raises SourcesError where git refuses to read it."""
     repository, record = checkout.repository, checkout.record
-    ref, source = checkout.ref
-    upstream = f"{TRACKING}{record.name}" if record.kind == "branch" else record.commit
-    counts = run(checkout.path, "rev-list", "--left-right", "--count", f"HEAD...{upstream}", check=False).split()
+    ref, source = state.kept_ref(repository, record)
+    upstream = checkout.tracking(record.branch) if record.branch else record.commit
+    counts = checkout.git("rev-list", "--left-right", "--count", f"HEAD...{upstream}", check=False).split()
     ahead, behind = map(int, counts) if upstream and counts else (None, None)
-    changed = tuple(change.path for change in read_changes(checkout.path, "untracked"))
+    changed = tuple(local_work.changed_files(checkout))
     return RepositoryState(
         path=repository.path,
-        url=redact(repository.url),
+        url=names.redact(repository.url),
         ref=record.ref or ref,
-        commit=checkout.head,
+        commit=checkout.head or None,
         dirty=bool(changed),
         ref_source=source,
         resolved=record.name if record.shown != record.ref else "",
-        branch=checkout.now.branch,
+        branch=checkout.branch,
         ahead=ahead,
         behind=behind,
         changed=changed,
-        problem="an update was interrupted" if record.moving else "",
+        problem="an update was interrupted" if state.is_interrupted(checkout) else "",
     )

@@ -1,110 +1,113 @@
-"""Finishing a switch that was interrupted, without force.
-
-A `git switch` from OLD to NEW that was killed leaves the old index, and some files new, some missing, one half written.
-Where index and file are OLD's or NEW's, they are made consistent; anything else is the user's. Then git's own, guarded
-switch does the rest.
-"""
+"""Finishing a switch that was interrupted: what was found is kept, then the switch is finished."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-from collections.abc import Mapping
+import tempfile
+import time
+from dataclasses import replace
 from pathlib import Path
 
-from ..errors import LocalWorkError, counted
-from ..git import Entry, LocalRepository, move_aside, read_tree, run
-from ..models import Reporter
-from .local_work import differing, stash
+from .. import names
+from ..errors import LocalWorkError, counted, examples
+from ..git import messages
+from ..git.repository import Checkout, linked_git_dir, read_record
+from ..models import Reporter, Repository
+from . import local_work, vanish
 
-_STALE = ("index.lock", "HEAD.lock", "shallow.lock", "config*.lock", "packed-refs.lock", "refs/**/*.lock", "*.new",
-          "objects/pack/tmp_*", "info/*.new", "fetch-*", "tmp-index*", "removed-*")  # fmt: skip
-
-
-def remove_stale_files(git_dir: Path, began: float, ended: float, reporter: Reporter) -> None:
-    """Remove the locks and drafts that a run of this tool left when it was killed; it lived between these times. Files
-    from before and after are other programs'."""
-    inner = [refs.parent for refs in (git_dir / "modules").rglob("refs")]
-    removed = 0
-    for file in (file for each in (git_dir, *inner) for pattern in _STALE for file in each.glob(pattern)):
-        if began <= file.lstat().st_mtime <= ended:
-            if file.is_dir():
-                shutil.rmtree(file, ignore_errors=True)
-            else:
-                file.unlink(missing_ok=True)
-            removed += 1
-    if removed:
-        reporter.event(git_dir.parent.name, f"removed {counted(removed, 'stale file')} of an interrupted run")
+RESCUE = "refs/rescue/"
+IDENTITY = {
+    f"GIT_{role}_{what}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "flashinfer-sources"), ("EMAIL", "flashinfer-sources@localhost"))
+}
 
 
-def make_consistent(repository: LocalRepository, old: str, new: str) -> None:
-    """Prepare the working tree and the index of an interrupted switch from the commit `old` (empty: none) to `new` for
-    `git switch`. Raises LocalWorkError where a file or an entry is neither the old nor the new one."""
-    before = read_tree(repository.path, old) if old else {}
-    after = read_tree(repository.path, new)
-    paths = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
-    differ_from_old, differ_from_new = differing(repository, old), differing(repository, new)
-    index, skipped = _index(repository)
-    entries, restore, remove = list[str](), list[str](), list[str]()
-    for path in sorted(paths):
-        file = repository.path / path
-        exists = os.path.lexists(file)
-        if path in skipped and not exists:  # left out by sparse-checkout patterns
-            continue
-        if index.get(path) not in (before.get(path), after.get(path)):
-            raise _users(repository, path, staged=True)
-        is_new = path not in differ_from_new if path in after else not exists
-        is_old = path not in differ_from_old if path in before else not exists
-        if is_new and path in after:
-            entries.append(f"{after[path].mode} {after[path].oid}\t{path}")
-        elif is_new:
-            entries.append(f"0 {'0' * len(new)}\t{path}")
-        elif is_old and index.get(path) == before.get(path):
-            continue
-        elif not exists or _is_begun(repository, path, after):
-            if exists:
-                _rescue(repository, file)
-            (restore if path in index else remove).append(path)
-        else:
-            raise _users(repository, path)
-    for path in remove:
-        (repository.path / path).unlink(missing_ok=True)
-    if restore:
-        run(repository.path, "checkout-index", "-f", "-z", "--stdin", stdin="".join(f"{path}\0" for path in restore))
-    if entries:
-        run(repository.path, "update-index", "-z", "--index-info", stdin="".join(f"{each}\0" for each in entries))
+def finish(checkout: Checkout, reporter: Reporter) -> Checkout:
+    """Finish the interrupted switches of a checkout and of its submodules. Working tree and index as they were found
+    stay below refs/rescue/, as commits on top of HEAD, and are named. Raises LocalWorkError where a merge or the like
+    is in progress, or where something cannot be kept; nothing has changed then."""
+    interrupted = [*_interrupted_submodules(checkout), *([checkout] if checkout.record.moving else [])]
+    accounts: dict[Path, list[vanish.Account]] = {}
+    for switched in interrupted:
+        accounts[switched.path] = vanish.accounts(switched, switched.record.moving) if switched.head else []
+        problems = [problem for account in accounts[switched.path] for problem in account.problems]
+        local_work.refuse([*local_work.operation(switched), *problems])
+        _check_own_repositories(switched, switched.record.moving)
+    for switched in interrupted:
+        moving = switched.record.moving
+        keep(switched, moving, reporter)
+        for account in accounts.pop(switched.path):
+            vanish.remove(account)
+        reset(switched, moving)
+        switched.keep_record(replace(switched.record, commit=moving, moving=""))
+    return checkout.again()
 
 
-def _index(repository: LocalRepository) -> tuple[dict[str, Entry], set[str]]:
-    """The entries of the index, and the paths of those that git was told to leave out of the working tree."""
-    lines = (line.split("\t", 1) for line in repository.git("ls-files", "-t", "--stage", "-z").split("\0") if line)
-    entries = [(head.split(), path) for head, path in lines]
-    skipped = {path for (flag, *_), path in entries if flag == "S"}
-    return {path: Entry(mode, oid if stage == "0" else "") for (_, mode, oid, stage), path in entries}, skipped
+def keep(checkout: Checkout, moving: str, reporter: Reporter) -> None:
+    """Keep the working tree and the index as they are below refs/rescue/; say so where they are not HEAD's."""
+    parents = ["-p", checkout.head] if checkout.head else []
+    index = checkout.git("write-tree", "--missing-ok", check=False)
+    files = _files_as_found(checkout, moving) if checkout.is_linked else index
+    trees = list(dict.fromkeys(filter(None, (index, files))))
+    head = checkout.git("rev-parse", "--quiet", "--verify", "HEAD^{tree}", check=False)
+    if not trees or trees == [head]:
+        return
+    commit = ""
+    for tree in trees:
+        below = [*parents, *(["-p", commit] if commit else [])]
+        commit = checkout.git("commit-tree", tree, "-m", "As found after an interrupted update", *below, env=IDENTITY)
+    ref = f"{RESCUE}{time.strftime('%Y%m%d-%H%M%S')}-{commit[:7]}"
+    checkout.git("update-ref", ref, commit)
+    show = names.shell("git", "-C", str(checkout.path), "show", "--first-parent", "--stat", ref)
+    reporter.warn(checkout.name, f"an update was interrupted; its files as they were found are kept as {ref} ({show})")
 
 
-def _is_begun(repository: LocalRepository, path: str, after: Mapping[str, Entry]) -> bool:
-    """Whether a regular file holds the beginning of what the new commit has there; all of it, if it has its mode."""
-    file, entry = repository.path / path, after.get(path)
-    if not entry or not entry.mode.startswith("100") or file.is_symlink() or not file.is_file():
-        return False
-    complete = os.fsencode(run(repository.path, "cat-file", "--filters", f"--path={path}", entry.oid, check=False))
-    content = file.read_bytes().removesuffix(b"\n")
-    has_mode = os.access(file, os.X_OK) == (entry.mode == "100755")
-    return complete.startswith(content) and (has_mode or content != complete)
+def reset(checkout: Checkout, commit: str) -> None:
+    """Let HEAD, index and files be those of the commit, on no branch: what was there has been kept."""
+    checkout.git("update-ref", "--no-deref", "HEAD", commit, *([checkout.head] if checkout.head else []))
+    checkout.git("reset", "--hard", commit)
 
 
-def _rescue(repository: LocalRepository, file: Path) -> None:
-    """Keep the content of a half-written file under a ref: it could be the user's."""
-    if content := file.read_bytes():
-        name = hashlib.sha1(content, usedforsecurity=False).hexdigest()
-        oid = run(repository.path, "hash-object", "-w", "--no-filters", "--", str(file.absolute()))
-        run(repository.path, "update-ref", f"refs/rescue/{name[:12]}", oid)
+def _files_as_found(checkout: Checkout, moving: str) -> str:
+    """A tree of all files in the working tree, of the ignored ones those that the next commit has."""
+    with tempfile.TemporaryDirectory(dir=checkout.git_dir, prefix="tmp-index") as directory:
+        index = {"GIT_INDEX_FILE": str(Path(directory) / "index")}
+        if checkout.head:
+            checkout.git("read-tree", "HEAD", env=index)
+        checkout.git("add", "--all", "--sparse", "--ignore-errors", env=index, check=False)
+        others = checkout.git("ls-files", "--others", "--exclude-standard", "-z", env=index).split("\0")
+        if left_out := [path for path in others if path and not path.endswith("/")]:
+            what = f"{checkout.name}: {counted(len(left_out), 'file')} ({examples(left_out)}) cannot be kept."
+            raise LocalWorkError(what, messages.KEEP_IT)
+        ignored = checkout.git("ls-files", "--others", "--ignored", "--exclude-standard", "-z").split("\0")
+        next_files = {*checkout.git("ls-tree", "-r", "-z", "--name-only", moving).split("\0")}
+        paths = local_work.overlapping(filter(None, ignored), next_files)
+        given = "".join(f"{path}\0" for path in paths)
+        checkout.git("update-index", "--add", "--remove", "-z", "--stdin", stdin=given, env=index)
+        return checkout.git("write-tree", "--missing-ok", env=index)
 
 
-def _users(repository: LocalRepository, path: str, *, staged: bool = False) -> LocalWorkError:
-    what = f"{repository.who}: {path} in {repository.path} was changed after an update had been interrupted."
-    directory = (repository.path / path).is_dir()  # whose untracked files git stash would delete
-    command = stash(repository) if staged and not directory else move_aside(repository.path / path)
-    return LocalWorkError(what, command=command)
+def _check_own_repositories(checkout: Checkout, moving: str) -> None:
+    """Raise LocalWorkError for a repository of the user's in the way: it cannot be kept as a tree."""
+    own = [path.rstrip("/") for path in local_work.untracked_files(checkout) if path.endswith("/")]
+    next_files = {*checkout.git("ls-tree", "-r", "-z", "--name-only", moving).split("\0")}
+    if in_the_way := local_work.overlapping(own, next_files):
+        place = checkout.path / in_the_way[0]
+        what = f"{checkout.name}: {place} is a repository of your own, where the next commit has files."
+        raise LocalWorkError(what, "Move it away:", names.shell("mv", str(place), f"{place}.mine"))
+
+
+def _interrupted_submodules(checkout: Checkout) -> list[Checkout]:
+    """The submodules, also of submodules, whose files are there and whose switch was interrupted."""
+    interrupted = []
+    for file in sorted((checkout.git_dir / "modules").rglob("sources.json")):
+        git_dir, record = file.parent, read_record(file.parent)
+        if record.moving:
+            at = Checkout(Repository(checkout.name, record.ref, "", git_dir, install=False), git_dir)
+            worktree = at.git("config", "core.worktree", check=False)
+            path = (git_dir / worktree).resolve()
+            linked = linked_git_dir(path) if worktree else None
+            if linked and linked.resolve() == git_dir.resolve():
+                name = f"{checkout.name}/{path.relative_to(checkout.path.resolve())}"
+                interrupted.append(replace(at, repository=replace(at.repository, name=name, path=path)))
+    return interrupted

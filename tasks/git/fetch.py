@@ -1,244 +1,166 @@
-"""Fetching the objects of one commit: as few as the work needs, each at most once.
+"""Bringing the objects of a commit into a repository, all of them before a file changes.
 
-A slim repository holds one commit (git-fetch(1), --depth), the commits of version tags without their trees, and of a
-submodule only the blobs of some directories (partial clone, --filter). A full one holds the full history.
+A slim repository begins one commit deep and grows with each update of a branch; a slim submodule has the files of some
+directories only. A full one has the full history, and the file contents of the commits that were checked out. All are
+partial clones (git-clone(1), --filter), so that git itself fetches what a user asks for beyond that.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 from ..errors import NetworkError, UsageError
 from ..models import Network
-from .command import run
-from .messages import GitError, NoObjectError, RefusedError
-from .packs import add_shallow, link_packs, read_shallow
-from .revisions import Target
-from .transfer import reading, transfer
+from ..names import TAGS, redact
+from . import command, refs
+from .messages import RefusedError
+from .progress import Progress
+from .repository import Checkout
 
-_NOTHING_IN_COMMON = ("-c", "fetch.negotiationAlgorithm=noop")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One file or submodule of a commit's tree: mode as in git-ls-tree(1), and object id."""
-
-    mode: str
-    oid: str
+ROUNDS = 4  # of fetching what is missing: trees, then the trees and files in them
 
 
 @dataclass(frozen=True)
-class LocalRepository:
-    """The repository `git_dir` with its working tree `path`, whose remote `origin` is at `url`. `who` is its name in
-    messages, such as `flashinfer/3rdparty/cutlass`."""
+class Source:
+    """How objects come: over which network, and with the `full` history or not."""
 
-    path: Path
-    git_dir: Path
-    who: str
-    url: str
     network: Network
-
-    def git(self, *args: str, stdin: str = "", check: bool = True, index: Path | None = None, doing: str = "") -> str:
-        """`command.run` in the working tree; what it is `doing` is reported with git's progress."""
-        on_errors = reading(self.network.reporter, self.who, doing) if doing else None
-        return run(self.path, *args, who=self.who, stdin=stdin, check=check, index=index, on_errors=on_errors)
-
-    def fetch(self, *args: str, doing: str, stdin: str = "", options: tuple[str, ...] = ()) -> None:
-        """git-fetch(1) with `args`, retried. Raises what `transfer` raises."""
-        command = (*options, "fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--refmap=", *args)
-        transfer(self.path, *command, url=self.url, who=self.who, doing=doing, network=self.network, stdin=stdin)
+    full: bool
 
 
-def initialise(repository: LocalRepository, *, bare: bool = False, sparse: bool = False) -> None:
-    """Make a repository with the remote `origin`, or point the remote of an existing one at its present URL. A `bare`
-    one is a submodule's, whose files come later, in a new one as a `sparse` checkout."""
-    known = ""
-    if (repository.git_dir / "objects").is_dir():
-        known = repository.git("config", "remote.origin.url", check=False)
-    else:
-        repository.path.mkdir(parents=True, exist_ok=True)
-        run(repository.path, "init", "--quiet", "--template=", *(("--bare",) if bare else ()))
-    if not known:
-        url = repository.url.replace("\\", "\\\\").replace('"', '\\"')
-        remote = f'[remote "origin"]\n\turl = "{url}"\n\tpromisor = true\n\tpartialclonefilter = blob:none\n'
-        with (repository.git_dir / "config").open("a", encoding="utf-8") as config:  # in place of five git processes
-            config.write("[core]\n\tbare = false\n" if bare else "")
-            config.write("\tsparseCheckout = true\n\tsparseCheckoutCone = true\n" if sparse else "")
-            config.write(remote)
-    elif known != repository.url:
-        repository.git("config", "remote.origin.url", repository.url)
-
-
-def present_commits(repository: LocalRepository, oids: Iterable[str]) -> dict[str, list[str]]:
-    """Those of the commits that are in the repository, each with its parents as far as its history goes here; of a
-    tag, the commit that it names. No remote is asked for the others."""
-    if not (stdin := "".join(f"{oid}\n" for oid in oids)):
-        return {}
-    options = ("--no-walk=unsorted", "--parents", "--ignore-missing", "--missing=allow-any", "--stdin")
-    lines = repository.git("rev-list", *options, stdin=stdin).splitlines()
-    return {commit: parents for commit, *parents in map(str.split, lines)}
-
-
-def is_full(repository: LocalRepository) -> bool:
-    """Whether the repository has its full history."""
-    return not read_shallow(repository.git_dir) and not any(repository.git_dir.glob("objects/pack/*.promisor"))
-
-
-def close_history(repository: LocalRepository, commits: Iterable[str]) -> None:
-    """Mark those of the commits whose parents are not here as having none. git does so after a fetch, but not for packs
-    out of the cache, and it may have been killed before it did."""
-    if not (unmarked := {*commits} - read_shallow(repository.git_dir)):
+def initialise(checkout: Checkout) -> None:
+    """Make the repository of a new checkout, or of a submodule whose files come later; it is complete or absent."""
+    if (checkout.git_dir / "HEAD").exists():
         return
-    here = present_commits(repository, unmarked)
-    if not any(here.values()):
-        return
-    parents = present_commits(repository, {parent for each in here.values() for parent in each})
-    add_shallow(repository.git_dir, [commit for commit, wanted in here.items() if not {*wanted} <= {*parents}])
+    draft = checkout.git_dir.with_name(f"{checkout.git_dir.name}.new")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    command.git(draft, "init", "--quiet", "--bare", "--template=", who=checkout.name)
+    settings = {
+        "core.bare": "false",
+        "remote.origin.url": checkout.url,
+        "remote.origin.promisor": "true",
+        "remote.origin.partialclonefilter": "blob:none",
+    }
+    for key, value in settings.items():
+        command.git(draft, "config", key, value, who=checkout.name)
+    shutil.rmtree(checkout.git_dir, ignore_errors=True)  # what an interrupted git-init(1) had begun
+    draft.rename(checkout.git_dir)
 
 
-def read_tree(path: Path, commit: str) -> dict[str, Entry]:
-    """Every path of the commit's tree (git-ls-tree(1), -r), in the repository at `path`."""
-    listing = run(path, "ls-tree", "-r", "-z", "--full-tree", commit)
-    lines = (line.split("\t", 1) for line in listing.split("\0") if line)
-    return {path: Entry(mode, oid) for (mode, _, oid), path in ((head.split(), path) for head, path in lines)}
+def packed_bytes(git_dir: Path) -> int:
+    """The size of all packs of the repository and of its submodules, in bytes."""
+    return sum(pack.stat().st_size for pack in git_dir.rglob("objects/pack/pack-*.pack"))
 
 
-def read_blob(repository: LocalRepository, tree: Mapping[str, Entry], path: str) -> str:
-    """The content of a regular file of a tree; empty where there is none."""
-    entry = tree.get(path)
-    return repository.git("cat-file", "blob", entry.oid) if entry and entry.mode.startswith("100") else ""
+def has_commit(checkout: Checkout, commit: str) -> bool:
+    """Whether the commit is here."""
+    return checkout.git("cat-file", "-t", commit, check=False) == "commit"
 
 
-def local_objects(repository: LocalRepository) -> set[str]:
-    """All objects that are here (git-cat-file(1)). A question about single ones would go to the remote."""
-    options = ("--batch-all-objects", "--batch-check=%(objectname)", "--unordered", "--buffer")
-    return {*repository.git("cat-file", *options).split()}
+def bring(checkout: Checkout, target: refs.Target, source: Source, directories: Sequence[str] | None = None) -> None:
+    """Fetch the commit with all its files, or those of some `directories` and of the directories above them.
+
+    Raises UsageError for a tag that names no commit, NetworkError for a commit that the remote does not serve.
+    """
+    partial = source.full or directories is not None
+    here = has_commit(checkout, target.commit)
+    deepens = source.full and checkout.is_shallow
+    if not here or deepens:
+        _fetch_commit(checkout, target, source, partial=partial)
+    if here or partial:
+        _bring_files(checkout, target.commit, source.network, directories)
 
 
-def fetch_commit(
-    repository: LocalRepository, target: Target, haves: Iterable[str], *, files: bool
-) -> dict[str, Entry]:
-    """Fetch a commit with its trees, and all `files`, too, where none of the commits `haves` is here to build on: with
-    one, only the trees that differ are sent, and `fetch_objects` brings the files that are missing. Returns its tree.
-    Raises as `read_target` does."""
-    here = present_commits(repository, [target.commit, *filter(None, haves)])
-    if target.commit in here:  # out of the cache, or of an interrupted run
-        with suppress(GitError):
-            tree = read_tree(repository.path, target.commit)
-            close_history(repository, [target.commit])
-            return tree
-    bases = [f"--negotiation-tip={oid}" for oid in here if oid != target.commit]
-    content = "--no-filter" if files and not bases else "--filter=blob:none"
-    _fetch_one(repository, target, (*bases, "--depth=1", content), () if bases else _NOTHING_IN_COMMON)
+def bring_tag(checkout: Checkout, oid: str, source: Source) -> None:
+    """Fetch the object of a tag and its commit, without the files: a build finds its version by it."""
+    depth = ["--depth=1"] if checkout.is_shallow else []
+    remote = checkout.remote or "origin"
+    _fetch(checkout, source.network, *depth, "--filter=tree:0", remote, oid, doing="fetching a tag")
+
+
+def _fetch_commit(checkout: Checkout, target: refs.Target, source: Source, *, partial: bool) -> None:
+    """Fetch the target; where its branch is followed already, with the history since, so that none is cut."""
+    branch, tracking = target.branch, checkout.tracking(target.branch)
+    before = checkout.refs.get(tracking) if branch else None
+    options = ["--filter=blob:none"] if partial else ["--no-filter"]
+    is_new = not checkout.head
+    if checkout.head and not partial:
+        options.append(f"--negotiation-tip={checkout.head}")  # whose files are all here
+    if source.full:
+        options += ["--unshallow"] if checkout.is_shallow else []
+    elif is_new or (checkout.is_shallow and not before):
+        options.append("--depth=1")
+    for other in refs.conflicting(checkout.refs, tracking) if branch else ():
+        checkout.git("update-ref", "-d", other)  # gone from the remote, and its name is in the way
+    destination = f":{tracking}" if branch else ""
+    remote = checkout.remote or "origin"
     try:
-        return read_target(repository, target)
-    except GitError:
-        if not bases:
+        _fetch(checkout, source.network, *options, remote, f"+{target.object}{destination}")
+    except RefusedError as error:
+        name = f"refs/heads/{branch}" if branch else f"{TAGS}{target.name}"
+        if target.ref.lower() == target.object:  # what the user gave
+            raise UsageError(error.what, "Give the full id of a commit that was pushed, or name a branch.") from None
+        if target.kind == "commit":
             raise
-    # with protocol v0 git claims to have all of every tag that is here, though their trees are not
-    _fetch_one(repository, target, ("--depth=1", content), _NOTHING_IN_COMMON)
-    return read_target(repository, target)
+        _fetch(checkout, source.network, *options, remote, f"+{name}{destination}")
+    _check_arrival(checkout, target)
+    if before and checkout.is_shallow:
+        _connect(checkout, before.commit, target, source)
 
 
-def read_target(repository: LocalRepository, target: Target) -> dict[str, Entry]:
-    """The tree of the target, which was fetched. Raises UsageError for a tag of something else than a commit."""
-    if target.kind == "tag" and not present_commits(repository, [target.commit]):
-        raise UsageError(f"{repository.who}: the tag {target.name} names no commit.", "Name another REF.")
-    return read_tree(repository.path, target.commit)
-
-
-def fetch_objects(repository: LocalRepository, target: Target, oids: Iterable[str]) -> None:
-    """Fetch exactly these objects in one request; where the remote serves none by its id, all files of the target."""
-    if wanted := sorted(set(oids)):
-        try:
-            _fetch_ids(repository, wanted, "blob:none", "fetching files")
-        except (RefusedError, NoObjectError):
-            with _aside(repository) as aside:
-                _fetch_one(aside, target, ("--depth=1", "--no-filter"), ())
-
-
-def fetch_tags(repository: LocalRepository, tags: Mapping[str, str], peeled: Mapping[str, str]) -> None:
-    """Fetch the objects that tags name (name to object id) without trees, where they are not here. `peeled` are the
-    commits of annotated ones."""
-    here = local_objects(repository)
-    wanted = {oid for name, oid in tags.items() if not {oid, peeled.get(name, oid)} <= here}
-    if wanted:
-        _fetch_ids(repository, sorted(wanted), "tree:0", "fetching tags")
-    if found := {peeled.get(name, oid) for name, oid in tags.items() if oid not in wanted}:
-        close_history(repository, found)
-
-
-def fetch_history(repository: LocalRepository, target: Target, wanted: Iterable[str], complete: Iterable[str]) -> None:
-    """Fetch the full history of `target` and of the objects `wanted`; a slim repository becomes a full one. The full
-    history of the commits `complete` is here already."""
-    slim = not is_full(repository)
-    with _aside(repository) if slim else _in_place(repository) as place:
-        bases = [f"--negotiation-tip={oid}" for oid in present_commits(place, complete)]
-        oids = "".join(f"{oid}\n" for oid in sorted({target.commit, *wanted}))
-        try:
-            place.fetch(*bases, "--no-filter", "--stdin", "origin", doing="fetching the history", stdin=oids)
-        except RefusedError:
-            refspec = "+refs/heads/*:refs/fetched/*"
-            place.fetch("--no-filter", "origin", refspec, doing="fetching the history")
-    if slim:
-        for promise in repository.git_dir.glob("objects/pack/*.promisor"):
-            promise.unlink()
-        (repository.git_dir / "shallow").unlink(missing_ok=True)  # last: from then on the history counts as complete
-    for key in ("promisor", "partialclonefilter"):
-        repository.git(
-            "config", f"--file={repository.git_dir}/config", "--unset-all", f"remote.origin.{key}", check=False
-        )
-
-
-def _fetch_ids(repository: LocalRepository, oids: list[str], filter_: str, doing: str) -> None:
-    options = ("--depth=1", f"--filter={filter_}", "--stdin", "origin")
-    lines = "".join(f"{oid}\n" for oid in oids)
-    repository.fetch(*options, doing=doing, stdin=lines, options=_NOTHING_IN_COMMON)
-
-
-def _fetch_one(repository: LocalRepository, target: Target, flags: tuple[str, ...], options: tuple[str, ...]) -> None:
-    doing = "fetching files" if "--no-filter" in flags else "fetching trees"
-    try:
-        repository.fetch(*flags, "origin", target.commit, doing=doing, options=options)
+def _check_arrival(checkout: Checkout, target: refs.Target) -> None:
+    if has_commit(checkout, target.commit):
         return
-    except (RefusedError, NoObjectError) as error:
-        if isinstance(error, NoObjectError) and target.kind == "commit" and "/" not in repository.who:
-            raise UsageError(error.what, "Name a commit that the remote has, or a branch or tag.") from None
-    repository.network.reporter.event(repository.who, "the remote serves no commit by its id; fetching by name")
-    names = {"branch": f"refs/heads/{target.name}", "tag": f"refs/tags/{target.name}", "commit": "refs/heads/*"}
-    refspec = f"+{names[target.kind]}:refs/fetched/{'*' if target.kind == 'commit' else 'one'}"
-    # protocol v0 claims to have every tag that is here, though their trees are not: nothing may be claimed
-    unwanted = ("--negotiation", "--depth") if target.kind == "commit" else ("--negotiation",)
-    kept = [flag for flag in flags if not flag.startswith(unwanted)]
-    try:
-        repository.fetch(*kept, "origin", refspec, doing=doing, options=_NOTHING_IN_COMMON)
-    except NoObjectError:
-        pass  # gone since the remote was asked
-    except RefusedError:
-        refspec = "+refs/heads/*:refs/fetched/*"
-        repository.fetch("--no-filter", "origin", refspec, doing=doing, options=_NOTHING_IN_COMMON)
-    if not present_commits(repository, [target.commit]):
-        raise NetworkError(
-            f"{repository.who}: {repository.url} does not serve the commit {target.commit}.",
-            "It may have moved on: run the same command again, or name a branch or tag that it serves.",
-        )
+    if target.kind == "tag":
+        raise UsageError(f"{checkout.name}: the tag {target.name} names no commit.", "Name another REF.")
+    what = f"{checkout.name}: {redact(checkout.url)} does not serve the commit {target.commit}."
+    raise NetworkError(what, "It may have moved on: run the same command again, or name a branch or tag.")
 
 
-@contextmanager
-def _in_place(repository: LocalRepository) -> Iterator[LocalRepository]:
-    yield repository
+def _connect(checkout: Checkout, before: str, target: refs.Target, source: Source) -> None:
+    """Fetch the history between what the branch was at and what it is at now, where a tag that was fetched alone cuts
+    it."""
+    if checkout.git("merge-base", before, target.commit, check=False):
+        return
+    boundary = (checkout.git_dir / "shallow").read_text().split()
+    ages = [checkout.git("cat-file", "commit", commit, check=False) for commit in {before, *boundary}]
+    times = [int(line.split()[-2]) for age in ages for line in age.split("\n") if line.startswith("committer ")]
+    since = f"--shallow-since={min(times) - 1}"
+    remote = checkout.remote or "origin"
+    _fetch(checkout, source.network, since, "--filter=blob:none", remote, target.commit, doing="connecting history")
 
 
-@contextmanager
-def _aside(repository: LocalRepository) -> Iterator[LocalRepository]:
-    """A repository of its own to fetch into, whose objects `repository` has at the end: git does not send again what
-    it takes to be here."""
-    with tempfile.TemporaryDirectory(prefix="fetch-", dir=repository.git_dir) as directory:
-        aside = replace(repository, path=Path(directory), git_dir=Path(directory) / ".git")
-        initialise(aside)
-        yield aside
-        link_packs(aside.git_dir / "objects", repository.git_dir / "objects")
+def _bring_files(checkout: Checkout, commit: str, network: Network, directories: Sequence[str] | None) -> None:
+    listing = ("rev-list", "--objects", "--missing=print", "--no-walk", commit)
+    paths = ["--", *cone(directories)] if directories is not None else []
+    for _ in range(ROUNDS):
+        lines = checkout.git(*listing, *paths).split("\n")
+        missing = [line[1:] for line in lines if line.startswith("?")]
+        if not missing:
+            return
+        options = ("--filter=blob:none", "--stdin", checkout.remote or "origin")
+        _fetch(checkout, network, *options, doing="fetching files", stdin="\n".join(missing))
+
+
+def cone(directories: Iterable[str]) -> list[str]:
+    """The pathspecs of a sparse checkout of these directories (git-sparse-checkout(1), cone mode)."""
+    above = {str(parent) for directory in directories for parent in PurePosixPath(directory).parents}
+    return [*(f":(top,literal){directory}" for directory in directories),
+            *(f":(top,glob){'' if parent == '.' else f'{parent}/'}*" for parent in sorted(above))]  # fmt: skip
+
+
+def _fetch(
+    checkout: Checkout, network: Network, *words: str, doing: str = "fetching", stdin: str = ""
+) -> None:
+    """git-fetch(1), retried. Objects that are wanted by their ids have nothing in common with what is here."""
+    noop = ("-c", "fetch.negotiationAlgorithm=noop") if stdin else ()
+    options = ("fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--refmap=", *words)
+    listener = Progress(network.reporter, checkout.name, doing)
+    words = (*noop, *options)
+    command.transfer(
+        checkout.place, *words, url=checkout.url, who=checkout.name, network=network, listener=listener, stdin=stdin
+    )

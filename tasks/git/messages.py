@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from .. import names
 from ..errors import DiskError, LocalWorkError, NetworkError, SourcesError, counted, examples
-from ..names import redact
 
+LONGEST_WAIT = 300.0  # seconds that a remote may ask for
+NEXT_TO_NOTHING = 1_000_000  # bytes
+KEEP_IT = "Commit or stash your changes, or move the files away, then run the same command again."
+
+_NO_SPACE = re.compile(r"no space left on device|out of diskspace|disk quota exceeded", re.I)
+_NO_RIGHTS = re.compile(
+    r"read-only file system|(unable to|cannot|could not|failed to) .*: permission denied|insufficient permission", re.I
+)
+_OTHER_OWNER = re.compile(r"dubious ownership")
+_LOCKED = re.compile(r"Unable to create '(.*\.lock)': File exists")
+_KILLED = re.compile(r"git was killed by (SIG\w+)")
+_OVERWRITE = re.compile(
+    r"^error: (Your local changes|The following untracked|Updating the following|Entry '(.*)' not uptodate|"
+    r"(?:Untracked working tree file|Updating) '(.*)' would)",
+    re.M,
+)
+_BRANCH = re.compile(
+    r"already (checked out|used by worktree) at|cannot lock ref .* exists; cannot create|cannot fast-forward|"
+    r"not possible to fast-forward|cannot lock ref .* is at .* but expected",
+    re.I,
+)
+_IN_PROGRESS = re.compile(r"cannot (switch branch|\w+) while|you need to resolve your current index", re.I)
+_UNKNOWN_HOST = re.compile(r"could not resolve host", re.I)
+_BUSY = re.compile(r"(returned error:|HTTP( code =)?) (429|5\d\d)")
+_REFUSED = re.compile(r"unadvertised object|dumb http transport does not support|does not support shallow", re.I)
+_NO_OBJECT = re.compile(r"not our ref ([0-9a-f]+)?|couldn't find remote ref")
+_NO_HOST_KEY = re.compile(r"Host key verification failed\.|Permission denied \(.*\)\.", re.I)
+_NO_ACCESS = re.compile(
+    r"(returned error:|HTTP( code =)?) \d{3}|authentication failed|could not read (user|pass)|not found|access rights",
+    re.I,
+)
 _TRANSIENT = re.compile(
     r"connection (refused|reset|closed|timed out)|recv failure|send failure|(failed|couldn't|could not) (to )?connect|"
     r"timed? ?out|timeout was reached|no data for|early eof|unexpected disconnect|hung up unexpectedly|"
@@ -19,32 +50,9 @@ _TRANSIENT = re.compile(
     r"network is unreachable|no route to host",
     re.I,
 )
-_REFUSED = re.compile(r"unadvertised object|dumb http transport does not support|does not support shallow", re.I)
-_UNKNOWN_HOST = re.compile(r"could not resolve host", re.I)
-_NO_SPACE = re.compile(r"no space left on device|out of diskspace|disk quota exceeded", re.I)
-_NO_RIGHTS = re.compile(
-    r"read-only file system|(unable to|cannot|could not|failed to) .*: permission denied|insufficient permission", re.I
-)
-_NOT_OURS = re.compile(r"dubious ownership")
-_LOCKED = re.compile(r"Unable to create '(.*\.lock)': File exists")
-_OVERWRITE = re.compile(
-    r"^error: (Your local changes|The following untracked|Updating the following|Entry '(.*)' not uptodate|"
-    r"(?:Untracked working tree file|Updating) '(.*)' would)",
-    re.M,
-)
-_UNDER_WAY = re.compile(r"cannot (switch branch|\w+) while|you need to resolve your current index", re.I)
-_ON_THIS_MACHINE = (_NO_SPACE, _NO_RIGHTS, _NOT_OURS, _LOCKED, _UNDER_WAY)  # a remote may have the same troubles
-_BUSY = re.compile(r"(returned error:|HTTP( code =)?) (429|5\d\d)")
-_NO_OBJECT = re.compile(r"not our ref|couldn't find remote ref")
 _NOT_GIT = re.compile(r"is this a git repository|protocol error|redirects followed|content (un)?encoding", re.I)
-_NO_ACCESS = re.compile(
-    r"(returned error:|HTTP( code =)?) \d{3}|authentication failed|could not read (user|pass)|not found|access rights",
-    re.I,
-)
-_TELLING = re.compile(r"(fatal|error|remote):(?! *(Enumerating|Counting|Compressing|Total)\b)|.*: No space")
+_ESSENTIAL = re.compile(r"(fatal|error|remote):(?! *(Enumerating|Counting|Compressing|Total)\b)|.*: No space")
 _RETRY_AFTER = re.compile(r"retry[- ]after:? (\d+)", re.I)
-LONGEST_WAIT = 300.0  # seconds that a remote may ask for
-NEXT_TO_NOTHING = 1_000_000  # bytes
 
 
 class GitError(SourcesError):
@@ -53,28 +61,17 @@ class GitError(SourcesError):
     code = "git"
 
 
-class OverwriteError(LocalWorkError):
-    """git refused, since files of the user's would be overwritten; it has changed nothing. `paths` are relative."""
-
-    def __init__(self, what: str, paths: tuple[str, ...], untracked: bool) -> None:
-        super().__init__(what)
-        self.paths = paths
-        self.untracked = untracked
-
-
 class RefusedError(NetworkError):
-    """The remote does not serve what was requested in this form (an object by its id, a shallow history)."""
-
-
-class NoObjectError(NetworkError):
-    """The remote has no object of the requested id."""
+    """The remote does not serve an object by its id."""
 
 
 class TransientError(NetworkError):
     """An error that another attempt may not meet: at most `attempts` make sense, `wait` seconds were asked for."""
 
     def __init__(self, what: str, attempts: int | None = None, wait: float = 0.0) -> None:
-        super().__init__(what, "Check the connection and run the same command again; what has arrived is kept.")
+        proxies = [name for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY") if os.environ.get(name)]
+        proxy = f" and the proxy in {proxies[0]}" if proxies else ""
+        super().__init__(what, f"Check the connection{proxy}, then run the same command again; it resumes.")
         self.attempts = attempts
         self.wait = wait
 
@@ -86,65 +83,91 @@ class DiskFullError(DiskError):
         super().__init__(what, hint)
 
 
-def explain(text: str, who: str, endpoint: str, cwd: Path, *, network: bool = False) -> SourcesError:
-    """The error that git's messages `text` mean, for the repository `who` at `endpoint` (a URL or a directory).
+def overwrite_error(who: str, path: Path, files: Sequence[str], *, untracked: bool = False) -> LocalWorkError:
+    """The error for files of the checkout at `path` that would be overwritten."""
+    kind = counted(len(files), "untracked file" if untracked else "changed file")
+    return LocalWorkError(f"{who}: {kind} would be overwritten in {path}: {examples(files)}.", KEEP_IT)
 
-    A failure of a command that used the `network` is at least a NetworkError. Where the disk of `cwd` is full, that
+
+def explain(text: str, who: str, place: str, path: Path, *, network: bool = False) -> SourcesError:
+    """The error that git's messages `text` mean, for the repository `who` at `place` (a URL or a directory).
+
+    A failure of a command that used the `network` is at least a NetworkError. Where the disk of `path` is full, that
     is the reason for what nothing else explains.
     """
-    if refused := None if network else _refusal(text, who, endpoint):
-        return refused
-    text = redact(text).replace("\r", "\n")
+    text = names.redact(text).replace("\r", "\n")
+    what = f"{who}: {place}: {_essence(text)}."
+    error = _explain_local(text, who, what, path, network=network)
+    error = error or (_explain_network(text, who, place, what) if network else None)
+    if error:
+        return error
+    exists = next(parent for parent in (path, *path.parents) if parent.exists())
+    if shutil.disk_usage(exists).free < NEXT_TO_NOTHING:
+        return DiskFullError(what)
+    if network:
+        return NetworkError(what, "Check the URL, and that this machine may read it: credentials are never asked for.")
+    return GitError(what)
+
+
+def _explain_local(  # noqa: PLR0911 - one return for each meaning
+    text: str, who: str, what: str, path: Path, *, network: bool
+) -> SourcesError | None:
+    """The error for trouble on this machine; a remote's messages may tell of the same troubles there."""
     own = re.sub(r"(?m)^(remote:|fatal: remote error:).*", "", text)
-    printed = [line.strip() for line in text.splitlines() if line.strip() and not re.search(r"\d% \(", line)]
-    lines = [line for line in printed if _TELLING.match(line)] or printed
-    message = "; ".join(dict.fromkeys(re.sub(r"^((fatal|error|remote): *)+", "", each).strip() for each in lines[-4:]))
-    where = f"{who}: {endpoint}: {message[-1000:].strip().rstrip('.') or 'git failed without a message'}."
-    asked = _RETRY_AFTER.search(text)
-    trust = f"git config --global --add safe.directory {shlex.quote(endpoint)}"
+    overwrite = None if network else _OVERWRITE.search(text)
+    if overwrite:
+        files = re.findall(r"^\t(.*)$", text, re.M) or [overwrite[2] or overwrite[3]]
+        untracked = not overwrite[1].startswith(("Your local changes", "Entry"))
+        return overwrite_error(who, path, files, untracked=untracked)
+    if killed := _KILLED.search(own):
+        memory = "; the machine may be out of memory" if killed[1] == "SIGKILL" else ""
+        return GitError(f"{who}: git was killed in {path} by {killed[1]}{memory}.", "Run the same command again.")
+    if _NO_SPACE.search(own):
+        return DiskFullError(what)
+    if _NO_RIGHTS.search(own):
+        return DiskError(what, "Check who may write there.")
+    if _OTHER_OWNER.search(own):
+        trust = names.shell("git", "config", "--global", "--add", "safe.directory", str(path))
+        return LocalWorkError(f"{who}: {path} belongs to another user.", "If you trust its files:", trust)
+    if locked := _LOCKED.search(own):
+        hint = "Another git process may be running there: wait for it. If none is, remove the file and run this again."
+        return LocalWorkError(f"{who}: git is locked by {locked[1]}.", hint, names.shell("rm", "-i", locked[1]))
+    if _IN_PROGRESS.search(own):
+        return LocalWorkError(what, "Finish it or abort it, then run the same command again.")
+    if not network and _BRANCH.search(own):
+        return LocalWorkError(what, "Nothing is lost: rename, switch or commit there, then run the same command again.")
+    return None
+
+
+def _explain_network(  # noqa: PLR0911 - one return for each meaning
+    text: str, who: str, place: str, what: str
+) -> SourcesError | None:
+    """The error for trouble with the remote."""
     access = "Check the URL, and that this machine may read it: credentials are never asked for."
-    portal = "Check the URL, and that no proxy or login page answers in place of the host."
-    meanings: tuple[tuple[re.Pattern[str], Callable[[], SourcesError]], ...] = (  # the first that fits
-        (_NO_SPACE, lambda: DiskFullError(where)),
-        (_NO_RIGHTS, lambda: DiskError(where, "Check who may write there.")),
-        (_NOT_OURS, lambda: LocalWorkError(f"{who}: {endpoint} belongs to another user.", command=trust)),
-        (_LOCKED, lambda: _locked(text, who)),
-        (_UNDER_WAY, lambda: LocalWorkError(where, "Finish it or abort it, then run the same command again.")),
-        (_UNKNOWN_HOST, lambda: TransientError(where, attempts=2)),
-        (_BUSY, lambda: TransientError(where, wait=min(float(asked[1]), LONGEST_WAIT) if asked else 0)),
-        (_REFUSED, lambda: RefusedError(where)),
-        (_NO_OBJECT, lambda: NoObjectError(where, "It may have moved on: run the same command again.")),
-        (_NO_ACCESS, lambda: NetworkError(where, access)),
-        (_TRANSIENT, lambda: TransientError(where)),
-        (_NOT_GIT, lambda: NetworkError(where, portal)),
-    )
-    for pattern, error in meanings:
-        if pattern.search(own if pattern in _ON_THIS_MACHINE else text):
-            return error()
-    if shutil.disk_usage(next(each for each in (cwd, *cwd.parents) if each.exists())).free < NEXT_TO_NOTHING:
-        return DiskFullError(where)
-    return NetworkError(where, access) if network else GitError(where)
+    if _UNKNOWN_HOST.search(text):
+        return TransientError(what, attempts=2)
+    if _BUSY.search(text):
+        asked = _RETRY_AFTER.search(text)
+        return TransientError(what, wait=min(float(asked[1]), LONGEST_WAIT) if asked else 0.0)
+    if _REFUSED.search(text):
+        return RefusedError(what)
+    if missing := _NO_OBJECT.search(text):
+        commit = f"commit {missing[1]}" if missing[1] else "such branch or tag any more"
+        return RefusedError(f"{who}: {place} has no {commit}.", "It may have moved on: run the same command again.")
+    if _NO_HOST_KEY.search(text):
+        return NetworkError(what, "Try `ssh` to that host by hand: keys and passwords are never asked for here.")
+    if _NO_ACCESS.search(text):
+        return NetworkError(what, access)
+    if _TRANSIENT.search(text):
+        return TransientError(what)
+    if _NOT_GIT.search(text):
+        return NetworkError(what, "Check the URL, and that no proxy or login page answers in place of the host.")
+    return None
 
 
-def _refusal(text: str, who: str, endpoint: str) -> OverwriteError | None:
-    """git lists the paths that it would overwrite, each on a line of its own after a tab, or names the first."""
-    found = _OVERWRITE.search(text)
-    if not found:
-        return None
-    paths = re.findall(r"^\t(.*)$", text, re.M) or [found[2] or found[3]]
-    untracked = not found[1].startswith(("Your local changes", "Entry"))
-    return overwrite_error(who, endpoint, paths, untracked=untracked)
-
-
-def overwrite_error(who: str, place: str, paths: Sequence[str], *, untracked: bool) -> OverwriteError:
-    """The error for these files in the checkout at `place`."""
-    files = counted(len(paths), "untracked file" if untracked else "changed file")
-    what = f"{who}: {files} would be overwritten in {place}: {examples(paths)}."
-    return OverwriteError(what, tuple(paths), untracked)
-
-
-def _locked(text: str, who: str) -> SourcesError:
-    found = _LOCKED.search(text)
-    file = found[1] if found else ""
-    hint = "Another git process may be running there: wait for it. If none is, remove the file and run this again."
-    return LocalWorkError(f"{who}: git is locked by {file}.", hint, f"rm -i {shlex.quote(file)}")
+def _essence(text: str) -> str:
+    """The last lines that say what went wrong, as one; ssh's own reason comes before git's."""
+    printed = [line.strip() for line in text.split("\n") if line.strip() and not re.search(r"\d% \(", line)]
+    chosen = [line for line in printed if _ESSENTIAL.match(line) or _NO_HOST_KEY.search(line)] or printed
+    lines = [re.sub(r"^((fatal|error|remote): *)+", "", line).strip() for line in chosen[-4:]]
+    return "; ".join(dict.fromkeys(lines))[-1000:].strip().rstrip(".") or "git failed without a message"

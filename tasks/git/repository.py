@@ -1,69 +1,180 @@
-"""What a repository is now: HEAD and its branch by GitPython, refs by git-for-each-ref(1). Nothing is written."""
+"""What is on disk: a checkout of a configured repository or of a submodule, its refs and the record in it."""
 
 from __future__ import annotations
 
-import os
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
-from ..errors import LocalWorkError
-from ..names import HEADS, TAGS, TRACKING
-from .command import run
+from ..files import write_atomic
+from ..models import Repository
+from ..names import HEADS, TAGS
+from . import command
 
-Refs = Mapping[str, tuple[str, str]]  # by full name: object id, and the commit that it leads to
+RECORD = "sources.json"  # in the git directory
 
 
 @dataclass(frozen=True)
-class RepositoryRefs:
-    """`head` is the commit that is checked out (empty: none yet), `branch` the branch HEAD is on (empty: detached, or
-    on a ref that is no branch), `url` that of the remote `origin` (empty: there is none)."""
+class Ref:
+    """A ref by its object id, the commit that it leads to, and the linked or main worktree that has it checked out."""
 
-    path: Path
-    head: str
-    branch: str
-    url: str
+    object: str
+    commit: str
+    worktree: str
 
-    @cached_property
-    def refs(self) -> Refs:
-        """Branches, tags and what `origin` had.
 
-        GitPython reads packed-refs again for each ref: 230 ms for 390 tags, where git takes 5.
-        """
-        form = "%(refname)%00%(objectname)%00%(*objectname)"
-        lines = run(self.path, "for-each-ref", f"--format={form}", HEADS, TAGS, TRACKING).splitlines()
-        return {name: (oid, peeled or oid) for name, oid, peeled in (line.split("\0") for line in lines)}
+@dataclass(frozen=True)
+class Record:
+    """What was last checked out: `ref` as it was asked for, which was the `kind` (branch, tag, commit) `name` at
+    `commit`; `configured` was the configured branch at that time. `moving` is the commit that a switch has begun to,
+    empty when none is under way. For a submodule `ref` is its URL, and `configured` its sparse directories."""
+
+    ref: str = ""
+    configured: str = ""
+    kind: str = ""
+    name: str = ""
+    commit: str = ""
+    moving: str = ""
 
     @property
-    def branches(self) -> dict[str, str]:
-        """Local branches, name to commit id."""
-        return self._named(HEADS)
+    def shown(self) -> str:
+        """The REF for people: `matching (v0.6.7.post3)` where the word means a name."""
+        return f"{self.ref} ({self.name})" if self.name not in ("", self.ref) else self.ref
+
+    @property
+    def branch(self) -> str:
+        """The branch that was checked out; empty where it was none."""
+        return self.name if self.kind == "branch" else ""
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A repository with its working tree: that of a configured repository, or a submodule, whose `repository` is named
+    like `flashinfer/3rdparty/cutlass`. What was read stays as it was read; `again` reads it anew."""
+
+    repository: Repository
+    git_dir: Path
+
+    @property
+    def name(self) -> str:
+        """Its name in messages."""
+        return self.repository.name
+
+    @property
+    def path(self) -> Path:
+        """The working tree."""
+        return self.repository.path
+
+    @property
+    def url(self) -> str:
+        """Where it is fetched from."""
+        return self.repository.url
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether the working tree is there and is this repository's."""
+        linked = linked_git_dir(self.path)
+        return linked is not None and linked.resolve() == self.git_dir.resolve()
+
+    @property
+    def place(self) -> Path:
+        """Where git commands run: in the repository of a submodule whose files are not there."""
+        return self.path if self.is_linked else self.git_dir
+
+    def git(self, *words: str, stdin: str = "", check: bool = True, env: Mapping[str, str] | None = None) -> str:
+        """Run a local git command: see `command.git`."""
+        return command.git(self.place, *words, who=self.name, stdin=stdin, check=check, env=env)
+
+    def again(self) -> Checkout:
+        """The checkout as it is now."""
+        return replace(self)
+
+    @cached_property
+    def head(self) -> str:
+        """The commit that is checked out; empty on a branch that has none yet."""
+        return self.git("rev-parse", "--quiet", "--verify", "HEAD^{commit}", check=False)
+
+    @cached_property
+    def branch(self) -> str:
+        """The branch HEAD is on; empty where HEAD is detached."""
+        return self.git("symbolic-ref", "--quiet", "HEAD", check=False).removeprefix(HEADS)
+
+    @cached_property
+    def refs(self) -> Mapping[str, Ref]:
+        """All refs by their full names."""
+        layout = "%(refname)%00%(objectname)%00%(*objectname)%00%(worktreepath)"
+        refs = {}
+        for line in filter(None, self.git("for-each-ref", f"--format={layout}").split("\n")):
+            name, oid, peeled, worktree = line.split("\0")
+            refs[name] = Ref(oid, peeled or oid, worktree)
+        return refs
 
     @property
     def tags(self) -> dict[str, str]:
-        """Tags, name to commit id."""
-        return self._named(TAGS)
+        """Tags, name to commit."""
+        return {name.removeprefix(TAGS): ref.commit for name, ref in self.refs.items() if name.startswith(TAGS)}
 
-    def _named(self, namespace: str) -> dict[str, str]:
-        return {ref.removeprefix(namespace): oid for ref, (_, oid) in self.refs.items() if ref.startswith(namespace)}
+    @cached_property
+    def remotes(self) -> dict[str, str]:
+        """The remotes, name to URL."""
+        pairs = self.git("config", "--null", "--get-regexp", r"^remote\..*\.url$", check=False).split("\0")
+        urls: dict[str, str] = {}
+        for key, _, url in (pair.partition("\n") for pair in filter(None, pairs)):
+            urls.setdefault(key.removeprefix("remote.").removesuffix(".url"), url)
+        return urls
+
+    @property
+    def remote(self) -> str:
+        """The remote with the configured URL; empty where there is none."""
+        named = [name for name, url in self.remotes.items() if _plain(url) == _plain(self.url)]
+        return "origin" if "origin" in named else next(iter(named), "")
+
+    @property
+    def is_shallow(self) -> bool:
+        """Whether its history is cut somewhere."""
+        return (self.git_dir / "shallow").exists()
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether only some directories are checked out."""
+        return self.git("config", "--bool", "core.sparseCheckout", check=False) == "true"
+
+    @property
+    def record(self) -> Record:
+        """What this tool last checked out; an empty record where there is none that can be read."""
+        return read_record(self.git_dir)
+
+    def tracking(self, branch: str) -> str:
+        """The full name of the ref that follows the remote's branch."""
+        return f"refs/remotes/{self.remote}/{branch}"
+
+    def keep_record(self, record: Record) -> None:
+        """Keep the record, atomically."""
+        if record != self.record:
+            write_atomic(self.git_dir / RECORD, json.dumps(asdict(record)) + "\n")
 
 
-def read_refs(path: Path) -> RepositoryRefs:
-    """The refs of the repository whose working tree is `path`. Raises LocalWorkError where none can be read there."""
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # `check_version` reports a missing git
-    from git import InvalidGitRepositoryError, NoSuchPathError, Repo
-    from git.refs import SymbolicReference
-
+def read_record(git_dir: Path) -> Record:
+    """The record in `git_dir`; an empty one where there is none that can be read."""
     try:
-        with Repo(path, expand_vars=False) as repository:
-            head = repository.head
-            branch = "" if head.is_detached else str(head.reference.path)
-            try:
-                commit = SymbolicReference.dereference_recursive(repository, "HEAD")
-            except (ValueError, TypeError):  # a branch without a commit
-                commit = ""
-    except (InvalidGitRepositoryError, NoSuchPathError, ValueError, TypeError, OSError) as error:
-        raise LocalWorkError(f"{path} is not a repository that can be read ({error or 'no HEAD'}).") from None
-    url = run(path, "config", "--local", "remote.origin.url", check=False)
-    return RepositoryRefs(path, commit or "", branch.removeprefix(HEADS) if branch.startswith(HEADS) else "", url)
+        known = json.loads((git_dir / RECORD).read_text())
+        return Record(**{field.name: str(known.get(field.name, "")) for field in fields(Record)})
+    except (OSError, ValueError, AttributeError):
+        return Record()
+
+
+def linked_git_dir(path: Path) -> Path | None:
+    """The git directory that the directory `path` names as its own (gitrepository-layout(5), gitfile), or None."""
+    file = path / ".git"
+    if file.is_dir():
+        return file
+    if path.is_symlink() or not file.is_file():
+        return None
+    text = file.read_text(errors="surrogateescape")
+    return (path / text.removeprefix("gitdir:").strip()).resolve() if text.startswith("gitdir:") else None
+
+
+def _plain(url: str) -> str:
+    return url.rstrip("/").removesuffix(".git")

@@ -9,7 +9,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from ..errors import UsageError
-from ..git.revisions import nearest, release
+from ..git.refs import nearest, release
 from ..names import redact
 from .metadata import Metadata
 from .requirements import applying

@@ -17,7 +17,7 @@ from packaging.version import InvalidVersion, Version
 
 from ..errors import SourcesError
 from ..files import write_atomic
-from ..git.revisions import highest, release
+from ..git.refs import highest, release
 from ..models import Repository
 from .environment import Distribution, Environment
 from .layouts import Layout, find_layout

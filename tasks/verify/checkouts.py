@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
-from ..checkout import Checkout, check_lfs, find_checkout, gitlinks, read_changes
+from ..checkout import changed_files, find, submodule_faults
+from ..checkout.state import kept_ref
 from ..errors import EXAMPLES, SourcesError
-from ..git import head_of
+from ..git import Checkout, submodules
 from ..models import Check, Repository, RepositoryState, Status
 from ..names import redact
 from ..packages import Source
@@ -33,7 +34,7 @@ def check_checkout(repository: Repository) -> FoundCheckout:
     name = repository.name
     state = RepositoryState(repository.path, redact(repository.url), repository.branch, None, None, None, {})
     try:
-        if checkout := find_checkout(repository):
+        if checkout := find(repository):
             return _found(checkout, state)
         first = Check(f"{name}: repository", "fail", f"not cloned: {repository.path}", command="invoke clone")
         reason = "not cloned"
@@ -57,15 +58,13 @@ def _found(checkout: Checkout, state: RepositoryState) -> FoundCheckout:
         directories = source.layout.find_directories(lambda each: (path / each).is_dir())
         checks += [_directory(source, role, found) for role, found in directories.items()]
     with _reported(f"{name}: tree", checks, "skip"):
-        changed = [change.path for change in read_changes(path, "untracked")]
+        changed = changed_files(checkout)
         checks.append(_tree(checkout, changed))
-    if lfs := check_lfs(repository):
-        checks.append(lfs)
     with suppress(SourcesError):
         version = source.version or None
     state = replace(
         state,
-        ref=checkout.record.ref or checkout.now.branch or checkout.head,
+        ref=checkout.record.ref or checkout.branch or checkout.head,
         commit=checkout.head,
         version=version,
         dirty=None if changed is None else bool(changed),
@@ -91,7 +90,7 @@ def _failed(name: str, error: SourcesError | OSError) -> Check:
 
 def _ref(checkout: Checkout) -> Check:
     name, record = f"{checkout.repository.name}: ref", checkout.record
-    branch, (ref, source) = checkout.now.branch, checkout.ref
+    branch, (ref, source) = checkout.branch, kept_ref(checkout.repository, record)
     at = f"{checkout.head[:10]} ({branch or 'detached HEAD'})"
     if record.moving:
         return Check(name, "fail", "an update was interrupted", command="invoke update")
@@ -106,9 +105,10 @@ def _ref(checkout: Checkout) -> Check:
 
 
 def _submodules(checkout: Checkout) -> Check:
-    name, commits = f"{checkout.repository.name}: submodules", gitlinks(checkout.path, checkout.head)
-    if wrong := [path for path, commit in commits.items() if head_of(checkout.path / path) != commit]:
-        return Check(name, "fail", f"missing or at another commit: {', '.join(wrong)}", command="invoke update")
+    name, commits = f"{checkout.repository.name}: submodules", submodules.declared(checkout, checkout.head)
+    if faults := submodule_faults(checkout):
+        detail = ", ".join(f"{path}: {fault}" for path, fault in faults.items())
+        return Check(name, "fail", detail, command="invoke update")
     return Check(name, "pass" if commits else "skip", ", ".join(commits) or "there are none")
 
 

@@ -1,0 +1,143 @@
+"""The one place that makes directories vanish: those of submodules that the next commit does not have.
+
+Everything in such a directory has to be accounted for: each file is a tracked, unchanged file of a repository below our
+own .git/modules, at any depth. What is not accounted for is never deleted.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import names
+from ..errors import LocalWorkError, counted, examples
+from ..git import submodules
+from ..git.repository import Checkout, linked_git_dir
+from ..models import Repository
+from . import local_work
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A path of a commit: its mode (git-ls-tree(1)) and object id."""
+
+    mode: str
+    oid: str
+
+
+@dataclass(frozen=True)
+class Account:
+    """What is known of a directory that is to vanish: its `files` may be deleted; `problems` keep it where it is."""
+
+    path: Path
+    files: tuple[Path, ...]
+    problems: tuple[LocalWorkError, ...]
+
+
+def accounts(checkout: Checkout, commit: str) -> list[Account]:
+    """The accounts of the submodules of a checkout whose directories the commit does not have as the same ones."""
+    leaving = {}
+    difference = checkout.git("diff-tree", "-r", "-z", "--raw", "--no-renames", checkout.head, commit).split("\0")
+    for head, path in zip(difference[::2], difference[1::2], strict=False):
+        old, new, oid, *_ = head.lstrip(":").split()
+        if old == submodules.GITLINK and new != old:
+            leaving[path] = oid
+    before, after = submodules.declared(checkout, checkout.head), submodules.declared(checkout, commit)
+    for path, submodule in before.items():
+        if path in after and after[path].name != submodule.name:
+            leaving[path] = submodule.commit
+    return [account(checkout, path, oid) for path, oid in leaving.items()]
+
+
+def account(parent: Checkout, path: str, commit: str) -> Account:
+    """Account for the directory of the submodule at `path`, which its parent's commit has at `commit`."""
+    place, modules = parent.path / path, parent.git_dir / "modules"
+    git_dir = linked_git_dir(place)
+    if place.is_symlink() or (git_dir is None and (place / ".git").is_symlink()):
+        return Account(place, (), (_refusal(parent, place, "a symbolic link of yours"),))
+    if git_dir is None:
+        strays = [file for file in walk(place) if file.name != ".git"]
+        return Account(place, (), (_refusal(parent, place, _named(place, strays)),) if strays else ())
+    if not git_dir.resolve().is_relative_to(modules.resolve()):
+        return Account(place, (), (_refusal(parent, place, "a repository of its own"),))
+    repository = Repository(f"{parent.name}/{path}", "", "", place, install=False)
+    return _account(Checkout(repository, git_dir), commit)
+
+
+def _account(checkout: Checkout, commit: str) -> Account:
+    """Account for a submodule's working tree and for those of its own submodules."""
+    problems = local_work.problems(checkout, known=[commit, checkout.record.commit])
+    ours = {checkout.path / ".git"}
+    nested: list[Path] = []
+    for path, entry in _unchanged(checkout).items():
+        place = checkout.path / path
+        if entry.mode != submodules.GITLINK:
+            ours.add(place)
+        elif place.is_dir() and not place.is_symlink():
+            below = account(checkout, path, entry.oid)
+            nested.append(place)
+            ours |= {*below.files}
+            problems += below.problems
+    strays = [file for file in walk(checkout.path, *nested) if file not in ours]
+    if strays and not problems:
+        problems.append(_refusal(checkout, checkout.path, _named(checkout.path, strays)))
+    return Account(checkout.path, tuple(ours), tuple(problems))
+
+
+def remove(account: Account) -> None:
+    """Delete the files that were accounted for, then the directories that are empty, and nothing else."""
+    for file in sorted(account.files, key=lambda file: file.name == ".git"):  # the links to repositories come last
+        file.unlink(missing_ok=True)
+    for directory, _, _ in os.walk(account.path, topdown=False):
+        with suppress(OSError):
+            Path(directory).rmdir()
+
+
+def _unchanged(checkout: Checkout) -> dict[str, Entry]:
+    """The tracked files and submodules that are as the commit has them. git compares with an index of its own, so that
+    no flag of the user's index hides anything; nothing is unchanged where something is staged."""
+    if not checkout.head or checkout.git("diff-index", "--cached", "--name-only", "-z", "HEAD"):
+        return {}
+    with tempfile.TemporaryDirectory(dir=checkout.git_dir, prefix="tmp-index") as directory:
+        index = {"GIT_INDEX_FILE": str(Path(directory) / "index")}
+        checkout.git("read-tree", "HEAD", env=index)
+        checkout.git("update-index", "-q", "--refresh", check=False, env=index)
+        changed = checkout.git("diff-files", "-z", "--name-only", "--ignore-submodules=all", env=index).split("\0")
+        lines = checkout.git("ls-files", "--stage", "-z", env=index).split("\0")
+    entries = {}
+    for head, path in (line.split("\t", 1) for line in lines if line):
+        entries[path] = Entry(*head.split()[:2])
+    suspects = [
+        local_work.Change(".M", path, False, (entries[path].mode, entries[path].mode), entries[path].oid)
+        for path in changed
+        if path in entries and (checkout.path / path).is_file()
+    ]
+    alike = local_work.same_bytes(checkout, suspects)
+    return {path: entry for path, entry in entries.items() if path not in changed or path in alike}
+
+
+def walk(top: Path, *inside: Path) -> list[Path]:
+    """Every file and link below `top`, less what is in the directories `inside`."""
+    files = []
+    for directory, directories, filenames in os.walk(top):
+        place = Path(directory)
+        links = [name for name in directories if (place / name).is_symlink()]
+        directories[:] = [name for name in directories if place / name not in inside]
+        files += [place / name for name in (*filenames, *links)]
+    return files
+
+
+def _named(top: Path, files: list[Path]) -> str:
+    shown = examples([str(file.relative_to(top)) for file in files])
+    return f"{counted(len(files), 'file')} of yours ({shown})"
+
+
+def _refusal(checkout: Checkout, place: Path, what: str) -> LocalWorkError:
+    move = names.shell("mv", str(place), f"{place}.mine")
+    sentence = f"{checkout.name}: {place} is no submodule of the next commit, and contains {what}."
+    if what.startswith("a "):
+        sentence = f"{checkout.name}: {place} is {what}, not a submodule."
+    return LocalWorkError(sentence, "Move what you need elsewhere, such as with:", move)
