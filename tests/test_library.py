@@ -87,7 +87,7 @@ def test_the_tasks_are_functions_that_return_and_raise_typed_values(project: Pro
     printed = script(project, AS_FUNCTIONS)
     sglang, flashinfer, verified, failed = re.findall("^got (.*)", printed.out, re.M)
     assert sglang == "sglang cloned v0.5.3 0.5.3"
-    assert flashinfer == "flashinfer cloned main 0.6.18"
+    assert flashinfer == "flashinfer cloned main 0.7.4"
     assert verified == f"1 False {project.tmp}/sglang/python/sglang/srt/models"
     assert re.match("2 {} flashinfer: https:.*nothing-like-it", failed)
 

@@ -129,7 +129,7 @@ def test_the_small_upstreams_are_whole_and_the_same_each_time(
 
 
 def test_submodules_are_linked_at_commits_that_are_no_tips(built: Upstream, environ: dict[str, str]) -> None:
-    for release, count in {"v0.1.6": 6, "v0.2.0": 6, "v0.3.0": 2, "v0.6.7.post3": 2, "main": 4}.items():
+    for release, count in {"v0.1.6": 6, "v0.2.0": 6, "v0.3.0": 2, "v0.6.7.post3": 2, "v0.7.2": 3, "main": 4}.items():
         tree = git(environ, "-C", built.path("flashinfer"), "ls-tree", "-r", release).stdout
         links = re.findall(r"160000 commit (\w+)\t3rdparty/(\w+)", tree)
         assert len(links) == count
@@ -160,7 +160,7 @@ def test_the_command_runs_as_if_github_held_the_small_upstreams(
         '[user]\n\tname = Somebody\n[url "https://elsewhere.invalid/"]\n\tinsteadOf = https://github.com/\n'
     )
     before = theirs.read_bytes()
-    shell = "git config user.name && git ls-remote https://github.com/sgl-project/sglang.git main && exit 7"
+    shell = "git config --global user.name && git ls-remote https://github.com/sgl-project/sglang.git main && exit 7"
     command = [sys.executable, "-m", "tests.upstream", "sh", "-c", shell]
     run = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
     assert run.returncode == 7, run.stderr

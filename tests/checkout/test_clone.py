@@ -51,7 +51,7 @@ def sound(sources: Sources, repository: str) -> None:
         ("v0.4.0", "v0.4.0", ""),
         ("v0.5.3", "v0.5.3", ""),  # annotated
         ("refs/tags/gateway-v0.3.1", "gateway-v0.3.1", ""),
-        ("latest", "v0.5.10.post1", ""),
+        ("latest", "v0.5.23", ""),
         ("{main~2}", "main~2", ""),  # the tip of nothing
         ("{main:.9}", "main", ""),
     ],
@@ -203,8 +203,8 @@ def test_latest_and_matching_can_be_configured(sources: Sources, upstream: Upstr
     sources.repositories["sglang"]["branch"] = "latest"
     sources.repositories["flashinfer"]["branch"] = "matching"
     sources("clone")
-    assert sources.head("sglang") == upstream.commit("sglang", "v0.5.10.post1")
-    assert sources.head("flashinfer") == upstream.commit("flashinfer", "v0.6.7.post3")
+    assert sources.head("sglang") == upstream.commit("sglang", "v0.5.23")
+    assert sources.head("flashinfer") == upstream.commit("flashinfer", "v0.7.2")
 
 
 def test_matching_reads_the_sglang_that_is_checked_out(sources: Sources, upstream: Upstream) -> None:

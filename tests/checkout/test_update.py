@@ -24,7 +24,7 @@ from tests.upstream.store import File, Gitlink, Upstream, git
         ("main", "release/v0.5.10", "release/v0.5.10", "release/v0.5.10"),
         ("v0.5.3", "main~2", "main~2", ""),
         ("main~2", "refs/heads/main", "main", "main"),
-        ("v0.4.0", "latest", "v0.5.10.post1", ""),
+        ("v0.4.0", "latest", "v0.5.23", ""),
     ],
 )
 def test_a_checkout_moves_between_branches_tags_and_commits(
@@ -46,7 +46,7 @@ def test_a_branch_is_followed_and_old_and_new_release_are_shown(sources: Sources
     upstream.add_commit("sglang", "main", {"new.txt": "new\n"})
     result = sources("update", flashinfer="main")
     assert (sources.path / "sglang/new.txt").exists()
-    assert "0.6.7.post3 → 0.6.18" in result.out
+    assert "0.6.7.post3 → 0.7.4" in result.out
     assert "updated: v0.6.7.post3 → main (" in result.out
     assert sources.git("sglang", "rev-parse", "--abbrev-ref", "main@{upstream}") == "origin/main"
     assert sources.git("sglang", "rev-parse", "origin/main") == sources.head("sglang")
@@ -131,7 +131,7 @@ def test_new_tags_alone_are_fetched(sglang: Sources, upstream: Upstream, host: G
     assert "v0.6.0" in sglang.git("sglang", "tag")
     assert sglang.head("sglang") == upstream.commit("sglang")
     assert host.count(FETCH) == 1, host.requests
-    assert "0.5.10.post1 → 0.6.0" in result.out, "SGLang's version follows its highest tag"
+    assert "0.5.23 → 0.6.0" in result.out, "SGLang's version follows its highest tag"
 
 
 def test_a_branch_that_was_deleted_upstream_is_named_and_nothing_changes(sglang: Sources, upstream: Upstream) -> None:
@@ -258,8 +258,8 @@ def test_matching_follows_the_sglang_that_is_updated_in_the_same_run(sources: So
     sources("clone", sglang="v0.5.3", flashinfer="matching")
     assert sources.head("flashinfer") == upstream.commit("flashinfer", "v0.4.0rc3")
     result = sources("update", sglang="latest", flashinfer="matching")
-    assert sources.head("flashinfer") == upstream.commit("flashinfer", "v0.6.7.post3")
-    assert "0.4.0rc3 → 0.6.7.post3" in result.out
+    assert sources.head("flashinfer") == upstream.commit("flashinfer", "v0.7.2")
+    assert "0.4.0rc3 → 0.7.2" in result.out
 
 
 def test_a_removed_submodule_comes_back_without_a_download(flashinfer: Sources, host: GitHost, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""A small FlashInfer: `python/`-layout up to v0.1.6, root layout later, with submodules and what it ships of them."""
+"""A small FlashInfer: the package in `python/` up to v0.1.6, which is only read; later in the root, with submodules and
+what it ships of them."""
 
 from __future__ import annotations
 
@@ -20,26 +21,6 @@ SHIPPED = {
     "cccl": ("cub/cub/**", "libcudacxx/include/**", "thrust/thrust/**"),
 }
 FIRST = ("nvbench", "googletest", "mscclpp", "cutlass", "composable_kernels", "spdlog")
-
-OLD_SETUP = """\
-import pathlib
-
-import setuptools
-import torch
-import torch.utils.cpp_extension as torch_cpp_ext
-
-root = pathlib.Path(__file__).resolve().parent
-version = (root / "version.txt").read_text().strip()
-meta = f"__version__ = {version!r}\\nbuild_meta = {{'torch': {torch.__version__!r}}}\\n"
-(root / "flashinfer/_build_meta.py").write_text(meta)
-setuptools.setup(
-    name="flashinfer",
-    version=version,
-    packages=setuptools.find_packages(include=["flashinfer*"]),
-    python_requires=">=3.8",
-    cmdclass={"build_ext": torch_cpp_ext.BuildExtension},
-)
-"""
 
 PYPROJECT = """\
 [project]
@@ -73,6 +54,7 @@ exclude = ["flashinfer-jit-cache*", "flashinfer-cubin*"]
 "flashinfer.data" = "."
 {directories}
 [tool.setuptools.package-data]
+"flashinfer" = ["_build_meta.py"]
 "flashinfer.data" = ["csrc/**", "include/**"]
 {data}"""
 
@@ -146,7 +128,7 @@ def python_layout(version: str, commits: Mapping[str, str], noise: str) -> dict[
         "python/flashinfer/__init__.py": "from ._build_meta import __version__ as __version__\n",
         "python/flashinfer/norm.py": "def rmsnorm(): ...\n",
         "python/include": Symlink("../include"),
-        "python/setup.py": OLD_SETUP,
+        "python/setup.py": "import setuptools\nimport torch\n",
         "python/tests/test_norm.py": "def test_norm(): ...\n",
         "python/version.txt": Symlink("../version.txt"),
         "src/bench_norm.cu": "// bench\n",
@@ -232,11 +214,15 @@ def build(root: Path) -> None:
             to.point(f"refs/tags/{tag}", tip)
         side = to.commit("release-v0.6.7", root_layout("0.6.7.post3", middle, ("cutlass", "spdlog"), noise()), tip)
         to.point("refs/tags/v0.6.7.post3", side)
+        all_four = ("cutlass", "spdlog", "cccl", "nixl")  # three are shipped; nixl is for who builds with it
         for number in range(1, 8):
-            files = root_layout("0.6.18", new, ("cutlass", "spdlog", "cccl", "nixl"), noise())
-            tip = to.commit("main", files, tip)
+            tip = to.commit("main", root_layout("0.6.18", middle, all_four, noise()), tip)
             to.point(f"refs/tags/v0.6.18rc{number}", tip)
             to.point(f"refs/tags/nightly-v0.6.18-2026080{number}", tip)
             to.point(f"refs/heads/feature/norm-{number}", tip)
         to.point("refs/tags/aarch64", tip)
-        to.commit("main", root_layout("0.6.18", new, ("cutlass", "spdlog", "cccl", "nixl"), noise()), tip)
+        tip = to.commit("main", root_layout("0.7.2", middle, ("cutlass", "spdlog", "cccl"), noise()), tip)
+        to.point("refs/tags/v0.7.2", tip)
+        tip = to.commit("main", root_layout("0.7.4", new, all_four, noise()), tip)
+        to.point("refs/tags/v0.7.4", tip)
+        to.commit("main", root_layout("0.7.4", new, all_four, noise()), tip)

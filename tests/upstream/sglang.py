@@ -1,7 +1,10 @@
-"""A small SGLang: the package in `python/`, its version static at first, later by setuptools-scm from the tags."""
+"""A small SGLang: the package in `python/`, its version static at first, later by setuptools-scm from the tags, and
+today with Rust extensions, which only `SGLANG_BUILD_RUST_EXTS=none` leaves out."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -50,7 +53,7 @@ exclude = ["docs*", "tests*"]
 [tool.setuptools_scm]
 root = ".."
 version_file = "sglang/_version.py"
-git_describe_command = ["python3", "python/tools/get_version_tag.py", "--tag-only"]
+git_describe_command = ["python3", "{script}", "--tag-only"]
 fallback_version = "0.0.0.dev0"
 """
 
@@ -74,6 +77,24 @@ if not tags:
 print(max(tags, key=key))
 '''
 
+SETUP = """\
+import os
+import subprocess
+
+from setuptools import setup
+
+if os.environ.get("SGLANG_BUILD_RUST_EXTS") != "none":
+    subprocess.run(["cargo", "build", "--manifest-path", "../rust/Cargo.toml"], check=True)
+setup()
+"""
+
+RUST = {
+    "Cargo.toml": '[workspace]\nresolver = "3"\nmembers = ["sglang-server"]\n\n[workspace.package]\nedition = "2024"\n',
+    "rust-toolchain.toml": '[toolchain]\nchannel = "stable"\n',
+    "sglang-server/Cargo.toml": '[package]\nname = "sglang-server"\nversion = "0.1.0"\nedition.workspace = true\n',
+    "sglang-server/src/lib.rs": "pub fn version() -> u32 {\n    1\n}\n",
+}
+
 SRT_EXTRA = """
 [project.optional-dependencies]
 srt = ["torch", "flashinfer>=0.1.6"]
@@ -88,23 +109,19 @@ except ImportError:
 """
 
 
-def release(version: str, pin: str = "", *, rust: bool = False, noise: str = "") -> dict[str, str]:
-    """The files of one release; `pin` names the FlashInfer it wants, an empty `version` means: by tags."""
+def release(version: str, pins: Sequence[str] = (), *, rust: bool = False, noise: str = "") -> dict[str, str]:
+    """The files of one release; `pins` are the FlashInfer that it requires, an empty `version` means: by tags."""
     old = version == "0.4.0"
-    dependencies = ["packaging"] if old else ["packaging", "torch", *pin.split()]
-    quoted = "[" + ", ".join(f'"{name}"' for name in dependencies) + "]"
-    pyproject = (
-        STATIC.format(
-            version=version,
-            dependencies=quoted,
-            python=">=3.8" if old else ">=3.10",
-            extras=SRT_EXTRA if old else "",
-        )
-        if version
-        else DYNAMIC.format(dependencies=quoted, rust=', "setuptools-rust>=1.10"' if rust else "")
-    )
+    dependencies = json.dumps(["packaging"] if old else ["packaging", "torch", *pins])
+    script = "scripts/release/get_version_tag.py" if rust else "python/tools/get_version_tag.py"
+    if version:
+        python, extras = (">=3.8", SRT_EXTRA) if old else (">=3.10", "")
+        pyproject = STATIC.format(version=version, dependencies=dependencies, python=python, extras=extras)
+    else:
+        build = ', "setuptools-rust>=1.10"' if rust else ""
+        pyproject = DYNAMIC.format(dependencies=dependencies, rust=build, script=script)
     files = {
-        ".gitignore": "*.egg-info/\n__pycache__/\nbuild/\npython/sglang/_version.py\n",
+        ".gitignore": "*.egg-info/\n__pycache__/\nbuild/\npython/sglang/_version.py\nrust/target/\n",
         "README.md": "# SGLang, small\n",
         "docs/history.txt": noise,
         "python/README.md": "# SGLang, small\n",
@@ -119,35 +136,39 @@ def release(version: str, pin: str = "", *, rust: bool = False, noise: str = "")
     files["python/sglang/srt/__init__.py"] = ""
     files["python/sglang/srt/layers/__init__.py"] = ""
     if not version:
-        files["python/tools/get_version_tag.py"] = VERSION_TAG
+        files[script] = VERSION_TAG
         files["python/pyproject_cpu.toml"] = pyproject.replace('name = "sglang"', 'name = "sglang-cpu"')
     if rust:
-        files["python/Cargo.toml"] = '[package]\nname = "sglang-native"\nversion = "0.0.0"\n'
+        files["python/setup.py"] = SETUP
+        files |= {f"rust/{path}": text for path, text in RUST.items()}
     return files
 
 
 def build(repository: Path) -> None:
     """Write the repository: releases, a release branch beside main, and tags that are no release."""
     random = Random("sglang")
+    spring = ["flashinfer_python==0.6.7.post3", "flashinfer_cubin==0.6.7.post3"]
+    today = ["flashinfer_python[cu13]==0.7.2"]
 
     def noise() -> str:
         return random.randbytes(4096).hex()
-
-    def pins(version: str, extra: str = "") -> str:
-        return f"flashinfer_python{extra}=={version} flashinfer_cubin=={version}"
 
     with Importer(repository) as to:
         tip = to.commit("main", release("0.4.0", noise=noise()))
         to.point("refs/tags/v0.4.0", tip)
         for _ in range(3):
-            tip = to.commit("main", release("0.5.2", "flashinfer_python==0.3.0", noise=noise()), tip)
+            tip = to.commit("main", release("0.5.2", ["flashinfer_python==0.3.0"], noise=noise()), tip)
         to.point("refs/tags/gateway-v0.3.1", tip)
-        tip = to.commit("main", release("0.5.3", "flashinfer_python==0.4.0rc3", noise=noise()), tip)
+        tip = to.commit("main", release("0.5.3", ["flashinfer_python==0.4.0rc3"], noise=noise()), tip)
         to.annotate("v0.5.3", tip)
-        tip = to.commit("main", release("", pins("0.6.7.post3"), noise=noise()), tip)
+        tip = to.commit("main", release("", spring, noise=noise()), tip)
         to.point("refs/tags/v0.5.10rc0", tip)
-        side = to.commit("release/v0.5.10", release("", pins("0.6.7.post3"), noise=noise()), tip)
+        side = to.commit("release/v0.5.10", release("", spring, noise=noise()), tip)
         to.point("refs/tags/v0.5.10.post1", side)
-        to.commit("rust", release("", pins("0.6.7.post3"), rust=True, noise=noise()), tip)
-        for _ in range(3):
-            tip = to.commit("main", release("", pins("0.6.7.post3", "[cu13]"), noise=noise()), tip)
+        early = release("", spring, noise=noise())
+        early["python/pyproject.toml"] = early["python/pyproject.toml"].replace('"wheel"', '"wheel", "setuptools-rust"')
+        to.commit("rust", early, tip)
+        tip = to.commit("main", release("", today, rust=True, noise=noise()), tip)
+        to.point("refs/tags/v0.5.23", tip)
+        for _ in range(2):
+            tip = to.commit("main", release("", today, rust=True, noise=noise()), tip)

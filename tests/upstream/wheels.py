@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 TOOLS = Path(__file__).parent.parent.parent / "tasks/requirements.txt"
 BUILD = ("setuptools>=77", "setuptools-scm>=8", "wheel", "packaging>=24")
-FLASHINFER = ("0.3.0", "0.4.0rc3", "0.6.7.post3", "0.6.18")
+FLASHINFER = ("0.3.0", "0.4.0rc3", "0.6.7.post3", "0.6.18", "0.7.2", "0.7.4")
 TORCH = {
     "torch/__init__.py": '__version__ = "2.9.1"\n',
     "torch/utils/__init__.py": "",
@@ -99,6 +99,7 @@ def build(folder: Path) -> bool:
     folder.mkdir(parents=True)
     write_wheel(folder, "torch", "2.9.1", TORCH)
     write_wheel(folder, "apache-tvm-ffi", "0.1.11", {"tvm_ffi/__init__.py": ""})
+    write_wheel(folder, "setuptools-rust", "1.12.0", {"setuptools_rust/__init__.py": ""})
     for version in FLASHINFER:
         module = f'__version__ = "{version}"\n'
         write_wheel(folder, "flashinfer-cubin", version, {"flashinfer_cubin/__init__.py": module})
@@ -133,9 +134,9 @@ def build(folder: Path) -> bool:
 
 
 def environment(folder: Path, offline: bool) -> dict[str, str]:
-    """What pip and uv must be told to find the wheels; `offline`: there and nowhere else."""
+    """What pip and uv must be told to find the wheels; `offline`: there and nowhere else. Rust is not asked for."""
     if not offline:
         links = f"{os.environ.get('PIP_FIND_LINKS', '')} {folder.as_uri()}".strip()
-        return {"PIP_FIND_LINKS": links, "UV_FIND_LINKS": str(folder)}
+        return {"PIP_FIND_LINKS": links, "UV_FIND_LINKS": str(folder), "SGLANG_BUILD_RUST_EXTS": "none"}
     pip = {"PIP_FIND_LINKS": str(folder), "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
-    return pip | {"UV_FIND_LINKS": str(folder), "UV_OFFLINE": "1", "UV_NO_CONFIG": "1"}
+    return pip | {"SGLANG_BUILD_RUST_EXTS": "none", "UV_FIND_LINKS": str(folder), "UV_OFFLINE": "1", "UV_NO_CONFIG": "1"}
