@@ -144,8 +144,8 @@ def test_requests_and_bytes_of_each_run(sources: Sources, host: GitHost, upstrea
     tags, back = {"sglang": "v0.5.3", "flashinfer": "v0.6.7.post3"}, {"sglang": "main", "flashinfer": "main"}
     new = {"include/flashinfer/new.cuh": "// new\n", "README.md": "new\n"}
     steps: list[tuple[str, dict[str, Any], int, int]] = [
-        ("clone", {}, 26, 137_000), ("update", {}, 4, 3_100), ("update", {}, 8, 4_950), ("update", tags, 22, 40_000),
-        ("update", back, 4, 3_100),
+        ("clone", {}, 26, 137_000), ("update", {}, 4, 3_500), ("update", {}, 8, 5_500), ("update", tags, 22, 40_000),
+        ("update", back, 4, 3_500),
     ]  # fmt: skip
     for number, (task, refs, requests, sent) in enumerate(steps):
         if number == 2:

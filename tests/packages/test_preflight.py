@@ -40,6 +40,7 @@ def test_a_read_only_environment_is_reported_before_anything_starts(
 def cargo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """`cargo("1.65.0")` is the only cargo there is; `cargo("")`: there is none."""
     hide_uv(tmp_path, monkeypatch)
+    monkeypatch.delenv("SGLANG_BUILD_RUST_EXTS")
 
     def make(version: str) -> None:
         if version:

@@ -22,6 +22,18 @@ SHIPPED = {
 }
 FIRST = ("nvbench", "googletest", "mscclpp", "cutlass", "composable_kernels", "spdlog")
 
+OLD_SETUP = """\
+import setuptools
+import torch.utils.cpp_extension as torch_cpp_ext
+
+setuptools.setup(
+    name="flashinfer",
+    version=open("version.txt").read().strip(),
+    packages=setuptools.find_packages(include=["flashinfer*"]),
+    cmdclass={"build_ext": torch_cpp_ext.BuildExtension},
+)
+"""
+
 PYPROJECT = """\
 [project]
 name = "{name}"
@@ -128,7 +140,7 @@ def python_layout(version: str, commits: Mapping[str, str], noise: str) -> dict[
         "python/flashinfer/__init__.py": "from ._build_meta import __version__ as __version__\n",
         "python/flashinfer/norm.py": "def rmsnorm(): ...\n",
         "python/include": Symlink("../include"),
-        "python/setup.py": "import setuptools\nimport torch\n",
+        "python/setup.py": OLD_SETUP,
         "python/tests/test_norm.py": "def test_norm(): ...\n",
         "python/version.txt": Symlink("../version.txt"),
         "src/bench_norm.cu": "// bench\n",
