@@ -12,7 +12,7 @@ from .errors import NetworkError, SourcesError
 VERSION = "0.1.0"  # of this tool; pyproject.toml reads it here
 
 Status = Literal["pass", "warn", "fail", "skip"]
-RefSource = Literal["option", "lock", "this checkout", "configuration", ""]
+RefSource = Literal["option", "lock file", "this checkout", "configuration", ""]
 
 
 @dataclass(frozen=True)

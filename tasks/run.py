@@ -171,7 +171,7 @@ class Run:
 Step = Callable[[Run], None]
 
 
-def refs_step(run: Run) -> None:
+def _check_refs(run: Run) -> None:
     """Ask the remotes for the REFs that are given as options, before anything is downloaded. Raises UsageError."""
     cloned = [repository for repository in run.settings.repositories if repository.path.exists()]
     repositories = [repository for repository in run.settings.repositories if repository.name in run.options.refs]
@@ -193,6 +193,7 @@ def refs_step(run: Run) -> None:
 
 def clone_step(run: Run) -> None:
     """Clone the repositories that are missing."""
+    _check_refs(run)
     strict = run.task == "clone"
     repositories = run.repositories()
     run.session.ask([repository for repository in repositories if not repository.path.exists()])
@@ -201,6 +202,7 @@ def clone_step(run: Run) -> None:
 
 def update_step(run: Run) -> None:
     """Update the checkouts."""
+    _check_refs(run)
     repositories = run.repositories("would clone")
     run.session.ask(repositories)
     run.for_each("update", repositories, checkout.update)
@@ -286,11 +288,11 @@ def lock_step(run: Run) -> None:
 
 
 STEPS: Mapping[str, Sequence[Step]] = {
-    "clone": [refs_step, clone_step],
-    "update": [refs_step, update_step],
+    "clone": [clone_step],
+    "update": [update_step],
     "install": [install_step],
     "verify": [verify_step],
-    "setup": [refs_step, clone_step, update_step, install_step, verify_step],
+    "setup": [clone_step, update_step, install_step, verify_step],
     "status": [status_step],
     "lock": [lock_step],
 }

@@ -48,7 +48,7 @@ class Session:
     def ref(self, repository: Repository) -> tuple[str, RefSource]:
         """The REF in use and where it comes from: the option, else this checkout, else the configuration."""
         if given := self.refs.get(repository.name):
-            return given, "lock" if self.commits else "option"
+            return given, "lock file" if self.commits else "option"
         return state.kept_ref(repository, read_record(repository.path / ".git"))
 
     def ask(self, repositories: Sequence[Repository]) -> None:

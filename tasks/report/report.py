@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import shlex
+import re
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TextIO
+from typing import IO
 
 from rich.text import Text
 
 from ..models import Check, Result
-from .closing import closing
-from .console import Live, Output
+from ..names import shell
+from . import tables
 from .document import document
-from .github import annotation, markdown
-from .tables import BAD, cells, check_lines, counted, draw, grouped
-from .text import advice, clean, one_line
-
-WIDEST = 20  # columns of the names of checks; a longer name does not widen them
+from .screen import Live, Output, clean, one_line, progress
 
 
 class Report:
@@ -36,9 +33,8 @@ class Report:
     """
 
     def __init__(
-        self, *, hide: bool | str | None = False, echo: bool = False, json: bool = False,
-        verbose: bool = False,
-        stream: TextIO | None = None, errors: TextIO | None = None, environ: Mapping[str, str] | None = None,
+        self, *, hide: bool | str | None = False, echo: bool = False, json: bool = False, verbose: bool = False,
+        stream: IO[str] | None = None, errors: IO[str] | None = None, environ: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         self._environ = os.environ if environ is None else environ
         self._results = Output(stream or sys.stdout, self._environ)
@@ -52,6 +48,7 @@ class Report:
         self._hidden, self._echo, self._json = hide in (True, "out", "stdout", "both"), echo, json
         self._verbose = verbose
         self._heading = ""
+        self._checked: set[str] = set()
         self._warnings: list[tuple[str, str]] = []
         self.seconds: dict[str, float] = {}
 
@@ -76,7 +73,7 @@ class Report:
         with self._lock:
             self._warnings.append((who, text))
         if self._github:
-            self._annotate("warning", who, message.removeprefix(f"{who}: "))
+            self._annotate("warning", who, text)
         else:
             self._line(who, f"warning: {text}", "yellow", error=True)
 
@@ -84,13 +81,14 @@ class Report:
         """Change a live line; without a terminal, print a line every ten seconds."""
         if not self._hidden:
             with self._lock:
-                self._live.put(one_line(who), one_line(doing), done, moved, rate)
+                share = None if done is None else min(max(done, 0.0), 1.0)
+                self._live.put(one_line(who), progress(one_line(doing), share, moved, rate))
 
     def command(self, argv: Sequence[str], cwd: Path | None) -> None:
         """Print a command as a shell takes it, if commands are to be shown."""
         if self._echo:
-            directory = f"cd {shlex.quote(clean(str(cwd)))} && " if cwd else ""
-            self._print((directory + shlex.join(clean(word) for word in argv), "bold"))
+            directory = f"cd {shell(clean(str(cwd)))} && " if cwd else ""
+            self._print((directory + shell(*map(clean, argv)), "bold"))
 
     def output(self, who: str, line: str) -> None:
         """Print an installer's line; if the line was drawn over itself, its last state."""
@@ -107,7 +105,14 @@ class Report:
             return self._console.file
 
     def checked(self, group: str, checks: Sequence[Check]) -> None:
-        """The checks of a group are complete."""
+        """Print the checks of a group; what failed or warned, too, where the rest is hidden."""
+        bad = any(check.status in tables.BAD for check in checks)
+        with self._lock:
+            if group not in self._checked and checks and not self._json and (bad or not self._hidden):
+                self._live.hide(group)
+                self._show_heading()
+                self._print(tables.check_lines(self._console, group, checks, self._verbose))
+            self._checked.add(group)
 
     # A run
 
@@ -128,49 +133,47 @@ class Report:
     def take_warnings(self, repository: str = "") -> tuple[str, ...]:
         """Return the warnings about a repository and its submodules since the last call, or all that are left."""
         with self._lock:
-            mine = [each for each in self._warnings if not repository or f"{each[0]}/".startswith(f"{repository}/")]
-            self._warnings = [each for each in self._warnings if each not in mine]
+            mine = [pair for pair in self._warnings if not repository or f"{pair[0]}/".startswith(f"{repository}/")]
+            self._warnings = [pair for pair in self._warnings if pair not in mine]
         return tuple(text if who == repository else f"{who}: {text}" for who, text in mine)
 
     def finish(self, result: Result) -> None:
-        """Print how a run ended: checks, table, warnings, errors and one closing line; or the object of `--json`."""
-        end = closing(result, self._environ)
-        columns = cells(result, "→" if self._console.unicode else "->")
+        """Print how a run ended: checks, table, warnings, errors and what to do next; or the object of `--json`."""
         with self._lock:
             self._live.end()
             self._heading = ""
             if not self._json:
-                self._tables(result, columns)
+                for group, checks in tables.grouped(result.checks).items():
+                    self.checked(group, checks)
+                if not self._hidden:
+                    self._table(self._console, result)
             self._warnings_and_errors(result)
             if self._json:
                 self._results.out(json.dumps(document(result), indent=2), highlight=False)
             elif not self._hidden:
-                self._print((f"\n{clean(end)}", "bold green" if result.ok else "bold red"))
+                self._close(result)
             if self._github:
-                self._publish(result, markdown(result, columns, end))
+                self._publish(result)
 
     # The parts of the end
 
-    def _tables(self, result: Result, columns: Mapping[str, Sequence[str]]) -> None:
-        """Print the checks, those with a fault alone where the rest is hidden, and the table of outcomes."""
-        groups = grouped(check for check in result.checks if not self._hidden or check.status in BAD)
-        lengths = [len(check.name) for checks in groups.values() for check in checks if check.detail]
-        width = max((length for length in lengths if length <= WIDEST), default=0)
-        for group, checks in groups.items():
-            self._print((f"\n{group}", "bold"))
-            for check in checks:
-                self._console.print(check_lines(self._console, check, width), soft_wrap=True)
-        if self._hidden:
-            return
-        if result.verification:
-            self._print((f"\n{len(result.checks)} checks: {counted(result.checks)}", "bold"))
-        if columns:
+    def _table(self, console: Output, result: Result) -> None:
+        if columns := tables.columns(result, "→" if console.unicode else "->"):
+            console.print("")
+            console.print(tables.draw(console, columns))
+
+    def _close(self, result: Result) -> None:
+        ended, following, style = tables.closing(result, self._environ)
+        if ended or following:
             self._print("")
-            self._console.print(draw(self._console, columns))
+        if ended:
+            self._print((clean(ended), style), fold=True)
+        if following:
+            self._print(("Next: ", "bold"), (clean(following), style))
 
     def _warnings_and_errors(self, result: Result) -> None:
         """Print the warnings of a run again, and its errors, an error of several repositories once."""
-        warnings = [] if self._github or self._hidden else [*dict.fromkeys(result.all_warnings)]
+        warnings = [] if self._github or self._hidden else tables.warnings(result)
         errors: dict[tuple[str, ...], list[str]] = {}
         for step, rows in result.steps.items():
             for row in rows:
@@ -195,15 +198,22 @@ class Report:
         self._print((f"{one_line(who)}: ", "bold red"), first, error=True, fold=True)
         for line in rest.splitlines():
             self._print((f"    {line}", "dim"), error=True)
-        for line in advice(hint, command):
+        for line in tables.advice(hint, command):
             self._print((f"  {line}", "cyan"), error=True)
 
-    def _publish(self, result: Result, summary: str) -> None:
-        """Give GitHub Actions the faults that `verify` found as annotations, and the summary."""
+    def _publish(self, result: Result) -> None:
+        """Give GitHub Actions the faults that `verify` found as annotations, and the end of the run as a summary."""
         for check in result.checks:
-            if check.status in BAD:
+            if check.status in tables.BAD:
                 level = "error" if check.status == "fail" else "warning"
                 self._annotate(level, check.name, check.detail, check.hint, check.command)
+        text = io.StringIO()
+        plain = Output(text, {})
+        self._table(plain, result)
+        for group, checks in tables.grouped(result.checks).items():
+            plain.print(tables.check_lines(plain, group, checks, False))
+        ended = " ".join(tables.closing(result, self._environ)[:2])
+        summary = f"### invoke {result.task}\n\n{clean(ended)}\n\n```\n{text.getvalue().strip()}\n```\n"
         try:
             if path := self._environ.get("GITHUB_STEP_SUMMARY"):
                 with Path(path).open("a", encoding="utf-8", errors="backslashreplace") as file:
@@ -212,24 +222,33 @@ class Report:
             self.warn("GITHUB_STEP_SUMMARY", f"could not be written: {error.strerror}")
 
     def _annotate(self, level: str, title: str, *lines: str) -> None:
+        """Print a workflow command: an annotation; `level` is error or warning."""
         message = "\n".join(filter(None, (clean(line).strip() for line in lines)))
-        self._print(annotation(level, one_line(title), message), error=True)
+        name, text = (re.sub(r"[%\r\n]", _percent, part) for part in (one_line(title), message))
+        self._print(f"::{level} title={re.sub('[:,]', _percent, name)}::{text}", error=True)
+
+    def _show_heading(self) -> None:
+        if heading := one_line(self._heading):
+            self._print(f"::group::{heading}" if self._github else (heading, "bold cyan"))
+        self._heading = ""
 
     def _line(self, who: str, message: str, style: str = "", *, error: bool = False) -> None:
         """Print what happened to `who` below the heading of its step; without a terminal, with the time."""
         who = one_line(who)
         with self._lock:
             self._live.hide(who)
-            if heading := one_line(self._heading):
-                self._print(f"::group::{heading}" if self._github else (heading, "bold cyan"))
-            self._heading = ""
+            self._show_heading()
             clock = "" if (self._errors if error else self._console).is_terminal else time.strftime("%H:%M:%S ")
             text = one_line(message).removeprefix(f"{who}: ")
             self._print((f"{clock}{who}: ", "dim" if style == "dim" else "bold"), (text, style), error=error, fold=True)
 
-    def _print(self, *parts: str | tuple[str, str], error: bool = False, fold: bool = False) -> None:
+    def _print(self, *parts: str | Text | tuple[str, str], error: bool = False, fold: bool = False) -> None:
         """Print texts, with their styles, as one; a terminal gets prose folded, and what is to be copied as it is."""
         console = self._errors if error else self._console
         text = Text.assemble(*parts)
         with self._lock:
             console.print(console.fold(text) if fold else text, soft_wrap=True)
+
+
+def _percent(found: re.Match[str]) -> str:
+    return f"%{ord(found[0]):02X}"

@@ -22,22 +22,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import InstallError, NetworkError, SourcesError
-from tasks.models import Check, EnvironmentState, Outcome, Result, Verification
-from tasks.report import console
-from tasks.report.report import Report
-from tasks.report.tables import cells
+from tasks.models import Check, EnvironmentState, Outcome, RepositoryState, Result, Verification
+from tasks.report import Report, screen, tables
 from tests.report.values import CHECKS, CLONED, ENVIRONMENT, FAILED, FIX, FOUND, UPDATED, succeeded
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOWHERE: Mapping[str, str] = {}
 ENDED = Result("clone", 3, ENVIRONMENT, {"clone": [CLONED, FAILED]}, {"clone": 41.0}, verification=FOUND)
-
 PREAMBLE = """
 import sys
 from tasks.errors import NetworkError
 from tasks.models import Result
-from tasks.report.report import Report
-from tests.report.test_report import ENDED
+from tasks.report import Report
+from tests.report.test_report import ENDED, STATUS
 """
 DRAWS = """
 with Report() as report:
@@ -45,12 +42,30 @@ with Report() as report:
     for percent in range(0, 101, 6):
         report.progress("sglang", "receiving objects", percent / 100, percent * 123_000, 3_100_000.0)
         report.progress("flashinfer/3rdparty/cutlass", "checking out", None, 0, 0.0)
-        if live := report._live._progress:
-            live.refresh()  # eight times a second otherwise
+        if display := report._live._display:
+            display.refresh()  # eight times a second otherwise
     report.warn("sglang", "a warning")
     report.event("sglang", "cloned")
     report.finish(ENDED)
 """
+STATUS = Result(
+    "status",
+    verification=Verification(
+        True,
+        {
+            "sglang": RepositoryState(
+                Path("/p/tmp/sglang"), "https://example.org/sglang.git", "main", "0" * 40, "0.5.23",
+                ref_source="configuration", branch="my-kernel", ahead=2, behind=1, changed=("a", "b", "c", "d"),
+            ),
+            "flashinfer": RepositoryState(
+                Path("/p/tmp/flashinfer"), "https://example.org/f.git", "matching", "f" * 40, "0.7.2",
+                ref_source="this checkout", resolved="v0.7.2",
+            ),
+            "third": RepositoryState(Path("/p/tmp/third"), "https://example.org/t.git", "main", problem="not cloned"),
+        },
+        FOUND.packages, None, (),
+    ),
+)  # fmt: skip
 
 
 def on_terminal(code: str, columns: int = 100, **environ: str) -> str:
@@ -78,12 +93,6 @@ def without_escapes(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
-def live_lines(sent: str, repository: str) -> list[str]:
-    """The states of a repository's live line, in the order in which they were drawn."""
-    lines = re.split(r"[\r\n]+", without_escapes(sent))
-    return [line.rstrip() for line in lines if re.match(rf"\S {repository} ", line)]
-
-
 def shown(tell: Callable[[Report], object], environ: Mapping[str, str] = NOWHERE, **options: Any) -> tuple[str, str]:
     """What `tell` makes a report print where no terminal is: on standard output, on standard error."""
     out, err = io.StringIO(), io.StringIO()
@@ -97,47 +106,38 @@ def finished(result: Result, environ: Mapping[str, str] = NOWHERE, **options: An
     return shown(lambda report: report.finish(result), environ, **options)
 
 
+def rows(out: str) -> list[list[str]]:
+    """The cells of the table in the output."""
+    return [re.split(r" {2,}", line.strip()) for line in out[out.index("repository  REF") :].splitlines()]
+
+
 # On a terminal
 
 
-def test_live_lines_say_what_is_done_how_far_how_much_and_how_fast_and_leave_no_trace() -> None:
+def test_live_lines_say_what_is_done_and_leave_no_trace() -> None:
     sent = on_terminal(DRAWS)
-    lines = live_lines(sent, "sglang")
-    assert any(
-        re.search(r"receiving objects 48%, 5\.9 MB of ~12\.3 MB, 3\.1 MB/s, ~2\.1 s left$", line) for line in lines
-    )
-    assert live_lines(sent, "flashinfer")[-1].endswith(" checking out 3rdparty/cutlass")
+    lines = [line.strip() for line in re.split(r"[\r\n]+", without_escapes(sent))]
+    assert any(re.search("sglang +receiving objects 48%, 5.9 MB, 3.1 MB/s$", line) for line in lines)
+    assert any("receiving objects 60%, 7.4 MB of ~12.3 MB, 3.1 MB/s, ~1.6 s left" in line for line in lines)
+    assert any(line.endswith("flashinfer/3rdparty/cutlass checking out") for line in lines)
     assert "receiving" not in without_escapes(sent).partition("sglang: cloned")[2]
     assert sent.count("\x1b[?25h") >= sent.count("\x1b[?25l") > 0, "the cursor is shown again"
 
 
-@pytest.mark.parametrize("columns", [40, 60, 80, 120])
-def test_live_lines_are_cut_between_words_only(columns: int) -> None:
-    for line in live_lines(on_terminal(DRAWS, columns=columns), "sglang"):
-        assert len(line) <= columns
-        said = re.sub(r"^\S sglang +[━╸╺ ]+", "", line)
-        figures = r", [\d.]+ \wB( of ~[\d.]+ MB(, 3\.1 MB/s(, ~\S+ s left)?)?)?"
-        assert re.fullmatch(rf"(receiving (\.\.\.|objects( \.\.\.| \d+%({figures})?)))?", said), line
+def test_the_rest_of_a_transfer_is_estimated_only_from_half_of_it_on() -> None:
+    assert screen.progress("receiving", 0.49, 49_000, 1e4) == "receiving 49%, 49.0 kB, 10.0 kB/s"
+    assert screen.progress("receiving", 0.5, 50_000, 1e4) == "receiving 50%, 50.0 kB of ~100.0 kB, 10.0 kB/s, ~5 s left"
+    assert screen.progress("receiving", 0.5, 50_000, 0) == "receiving 50%, 50.0 kB of ~100.0 kB"
+    assert screen.progress("waiting for the server", None, 0, 0) == "waiting for the server"
 
 
-def test_a_bar_never_runs_backwards_over_the_transfers_of_a_repository() -> None:
-    work, seen = console.Work(), [0.0]
-    for who, doing, moves in (
-        ("f", "receiving", 0), ("f", "receiving", 1000), ("f", "resolving deltas", 0), ("f/sub", "receiving", 500),
-        ("f/other", "receiving", 700), ("f", "checking out", 0),
-    ):  # fmt: skip
-        for percent in (0, 30, 100, 50, 100):
-            work.add(who, console.Transfer(doing, percent / 100, moves * percent, 1.0))
-            seen.append(1 - work.left)
-    assert seen == sorted(seen)
-    assert 0 < seen[-1] < 1
-    assert work.figures()[0] == "440.0 kB"  # each was received twice
-
-
-def test_colours_are_used_on_a_terminal_and_not_under_no_color() -> None:
+def test_colours_are_used_on_a_terminal_not_under_no_color_and_elsewhere_under_force_color() -> None:
     colour = re.compile(r"\x1b\[[0-9;]*3[0-7]m")
     assert colour.search(on_terminal(DRAWS))
     assert not colour.search(on_terminal(DRAWS, NO_COLOR="1"))
+    assert colour.search(finished(ENDED, {"FORCE_COLOR": "1"})[0])
+    assert not colour.search(finished(ENDED, {"FORCE_COLOR": "1", "NO_COLOR": "1"})[0])
+    assert "\x1b" not in finished(ENDED)[0]
 
 
 def test_a_dumb_terminal_gets_plain_lines() -> None:
@@ -146,14 +146,15 @@ def test_a_dumb_terminal_gets_plain_lines() -> None:
     assert re.search(r"^\d\d:\d\d:\d\d sglang: cloned$", sent, re.MULTILINE)
 
 
-def test_in_a_narrow_terminal_words_stay_whole_and_commands_are_not_broken() -> None:
-    sent = without_escapes(on_terminal(DRAWS, columns=60))
-    assert f"     {FIX}\n" in sent
+@pytest.mark.parametrize("columns", [60, 80])
+def test_words_stay_whole_and_commands_are_not_broken(columns: int) -> None:
+    code = "with Report() as report: report.finish(STATUS)\nwith Report() as report: report.finish(ENDED)"
+    sent = without_escapes(on_terminal(code, columns=columns))
     for line in sent.replace(FIX, "").splitlines():
-        assert all(len(drawn.strip()) <= 60 or "Next: " in drawn for drawn in line.split("\r"))
-    table = sent[sent.index("repository  REF") :]
-    words = "repository REF version outcome flashinfer matching (v0.6.7.post3) (option) sglang (configuration)"
-    assert set(words.split()) <= set(table.split())
+        assert len(line.rstrip()) <= columns
+    words = "repository REF version matching flashinfer sglang (v0.7.2) my-kernel, installed (v0.6.7.post3)"
+    assert set(words.split()) <= set(sent.split())
+    assert f"     {FIX}\n" in sent
 
 
 def test_where_letters_are_ascii_only_everything_is_said_in_ascii() -> None:
@@ -180,9 +181,9 @@ def test_elsewhere_every_event_is_a_line_with_its_time_and_nothing_is_drawn() ->
 
 
 def test_elsewhere_a_long_transfer_says_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console, "QUIET", 0.0)
+    monkeypatch.setattr(screen, "QUIET", 0.0)
     out, _ = shown(lambda report: report.progress("sglang/a/b", "receiving objects", 0.421, 12_340_000, 31e3))
-    assert out.endswith(" sglang: receiving objects a/b 42%, 12.3 MB of ~29.3 MB, 31.0 kB/s, ~9 min 7 s left\n")
+    assert out.endswith(" sglang/a/b: receiving objects 42%, 12.3 MB, 31.0 kB/s\n")
 
 
 def test_a_step_in_which_nothing_happens_has_no_heading() -> None:
@@ -192,10 +193,9 @@ def test_a_step_in_which_nothing_happens_has_no_heading() -> None:
         with report.step("install"):
             pass
 
+    github = {"GITHUB_ACTIONS": "true"}
     assert re.fullmatch(r"clone\n\S+ sglang: cloned\n", shown(tell)[0])
-    assert re.fullmatch(
-        r"::group::clone\n\S+ sglang: cloned\n::endgroup::\n", shown(tell, {"GITHUB_ACTIONS": "true"})[0]
-    )
+    assert re.fullmatch(r"::group::clone\n\S+ sglang: cloned\n::endgroup::\n", shown(tell, github)[0])
 
 
 def test_lines_of_many_threads_stay_whole() -> None:
@@ -211,24 +211,26 @@ def test_lines_of_many_threads_stay_whole() -> None:
         for thread in threads:
             thread.join()
 
-    lines = shown(tell)[0].splitlines()
-    assert sorted(line.partition(" ")[2] for line in lines) == sorted(
-        f"r{name}: line {number}" for name in range(8) for number in range(50)
-    )
+    lines = [line.partition(" ")[2] for line in shown(tell)[0].splitlines()]
+    assert sorted(lines) == sorted(f"r{name}: line {number}" for name in range(8) for number in range(50))
 
 
 @pytest.mark.parametrize("options", ["", "json=True"])
-def test_a_reader_that_leaves_early_stops_nothing(options: str) -> None:
-    code = PREAMBLE + DRAWS.replace("Report()", f"Report({options})") + "print('to the end', file=sys.stderr)"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdout and process.stderr
-        process.stdout.close()
-        errors = process.stderr.read()
-    assert process.returncode == 0
-    assert errors.endswith("to the end\n")
-    assert "Traceback" not in errors and "BrokenPipe" not in errors
+@pytest.mark.parametrize("redirection", ["| true", "> /dev/full 2> /dev/full", ">&- 2>&-"])
+def test_an_output_that_is_closed_or_full_or_not_read_stops_nothing(
+    options: str, redirection: str, tmp_path: Path
+) -> None:
+    if "full" in redirection and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    code = tmp_path / "code.py"
+    end = f"open({str(tmp_path / 'end')!r}, 'w')"
+    code.write_text(PREAMBLE + DRAWS.replace("Report()", f"Report({options})") * 20 + end)
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    script = f"set -o pipefail; {sys.executable} {code} {redirection}"
+    done = subprocess.run(["bash", "-c", script], env=environ, capture_output=True, text=True, check=False)
+    assert (tmp_path / "end").exists(), done.stderr
+    assert done.returncode == 0
+    assert not re.search("Traceback|Errno|Exception", done.stderr)
 
 
 def test_hide_leaves_only_what_went_wrong() -> None:
@@ -239,7 +241,7 @@ def test_hide_leaves_only_what_went_wrong() -> None:
 
     out, err = shown(tell, hide="both")
     assert "fail  version" in out and FIX in out
-    for text in ("cloning", "Collecting", "pass", "cloned", "clone incomplete"):
+    for text in ("cloning", "Collecting", "cloned", "clone incomplete"):
         assert text not in out
     assert err == "sglang: https://example.org/sglang.git: connection reset\n  Check the network.\n  invoke clone\n"
     assert "cloning" in shown(tell, hide="err")[0]
@@ -253,20 +255,20 @@ def test_echo_shows_commands_as_a_shell_takes_them_without_passwords() -> None:
     assert shown(tell, echo=True)[0] == "cd '/some where' && git clone 'https://***@example.org/a b.git'\n"
 
 
-# What came of it
+# The end of a run
 
 
 def test_an_error_is_what_happened_then_advice_then_a_command() -> None:
     error = InstallError("pip failed: no space\nlast line", "Free some space.", "pip install -e 'a b'")
     out, err = finished(Result("install", 6, error=error, seconds={"install": 0.26}))
-    assert out == "\ninstall incomplete after 0.3 s. Next: pip install -e 'a b'\n"
+    assert out == "\ninstall incomplete after 0.3 s.\nNext: pip install -e 'a b'\n"
     assert err == "error: pip failed: no space\n    last line\n  Free some space.\n  pip install -e 'a b'\n"
 
 
 def test_a_task_ends_with_one_table_its_warnings_its_errors_and_what_to_do_next() -> None:
     out, err = finished(Result("update", 3, ENVIRONMENT, {"update": [CLONED, FAILED, UPDATED]}, {"update": 200.0}))
-    assert [re.split(r" {2,}", line.strip()) for line in out.strip().splitlines()] == [
-        ["repository", "REF", "REF from", "commit", "version", "outcome", "moved", "time"],
+    assert rows(out) == [
+        ["repository", "REF", "REF from", "commit", "version", "outcome", "downloaded", "time"],
         ["flashinfer", "matching (v0.6.7.post3)", "option", "1a2b3c4d5e", "0.6.7.post3", "cloned", "52.3 MB", "41 s"],
         ["sglang", "main", "configuration", "failed", "12 s"],
         ["third", "main → matching (v0.6.7.post3)", "this checkout", "ffffffffff", "0.6.18 → 0.6.7.post3", "updated",
@@ -274,156 +276,109 @@ def test_a_task_ends_with_one_table_its_warnings_its_errors_and_what_to_do_next(
         [""],
         ["warning: flashinfer: attempt 1 of 5 failed: connection reset"],
         [""],
-        ["update incomplete after 3 min 20 s. Next: invoke clone"],
+        ["update incomplete after 3 min 20 s."],
+        ["Next: invoke clone"],
     ]  # fmt: skip
     assert err == "sglang: https://example.org/sglang.git: connection reset\n  Check the network.\n  invoke clone\n"
 
 
-def test_the_summary_says_what_each_step_did_and_what_a_failure_left_undone() -> None:
+def test_the_table_says_what_each_step_did_and_what_a_failure_left_undone() -> None:
     installed = Outcome("flashinfer", "installed", version="0.6.7.post3", seconds=9)
-    also = Outcome("third", "installed", seconds=9)
     steps = {
         "clone": [FAILED, CLONED],
         "update": [Outcome("flashinfer", "up to date", seconds=0.3)],
-        "install": [installed, also],
+        "install": [installed, Outcome("third", "installed", seconds=9)],
     }
     seconds = {"clone": 41.0, "update": 0.3, "install": 9.0, "verify": 2.0}
     out, err = finished(Result("setup", 3, ENVIRONMENT, steps, seconds, verification=FOUND))
-    rows = [re.split(r" {2,}", line.strip()) for line in out[out.index("repository  REF") :].splitlines()]
-    assert ["sglang", "main", "configuration", "clone: failed", "12 s"] in rows
-    for row in ("update: skipped (clone failed)", "install: skipped (clone failed)", "verify: 1 fail, 1 skip"):
-        assert [row] in rows
-    assert ["update: up to date", "0.3 s"] in rows
-    assert [row for row in rows if "install: installed" in row] == [["install: installed"]], (
-        "its time stands below, once"
-    )
+    table = rows(out)
+    assert ["sglang", "main", "configuration", "clone: failed", "12 s"] in table
+    for row in ("update: skipped (clone failed)", "install: skipped (clone failed)", "verify: 1 failed, 1 skipped"):
+        assert [row] in table
+    assert ["update: up to date", "0.3 s"] in table
+    assert [row for row in table if "install: installed" in row] == [["install: installed"]], "its time is shared"
     assert "sglang: clone: https://example.org/sglang.git" in err
-    assert rows[-1] == ["Not ready after 52 s (clone 41 s, update 0.3 s, install 9 s, verify 2 s). Next: invoke clone"]
+    ended = ["Not ready after 52 s (clone 41 s, update 0.3 s, install 9 s, verify 2 s)."]
+    assert table[-2:] == [ended, ["Next: invoke clone"]]
+
+
+def test_status_shows_what_is_here_in_one_table() -> None:
+    assert rows(finished(STATUS)[0]) == [
+        ["repository", "REF", "REF from", "commit", "version", "installed", "state"],
+        ["sglang", "main", "configuration", "0000000000", "0.5.23", "0.5.10.post1",
+         "on my-kernel, 2 ahead, 1 behind, 4 changed files: a, b, c and 1 more"],
+        ["flashinfer", "matching (v0.7.2)", "this checkout", "ffffffffff", "0.7.2", "no", "clean"],
+        ["third", "main", "not cloned"],
+        [""],
+        ["Next: invoke setup"],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("result", "line"),
+    ("result", "lines"),
     [
-        (succeeded("clone"), "clone finished in 1.2 s. Next: invoke install"),
-        (succeeded("install"), "install finished in 1.2 s. Next: invoke verify"),
-        (succeeded("verify"), "Ready with 1 warning in 1.2 s. Next: run your programs with /p/.venv/bin/python"),
+        (succeeded("clone"), ["clone finished in 1.2 s.", "Next: invoke install"]),
+        (succeeded("install"), ["install finished in 1.2 s.", "Next: invoke verify"]),
+        (succeeded("verify"), ["Ready with 1 warning in 1.2 s.", "Next: run your programs with /p/.venv/bin/python"]),
         (replace(succeeded("clone"), exit_status=130, error=SourcesError("Interrupted.")),
-         "Interrupted after 1.2 s. Next: the same command again"),
-        (Result("update", 2, error=SourcesError("what")),
-         "update incomplete. Next: fix what failed, then run it again"),
+         ["Interrupted after 1.2 s.", "Next: the same command again"]),
+        (Result("update", 2, error=SourcesError("what")), ["update incomplete."]),
         (Result("install", 6, error=InstallError("what", command=f"uv pip install --python /p {'x' * 60}")),
-         "install incomplete. Next: fix what failed, then run it again"),
+         ["install incomplete."]),
         (Result("verify", 1, ENVIRONMENT, seconds={"verify": 3}, verification=FOUND),
-         f"Not ready after 3 s. Next: {FIX}"),
+         ["Not ready after 3 s.", f"Next: {FIX}"]),
         (Result("setup", steps={"clone": [Outcome("sglang", "already cloned")]}, dry=True),
-         "Nothing was changed (--dry). Next: the same command without --dry"),
+         ["Nothing was changed (--dry).", "Next: the same command without --dry"]),
     ],
 )  # fmt: skip
-def test_the_last_line_says_whether_all_is_ready_and_what_to_do_next(result: Result, line: str) -> None:
-    assert finished(result)[0].splitlines()[-1] == line
+def test_the_last_lines_say_whether_all_is_ready_and_what_to_do_next(result: Result, lines: list[str]) -> None:
+    assert finished(result)[0].splitlines()[-len(lines) :] == lines
+    assert len(lines) == 2 or "Next" not in finished(result)[0]
+
+
+def test_ready_with_a_warning_is_yellow_and_repeats_it() -> None:
+    sent = on_terminal(
+        "from tests.report.values import succeeded\nwith Report() as report: report.finish(succeeded('verify'))"
+    )
+    ended = sent.index("Ready with 1 warning")
+    assert re.search(r"\x1b\[1;33m$", sent[:ended])
+    assert without_escapes(sent).count("2 files changed") == 2
 
 
 def test_the_last_line_names_the_activation_of_an_environment_that_is_not_active(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/activate").touch()
     result = replace(succeeded("setup"), environment=EnvironmentState(tmp_path / "bin/python", tmp_path, "uv"))
-    assert finished(result)[0].endswith(f" Next: source {tmp_path}/bin/activate\n")
-    assert finished(result, {"VIRTUAL_ENV": str(tmp_path)})[0].endswith(" Next: import sglang and flashinfer.\n")
+    assert finished(result)[0].endswith(f"\nNext: source {tmp_path}/bin/activate\n")
+    assert finished(result, {"VIRTUAL_ENV": str(tmp_path)})[0].endswith("\nNext: import sglang and flashinfer\n")
 
 
-def test_checks_are_grouped_each_with_what_was_found_and_a_command_that_can_be_copied() -> None:
-    out, _ = finished(Result("verify", 1, verification=FOUND))
-    assert out.startswith(f"""
-sglang
-  pass  repository  tmp/sglang
-  warn  tree        2 files changed
+def test_a_group_that_passes_is_one_line_and_faults_stand_below_with_what_to_do() -> None:
+    assert finished(Result("verify", 1, verification=FOUND))[0].startswith(f"""\
+sglang: 1 passed, 1 warned
+  warn  tree  2 files changed
         git -C tmp/sglang stash
-
-flashinfer
-  fail  version     0.6.18 is installed, 0.6.7.post3 is checked out
+flashinfer: 1 failed, 1 skipped
+  fail  version  0.6.18 is installed, 0.6.7.post3 is checked out
         {FIX}
-  skip  imports     not installed
-
-4 checks: 1 pass, 1 warn, 1 fail, 1 skip
 """)
+    checks = (Check("cuda: gpus", "skip", "no GPU"), Check("cuda: driver", "skip", "no GPU"))
+    good = replace(FOUND, checks=(Check("trace: definitions", "pass", "9"), *checks))
+    assert finished(Result("verify", verification=good))[0].startswith("trace: 1 passed\ncuda: 2 skipped: no GPU\n")
+    verbose = finished(Result("verify", verification=good), verbose=True)[0]
+    assert "trace: 1 passed\n  pass  definitions  9\n" in verbose
 
 
-def test_failed_attempts_name_their_repository_once_and_are_repeated_only_where_the_last_one_succeeded() -> None:
+def test_groups_are_shown_as_they_are_complete_and_only_once() -> None:
     def tell(report: Report) -> None:
-        for who in ("flashinfer/3rdparty/cccl", "sglang"):
-            report.warn(who, f"{who}: lost. Attempt 2 of 2 in 1 s.")
-        got = replace(CLONED, warnings=report.take_warnings("flashinfer"))
-        report.finish(
-            Result("clone", 3, steps={"clone": [got, replace(FAILED, warnings=report.take_warnings("sglang"))]})
-        )
+        with report.step("verify"):
+            report.checked("sglang", CHECKS[:2])
+            report.event("verify", "still checking")
+        report.finish(Result("verify", 1, verification=FOUND))
 
-    out, err = shown(tell)
-    cccl = "flashinfer/3rdparty/cccl: {}lost. Attempt 2 of 2 in 1 s.\n"
-    assert cccl.format("warning: ") in err and "sglang: warning: lost. Attempt 2 of 2 in 1 s.\n" in err
-    assert f"\nwarning: {cccl.format('')}" in out and "warning: sglang" not in out
-
-
-def test_checks_that_were_skipped_for_one_reason_are_one_line_below_it() -> None:
-    lost = Check("sglang: repository", "fail", "nothing at tmp/sglang", command="invoke clone")
-    checks = (lost, *(Check(f"sglang: check {number}", "skip", "not cloned") for number in range(14)))
-    out, _ = finished(Result("verify", 1, verification=Verification(False, {}, {}, None, checks)))
-    assert out.startswith("""
-sglang
-  fail  repository  nothing at tmp/sglang
-        invoke clone
-  skip  14 checks skipped: not cloned
-
-15 checks: 1 fail, 14 skip
-""")
-
-
-LONG = Check(f"kernels: {'gqa_paged_' * 5}", "pass", "24 passed, 7 s, largest error 0.50 of what is allowed " * 5)
-SHORT = Check("kernels: total", "pass", "24 tests ran kernels")
-
-
-def test_a_long_name_and_what_was_found_are_one_line_where_no_terminal_is() -> None:
-    found = Verification(True, {}, {}, None, (LONG, SHORT))
-    out, _ = finished(Result("verify", verification=found))
-    assert f"  pass  {LONG.name.partition(': ')[2]}  {LONG.detail.strip()}\n" in out
-
-
-def test_the_long_name_of_one_file_does_not_move_what_was_found_by_other_checks() -> None:
-    broken = Check("trace: definitions/rmsnorm/rmsnorm.json", "fail", "axes must be object", "fix it")
-    found = Verification(False, {}, {}, None, (SHORT, broken))
-    out, _ = finished(Result("verify", 1, verification=found))
-    assert "  pass  total  24 tests ran kernels\n" in out
-
-
-@pytest.mark.parametrize(("columns", "last"), [(80, "outcome"), (120, "time")])
-def test_no_title_no_outcome_and_no_time_is_folded(columns: int, last: str) -> None:
-    code = """
-from dataclasses import replace
-from tests.report.values import CLONED, FAILED, FOUND, UPDATED
-steps = {"clone": [CLONED, FAILED], "update": [replace(UPDATED, repository="flashinfer")]}
-Report().finish(Result("setup", 3, steps=steps, verification=FOUND))
-"""
-    lines = [line.rstrip() for line in without_escapes(on_terminal(code, columns=columns)).splitlines()]
-    assert any(re.match(f"repository +REF .*{last}$", line) for line in lines)
-    assert any(line.endswith("update: skipped (clone failed)") for line in lines)
-    assert columns == 80 or any(re.search("update: updated +3 min 20 s$", line) for line in lines)
-
-
-def test_a_warning_that_a_terminal_folds_is_indented() -> None:
-    code = 'Report().warn("sglang", "https://example.org/sglang.git: " + "the connection was closed. " * 4)'
-    first, *rest = without_escapes(on_terminal(code, columns=80)).splitlines()
-    assert first.startswith("sglang: warning: https://example.org/sglang.git: the connection was closed.")
-    assert rest and all(re.match(r"  \S", line) and len(line) <= 80 for line in rest)
-
-
-def test_on_a_terminal_a_long_name_has_a_line_of_its_own_and_what_was_found_is_folded_beside_it() -> None:
-    code = f"found = Verification(True, {{}}, {{}}, None, ({LONG!r}, {SHORT!r}))\n"
-    code = f"from tasks.models import Check, Verification\n{code}Report().finish(Result('verify', verification=found))"
-    lines = without_escapes(on_terminal(code, columns=80)).splitlines()
-    at = lines.index(f"  ✓  {LONG.name.partition(': ')[2]}")
-    end, indent = next((number, line.index("24")) for number, line in enumerate(lines) if line.startswith("  ✓  total"))
-    below = lines[at + 1 : end]
-    assert all(line.startswith(" " * indent) and line[indent] != " " and len(line) <= 80 for line in below)
-    assert " ".join(" ".join(below).split()) == LONG.detail.strip()
+    out = shown(tell)[0]
+    assert re.match(r"verify\nsglang: 1 passed, 1 warned\n.*\n.*\n\S+ verify: still checking\nflashinfer: ", out)
+    assert out.count("sglang: 1 passed") == 1
 
 
 def test_warnings_are_taken_by_the_repository_that_they_are_about() -> None:
@@ -442,26 +397,22 @@ def test_warnings_are_taken_by_the_repository_that_they_are_about() -> None:
 
 def test_github_gets_annotations_and_one_summary_with_all_that_was_done(tmp_path: Path) -> None:
     odd = Check("a: b, c", "fail", "100 % | <b>\n2", "fix | it", "run | it")
-    found = replace(FOUND, checks=(*CHECKS, odd))
-    result = replace(ENDED, verification=found, error=InstallError("pip failed\nlast line", "Try again."))
+    result = replace(
+        ENDED, verification=replace(FOUND, checks=(*CHECKS, odd)), error=InstallError("pip failed\nlast", "Try again.")
+    )
     summary = tmp_path / "summary.md"
     summary.write_text("before\n")
     _, err = finished(result, {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)})
     assert err.splitlines() == [
         "::error title=sglang::https://example.org/sglang.git: connection reset%0ACheck the network.%0Ainvoke clone",
-        "::error title=error::pip failed%0Alast line%0ATry again.",
+        "::error title=error::pip failed%0Alast%0ATry again.",
         "::warning title=sglang%3A tree::2 files changed%0Agit -C tmp/sglang stash",
         f"::error title=flashinfer%3A version::0.6.18 is installed, 0.6.7.post3 is checked out%0A{FIX}",
         "::error title=a%3A b%2C c::100 %25 | <b>%0A2%0Afix | it%0Arun | it",
     ]
     text = summary.read_text()
-    assert text.startswith(
-        "before\n### invoke clone\n\nclone incomplete after 41 s. Next: invoke clone\n\n| repository |"
-    )
-    assert "| flashinfer | matching (v0.6.7.post3) | option | 1a2b3c4d5e | 0.6.7.post3 |" in text
-    assert "| 52.3 MB | 41 s |" in text
-    assert "- warning: flashinfer: attempt 1 of 5 failed: connection reset\n" in text
-    assert r"| fail | a: b, c | 100 % \| \<b\><br>2 | fix \| it<br><code>run \| it</code> |" in text
+    assert text.startswith("before\n### invoke clone\n\nclone incomplete after 41 s. invoke clone\n\n```\nrepository")
+    assert "  52.3 MB" in text and "  fail  b, c  100 % | <b> 2\n" in text and text.endswith("\n```\n")
 
 
 def test_a_summary_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
@@ -472,9 +423,8 @@ def test_a_summary_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
 def test_what_a_remote_says_is_no_workflow_command() -> None:
     def tell(report: Report) -> None:
         report.output("install", "##[error]a ::error::b")
-        report.finish(
-            Result("clone", 6, error=InstallError("what\n  ::error::c\n::stop-commands::d", "::set-output name=e::f"))
-        )
+        error = InstallError("what\n  ::error::c\n::stop-commands::d", "::set-output name=e::f")
+        report.finish(Result("clone", 6, error=error))
 
     for text in (*shown(tell), *shown(tell, {"GITHUB_ACTIONS": "true"})):
         assert "##[" not in text
@@ -493,6 +443,7 @@ PASSWORD = "hunter2"  # a word that nothing else prints
 def test_no_control_character_and_no_password_survives(before: str, after: str, torn: str) -> None:
     text = f"{before} https://me:{torn}{PASSWORD[:3]}{torn}{PASSWORD[3:]}@example.org/x.git {after}"
     error = NetworkError(text, text, text)
+    state = RepositoryState(Path("/p"), text, text, text, text, branch=text, changed=(text,), problem=text)
 
     def tell(report: Report) -> None:
         with report.step(text):
@@ -501,10 +452,12 @@ def test_no_control_character_and_no_password_survives(before: str, after: str, 
             report.output(text, text)
             report.progress(text, text, None, 0, 0.0)
             report.command([text, text], None)
+            report.checked(text, [Check(text, "fail", text, text, text)])
         outcome = Outcome(text, text, text, text, text, before_version=text + "1", before_ref=text, resolved=text,
                           warnings=(text,), error=error)  # fmt: skip
         found = Verification(False, {}, {}, None, (Check(text, "fail", text, text, text),))
         report.finish(Result("setup", 3, None, {"clone": [outcome]}, {}, (text,), error, found))
+        report.finish(Result("status", verification=Verification(True, {text: state}, {}, None, ())))
 
     for environ in ({}, {"GITHUB_ACTIONS": "true"}):
         for printed in shown(tell, environ, echo=True):
@@ -523,4 +476,4 @@ def test_what_a_word_leads_to_stands_beside_that_word_alone() -> None:
         "clone": [Outcome("flashinfer", "already cloned", "matching", resolved="v0.6.7.post3")],
         "update": [Outcome("flashinfer", "updated", "main", before_ref="matching")],
     }
-    assert cells(Result("setup", steps=steps), "→")["REF"] == ["matching → main"]
+    assert tables.columns(Result("setup", steps=steps), "→")["REF"] == ["matching → main"]
