@@ -16,9 +16,10 @@ _SIZE = r"(\d{1,6}(?:\.\d{1,6})?) (bytes|KiB|MiB|GiB)"
 _MOVED = re.compile(rf"{_SIZE}(?: \| {_SIZE}/s)?", re.ASCII)
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _LONGEST = 10_000  # characters of one line
+_WAITING = "waiting for the server"  # its own percentages say nothing about the transfer
 _STAGES = {  # each is counted from 0 % to 100 %, before or after the bytes of a transfer
-    RemoteProgress.COUNTING: "counting objects",
-    RemoteProgress.COMPRESSING: "compressing objects",
+    RemoteProgress.COUNTING: _WAITING,
+    RemoteProgress.COMPRESSING: _WAITING,
     RemoteProgress.RESOLVING: "resolving deltas",
 }
 
@@ -50,4 +51,5 @@ class Progress(RemoteProgress):
         done = count / total if 0 <= count <= total < math.inf and total else None
         speed = float(rate) * _UNITS[rate_unit] if rate else 0.0
         doing = _STAGES.get(op_code & self.OP_MASK, self._doing)
-        self._reporter.progress(self._who, doing, done, int(float(moved) * _UNITS[unit]), speed)
+        share = None if doing == _WAITING else done
+        self._reporter.progress(self._who, doing, share, int(float(moved) * _UNITS[unit]), speed)
