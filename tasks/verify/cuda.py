@@ -1,7 +1,8 @@
 """Checks of what FlashInfer needs to compile and run kernels: driver, GPUs, CUDA toolkit, compilers, memory, cache.
 
 FlashInfer compiles a kernel at its first use, so it may import in an environment that can run none. The checks look for
-programs and directories where `flashinfer/jit/cpp_ext.py` and `env.py` of FlashInfer 0.6 and 0.7 do.
+programs, options and directories where `jit/cpp_ext.py`, `jit/env.py` and `compilation_context.py` of FlashInfer 0.6
+and 0.7 do.
 """
 
 from __future__ import annotations
@@ -16,52 +17,57 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .. import processes
-from ..errors import SourcesError
 from ..models import Check, Status
-from ..packages import Environment, read_toml
+from ..names import shell
+from ..packages import Environment
 from . import machine
 from .machine import GB, JOB, Toolkit
 
 FREE = 1 * GB  # bytes that should be free for FlashInfer's cache
 OLDEST_GPU = [7, 5]  # compute capability
+SPECIFIC = 9  # from this compute capability on FlashInfer builds for one architecture alone, such as sm_90a
+ARCHITECTURES = "FLASHINFER_CUDA_ARCH_LIST"
+CUBINS_INDEX = "https://flashinfer.ai/whl"
 TRIAL = """#include <cuda_runtime.h>
 #include <cuda_fp8.h>
 #include <cublasLt.h>
 #include <curand_kernel.h>
 __global__ void kernel() {}
 """  # the parts of the toolkit that FlashInfer's sources include
-FOLLOWING = ("toolkit", "torch", "ninja", "compiler", "headers", "cache", "memory")
+FOLLOWING = ("toolkit", "torch", "ninja", "compiler", "cache", "memory")
 
 
-def check_cuda(environment: Environment, environ: Mapping[str, str], *, needed: bool = False) -> list[Check]:
+def check_cuda(
+    environment: Environment, environ: Mapping[str, str], driver: Mapping[str, Any], *, needed: bool = False,
+    pin: str = "",
+) -> list[Check]:  # fmt: skip
     """Check everything that FlashInfer needs to compile kernels for this machine's GPUs: `cuda: driver` and so on.
 
-    `environ` holds the variables that FlashInfer will see. What would prevent a compilation is a warning, or a
-    failure if kernels are `needed`. Without a GPU every check is a skip. nvcc compiles an empty kernel, which takes
-    seconds.
+    `environ` holds the variables that FlashInfer will see, `driver` is what `machine.ask_driver` returned, `pin` what
+    requires which torch ("SGLang 0.5.23 requires torch==2.14.1"). What would prevent a compilation is a warning, or a
+    failure if kernels are `needed`. Without a GPU every check is a skip. nvcc compiles an empty kernel, in seconds.
     """
     environ = machine.activated(environment, environ)
-    driver = machine.ask_driver(environment, environ)
-    checks = [_driver(driver), _gpus(driver, environ)]
+    toolkit = machine.find_toolkit(environ)
+    architectures = _architectures(driver["gpus"], toolkit.release, environ)
+    checks = [_driver(driver), _gpus(driver, architectures, environ)]
     if driver["gpus"]:
-        toolkit = machine.find_toolkit(environ)
-        newest = max(gpu["capability"] for gpu in driver["gpus"])
         checks += [
             _toolkit(toolkit, environ),
-            _torch(environment, driver["cuda"], toolkit.release),
+            _torch(environment, driver["cuda"], toolkit, environ, pin),
             _ninja(environment, environ),
-            _compiler(toolkit, newest, environ),
-            _headers(environment),
+            _compiler(environment, toolkit, architectures, environ),
+            _cubins(environment, environ, "warn"),
             _cache(environ),
             _memory(environ),
         ]
     else:
         checks += [Check(name, "skip", "no GPU can be used") for name in FOLLOWING]
+        checks.append(_cubins(environment, environ, "warn" if needed else "skip"))
     failure: Status = "fail" if needed else "warn"
     return [
-        replace(each, name=f"cuda: {each.name}", status=failure if each.status == "fail" else each.status)
-        for each in checks
+        replace(check, name=f"cuda: {check.name}", status=failure if check.status == "fail" else check.status)
+        for check in checks
     ]
 
 
@@ -73,12 +79,12 @@ def _driver(driver: Mapping[str, Any]) -> Check:
     if driver["cuda"] is None:
         return Check("driver", "skip", driver["error"])
     if driver["error"]:
-        hint = "After an update of the driver, restart the machine."
-        return Check("driver", "fail", f"it cannot be used: {driver['error']}", hint, "nvidia-smi")
+        hint = "After an update of the driver, restart the machine; `nvidia-smi` shows its state."
+        return Check("driver", "fail", f"it cannot be used: {driver['error']}", hint)
     return Check("driver", "pass", f"supports CUDA up to {_dotted(driver['cuda'])}")
 
 
-def _gpus(driver: Mapping[str, Any], environ: Mapping[str, str]) -> Check:
+def _gpus(driver: Mapping[str, Any], architectures: Sequence[str], environ: Mapping[str, str]) -> Check:
     gpus, visible = driver["gpus"], environ.get("CUDA_VISIBLE_DEVICES")
     if not gpus:
         why = "none found" if visible is None else f"none visible; CUDA_VISIBLE_DEVICES is '{visible}'"
@@ -86,10 +92,31 @@ def _gpus(driver: Mapping[str, Any], environ: Mapping[str, str]) -> Check:
     found = "; ".join(
         f"{gpu['name']}, {gpu['memory'] / GB:.0f} GB, compute capability {_dotted(gpu['capability'])}" for gpu in gpus
     )
-    if min(gpu["capability"] for gpu in gpus) < OLDEST_GPU:
+    capabilities = [gpu["capability"] for gpu in gpus]
+    if min(capabilities) < OLDEST_GPU:
         hint = f"FlashInfer needs {_dotted(OLDEST_GPU)}. Set CUDA_VISIBLE_DEVICES to the numbers of newer GPUs."
         return Check("gpus", "fail", f"too old: {found}", hint)
+    if not any(_runs(architecture, gpu) for architecture in architectures for gpu in capabilities):
+        detail = f"{ARCHITECTURES} is '{environ[ARCHITECTURES]}'; such kernels do not run on {found}"
+        return Check("gpus", "fail", detail, command=f"unset {ARCHITECTURES}")
     return Check("gpus", "pass", found)
+
+
+def _architectures(gpus: Sequence[Mapping[str, Any]], nvcc: Sequence[int], environ: Mapping[str, str]) -> list[str]:
+    """What FlashInfer builds kernels for, such as 90a: the variable's architectures, or else those of the GPUs."""
+    listed = re.findall(r"(\d+)\.(\d+)([a-z]?)", environ.get(ARCHITECTURES, ""))
+    names = set()
+    for major, minor, suffix in listed or [(*gpu["capability"], "") for gpu in gpus]:
+        family = f"{major}.{minor}" == "12.0" and [*nvcc] >= [12, 9]
+        usual = "f" if family else "a" if int(major) >= SPECIFIC else ""
+        names.add(f"{major}{minor}{suffix or usual}")
+    return sorted(names, key=lambda name: int(name.rstrip("af")))
+
+
+def _runs(architecture: str, gpu: Sequence[int]) -> bool:
+    """Whether machine code for the architecture runs on a GPU of that compute capability."""
+    major, minor, suffix = re.findall(r"^(\d+)(\d)([a-z]?)$", architecture)[0]
+    return int(major) == gpu[0] and (int(minor) == gpu[1] if suffix == "a" else int(minor) <= gpu[1])
 
 
 def _toolkit(toolkit: Toolkit, environ: Mapping[str, str]) -> Check:
@@ -101,25 +128,31 @@ def _toolkit(toolkit: Toolkit, environ: Mapping[str, str]) -> Check:
     if toolkit.source == "FLASHINFER_NVCC" and not toolkit.release:
         return Check("toolkit", "fail", detail, command="unset FLASHINFER_NVCC")
     if home := machine.find_home(environ, toolkit.home):
-        return Check("toolkit", "fail", detail, command=f"export CUDA_HOME={shlex.quote(home)}")
+        return Check("toolkit", "fail", detail, command=f"export CUDA_HOME={shell(home)}")
     hint = "Install the CUDA toolkit of torch's CUDA version and set CUDA_HOME to its directory."
     return Check("toolkit", "fail", detail, hint)
 
 
-def _torch(environment: Environment, driver: Sequence[int], nvcc: Sequence[int]) -> Check:
+def _torch(
+    environment: Environment, driver: Sequence[int], toolkit: Toolkit, environ: Mapping[str, str], pin: str
+) -> Check:
     file = next((file for path in environment.paths if (file := path / "torch" / "version.py").is_file()), None)
     if not file:
         return Check("torch", "skip", "not installed")
     found = re.search(r"^cuda\b[^=]*=\s*['\"](\d+)\.(\d+)", file.read_text("utf-8", "replace"), re.M)
+    override = f"name a torch for CUDA {driver[0]} in sources.overrides, and run `invoke install`"
     if not found:
-        return Check("torch", "fail", "built without CUDA", f"Install a torch that is built for CUDA {driver[0]}.")
+        return Check("torch", "fail", "built without CUDA", override.capitalize() + ".")
     built, major = f"built for CUDA {found[1]}.{found[2]}", int(found[1])
     if major > driver[0]:
-        hint = f"Update the driver, or install a torch that is built for CUDA {driver[0]}."
+        older = f" {pin}: take an older SGLang, or" if pin else " Or"
+        hint = f"Update the driver to one for CUDA {major}.{older} {override}."
         return Check("torch", "fail", f"{built}, but the driver supports only {_dotted(driver)}", hint)
-    if nvcc and nvcc[0] != major:
-        hint = f"Set CUDA_HOME to a toolkit of CUDA {major}, or install a torch that is built for CUDA {nvcc[0]}."
-        return Check("torch", "fail", f"{built}, but nvcc is of CUDA {_dotted(nvcc)}", hint)
+    if toolkit.release and toolkit.release[0] != major:
+        home = machine.find_home(environ, toolkit.home, major)
+        hint = "" if home else f"Install a toolkit of CUDA {major}, and set CUDA_HOME to its directory."
+        command = f"export CUDA_HOME={shell(home)}" if home else ""
+        return Check("torch", "fail", f"{built}, but nvcc is of CUDA {_dotted(toolkit.release)}", hint, command)
     return Check("torch", "pass", built)
 
 
@@ -129,7 +162,9 @@ def _ninja(environment: Environment, environ: Mapping[str, str]) -> Check:
     return Check("ninja", "fail", "not found on the PATH", command=machine.add_command(environment, "ninja"))
 
 
-def _compiler(toolkit: Toolkit, gpu: Sequence[int], environ: Mapping[str, str]) -> Check:
+def _compiler(
+    environment: Environment, toolkit: Toolkit, architectures: Sequence[str], environ: Mapping[str, str]
+) -> Check:
     """Whether nvcc and the C++ compiler can build a library from an empty kernel, with FlashInfer's options."""
     cxx = shlex.split(environ.get("CXX", "c++"))
     found = shutil.which(cxx[0], path=environ["PATH"]) if cxx else None
@@ -137,46 +172,50 @@ def _compiler(toolkit: Toolkit, gpu: Sequence[int], environ: Mapping[str, str]) 
         return Check("compiler", "fail", f"no C++ compiler {shlex.join(cxx)}", "Install g++, or set CXX to a compiler.")
     if not toolkit.release:
         return Check("compiler", "skip", "there is no nvcc")
-    arch = "sm_" + "".join(map(str, gpu))
     host = ["-ccbin", environ["CC"]] if "CC" in environ else []
-    libraries = [f"-L{toolkit.home}/lib64", f"-L{toolkit.home}/lib64/stubs", "-lcudart", "-lcuda"]
-    compile_ = [toolkit.nvcc, "-c", "trial.cu", "-o", "trial.o", f"-arch={arch}", "--compiler-options=-fPIC", *host]
+    stub = ["-static-global-template-stub=false"] if toolkit.release >= (12, 8) else []
+    codes = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in architectures]
+    more, libraries = (shlex.split(environ.get(f"FLASHINFER_EXTRA_{kind}FLAGS", "")) for kind in ("CUDA", "LD"))
+    commands = (
+        [toolkit.nvcc, *host, "--compiler-options=-fPIC", "--expt-relaxed-constexpr", *stub, *codes, *more,
+         "-c", "trial.cu", "-o", "trial.o"],
+        [*cxx, "trial.o", "-shared", f"-L{toolkit.home}/lib64", f"-L{toolkit.home}/lib64/stubs", "-lcudart", "-lcuda",
+         *libraries, "-o", "trial.so"],
+    )  # fmt: skip
+    what = ", ".join(f"sm_{name}" for name in architectures)
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "trial.cu").write_text(TRIAL)
-        for argv in (compile_, [*cxx, "-shared", "trial.o", "-o", "trial.so", *libraries]):
-            done = processes.run(argv, cwd=Path(directory), env=environ, timeout=300)
-            if done.status:
-                lines = (done.errors + done.output).decode(errors="replace").strip().splitlines() or ["no message"]
+        for command in commands:
+            done = machine.run(command, timeout=300, cwd=directory, env=environ)
+            if done.returncode:
+                lines = (done.stderr + done.stdout).strip().splitlines() or [f"status {done.returncode}"]
                 reason = next((line for line in lines if re.search("error|fatal|cannot find", line)), lines[-1])
+                detail = f"{Path(command[0]).name} cannot build for {what}: {reason}"
                 hint = "Install the missing part of the CUDA toolkit or of g++, or compatible versions."
-                return Check("compiler", "fail", f"{Path(argv[0]).name} cannot build for {arch}: {reason}", hint)
-    return Check("compiler", "pass", f"nvcc and {found} build for {arch}")
+                return Check("compiler", "fail", detail, hint, _add_headers(environment, reason, environ))
+    return Check("compiler", "pass", f"nvcc and {found} build for {what}")
 
 
-def _headers(environment: Environment) -> Check:
-    """Whether the directories exist that FlashInfer's pyproject.toml declares as data (setuptools' `package-data`)."""
-    installed = environment.distribution("flashinfer-python")
-    if not installed:
-        return Check("headers", "skip", "FlashInfer is not installed")
-    roots, declared = [*environment.paths], {"flashinfer.data": ["include/**"]}
-    if installed.editable and installed.location:
-        roots, file = [installed.location], installed.location / "pyproject.toml"
-        try:
-            declared = read_toml(file.read_bytes(), str(file))["tool"]["setuptools"]["package-data"]
-        except (SourcesError, OSError, KeyError) as error:
-            return Check("headers", "skip", f"FlashInfer does not declare the headers that it needs: {error}")
-    data = next((path for root in roots if (path := root / "flashinfer/data").is_dir()), roots[0])
-    directories = [
-        data.joinpath(*package.split(".")[2:], pattern.removesuffix("/**"))
-        for package, patterns in declared.items()
-        for pattern in patterns
-        if package.startswith("flashinfer.data") and pattern.endswith("/**")
-    ]
-    if missing := [str(each) for each in directories if not each.is_dir() or not any(each.iterdir())]:
-        command = "invoke update" if installed.editable else "invoke install --reinstall"
-        return Check("headers", "fail", f"missing or empty: {', '.join(missing)}", command=command)
-    count = "1 directory" if len(directories) == 1 else f"{len(directories)} directories"
-    return Check("headers", "pass", f"{count} in {data}")
+def _add_headers(environment: Environment, reason: str, environ: Mapping[str, str]) -> str:
+    """The command that adds the directory of a missing header, where a wheel in the environment has it."""
+    if missing := re.search(r"fatal error: (\S+): No such file", reason):
+        for path in environment.paths:
+            for header in path.glob(f"nvidia/*/include/{missing[1]}"):
+                before = environ.get("FLASHINFER_EXTRA_CUDAFLAGS", "")
+                flags = f"{before} -I{shell(header.parent)}".strip()
+                return f"export FLASHINFER_EXTRA_CUDAFLAGS={shell(flags)}"
+    return ""
+
+
+def _cubins(environment: Environment, environ: Mapping[str, str], status: Status) -> Check:
+    """Whether FlashInfer has its precompiled kernels here; `status` is that of the answer no."""
+    found, flashinfer = (environment.distribution(name) for name in ("flashinfer-cubin", "flashinfer-python"))
+    if environ.get("FLASHINFER_CUBIN_DIR") or found:
+        return Check("cubins", "pass", environ.get("FLASHINFER_CUBIN_DIR") or f"flashinfer-cubin {found.version}")
+    if not flashinfer:
+        return Check("cubins", "skip", "FlashInfer is not installed")
+    detail = "flashinfer-cubin is not installed: some kernels are downloaded at their first use"
+    return Check("cubins", status, detail, f"flashinfer-cubin {flashinfer.version} may be on {CUBINS_INDEX}.")
 
 
 def _cache(environ: Mapping[str, str]) -> Check:

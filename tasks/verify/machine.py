@@ -1,20 +1,17 @@
-"""What this machine has for kernels and their compilers: driver, GPUs, CUDA toolkit, memory."""
+"""What this machine has for kernels and their compilers: driver, GPUs, CUDA toolkits, memory."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import shlex
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from .. import processes
+from ..names import shell
 from ..packages import Environment
 
 GB = 1_000_000_000
@@ -23,8 +20,7 @@ DEFAULT_HOME = "/usr/local/cuda"
 PROBE = Path(__file__).with_name("cuda_probe.py")
 
 
-@dataclass(frozen=True)
-class Toolkit:
+class Toolkit(NamedTuple):
     """The CUDA toolkit that FlashInfer would use, whether it exists or not. `source` says what it was chosen by,
     `release` is the version of its nvcc, empty if that cannot be run."""
 
@@ -32,6 +28,17 @@ class Toolkit:
     nvcc: str
     source: str
     release: tuple[int, ...]
+
+
+def run(argv: Sequence[str | Path], timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program and return what it printed; where it cannot be run to its end, why is in `stderr`."""
+    try:
+        return subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout,
+            check=False, **options,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(argv, -1, "", str(error))
 
 
 def activated(environment: Environment, environ: Mapping[str, str]) -> dict[str, str]:
@@ -42,17 +49,18 @@ def activated(environment: Environment, environ: Mapping[str, str]) -> dict[str,
 def add_command(environment: Environment, package: str) -> str:
     """Return the command that installs `package` into the environment."""
     python = str(environment.python)
-    start = [python, "-m", "pip", "install"] if environment.has_pip else ["uv", "pip", "install", "--python", python]
-    return shlex.join([*start, package])
+    if environment.has_pip:
+        return shell(python, "-m", "pip", "install", package)
+    return shell("uv", "pip", "install", "--python", python, package)
 
 
 def ask_driver(environment: Environment, environ: Mapping[str, str]) -> dict[str, Any]:
     """Return what `cuda_probe.ask` returns; of a driver that crashes or hangs, that as its `error`."""
-    asked = processes.run([environment.python, "-I", PROBE], env=environ, timeout=60)
+    asked = run([environment.python, "-I", PROBE], env=environ)
     try:
-        answer: dict[str, Any] = json.loads(asked.output)
+        answer: dict[str, Any] = json.loads(asked.stdout)
     except ValueError:
-        return {"cuda": [], "error": asked.ended or f"asking it ended with status {asked.status}", "gpus": []}
+        return {"cuda": [], "error": f"asking it ended with status {asked.returncode}", "gpus": []}
     return answer
 
 
@@ -70,19 +78,17 @@ def find_toolkit(environ: Mapping[str, str]) -> Toolkit:
     return Toolkit(home, nvcc, source, _release(nvcc))
 
 
-def find_home(environ: Mapping[str, str], wrong: str) -> str:
-    """Return a directory with a CUDA toolkit for use as CUDA_HOME instead of `wrong`, empty where there is none."""
+def find_home(environ: Mapping[str, str], wrong: str, major: int = 0) -> str:
+    """Return a directory with a toolkit (of CUDA `major`) for CUDA_HOME instead of `wrong`; empty for none."""
     on_path = shutil.which("nvcc", path=environ["PATH"])
     beside = sorted(map(str, Path(DEFAULT_HOME).parent.glob("cuda-*")), reverse=True)
     homes = [wrong.strip(":"), *([str(Path(on_path).parent.parent)] if on_path else []), DEFAULT_HOME, *beside]
-    return next((home for home in homes if shutil.which(f"{home}/bin/nvcc")), "")
+    releases = {home: _release(f"{home}/bin/nvcc") for home in homes}
+    return next((home for home, release in releases.items() if release and major in (0, release[0])), "")
 
 
 def _release(nvcc: str) -> tuple[int, ...]:
-    try:
-        found = re.search(rb"release (\d+)\.(\d+)", processes.run([nvcc, "--version"], timeout=60).output)
-    except OSError:
-        return ()
+    found = re.search(r"release (\d+)\.(\d+)", run([nvcc, "--version"]).stdout)
     return (int(found[1]), int(found[2])) if found else ()
 
 
@@ -94,34 +100,10 @@ def wanted_jobs(environ: Mapping[str, str]) -> int:
 
 def available_memory() -> int:
     """Return the bytes of memory that are available now, within a container's limit (cgroup v2)."""
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
+    free = int(re.findall(r"MemAvailable: *(\d+)", Path("/proc/meminfo").read_text())[0]) * 1024
     try:
-        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
-    except (OSError, ValueError):
+        limit, used, stat = (Path(f"/sys/fs/cgroup/memory.{name}").read_text() for name in ("max", "current", "stat"))
+        cached = sum(map(int, re.findall(r"^(?:in)?active_file (\d+)", stat, re.M)))
+        return max(0, min(free, int(limit) - int(used) + cached))
+    except (OSError, ValueError):  # no such limit
         return free
-    return max(0, min(free, limit - used))
-
-
-@contextmanager
-def limited_jobs(environ: Mapping[str, str], jobs: int, at_once: int) -> Iterator[dict[str, str]]:
-    """Yield the variables with which the ninjas of `at_once` processes run at most `jobs` compile jobs in total.
-
-    From 1.13 on, ninja uses GNU make's jobserver: a FIFO with a token for each job beyond the first of each ninja.
-    Older ninjas each get an equal share by `MAX_JOBS`, which leaves processors idle while the last kernels compile.
-    """
-    ninja = shutil.which("ninja", path=environ["PATH"])
-    version = processes.run([ninja, "--version"], timeout=60).output.decode() if ninja else ""
-    if [int(number) for number in re.findall(r"\d+", version)[:2]] < [1, 13]:
-        yield {**environ, "MAX_JOBS": str(max(1, jobs // at_once))}
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        fifo = str(Path(directory, "jobs"))
-        os.mkfifo(fifo)
-        tokens = os.open(fifo, os.O_RDWR)
-        try:
-            os.write(tokens, b"+" * (jobs - at_once))
-            yield {**environ, "MAX_JOBS": "", "MAKEFLAGS": f"-j{jobs} --jobserver-auth=fifo:{fifo}"}
-        finally:
-            os.close(tokens)

@@ -92,10 +92,11 @@ class Machine:
         nvcc.write_text(NVCC.format(release=release, compile=compile))
         nvcc.chmod(0o755)
 
-    def checks(self, needed: bool = False, **variables: str | None) -> dict[str, Check]:
+    def checks(self, needed: bool = False, pin: str = "", **variables: str | None) -> dict[str, Check]:
         """The checks by name, with `variables` set or (None) unset."""
         environ = {name: value for name, value in {**self.environ, **variables}.items() if value is not None}
-        checks = cuda.check_cuda(self.environment, environ, needed=needed)
+        driver = machine.ask_driver(self.environment, environ)
+        checks = cuda.check_cuda(self.environment, environ, driver, needed=needed, pin=pin)
         return {check.name.removeprefix("cuda: "): check for check in checks}
 
 
