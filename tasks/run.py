@@ -240,17 +240,20 @@ def install_step(run: Run) -> None:
 
 def verify_step(run: Run) -> None:
     """Check everything; with --kernels run the reference tests, with --locked compare with the lock file."""
-    from .verify import run_kernels, verify
+    from .verify.checks import verify
+    from .verify.kernels import run_kernels
 
     if run.dry and run.task != "verify":
         return
     options = run.options
     kernels = options.kernels or bool(options.kernel)
-    found = verify(run.settings, run.environment, kernels=kernels)
+    found = verify(run.settings, run.environment, run.report, kernels=kernels)
     checks = list(found.checks)
     if kernels and run.settings.trace:
         junit = Path(options.junit) if options.junit else None
-        checks += run_kernels(run.settings.trace, run.environment, run.report, only=options.kernel, junit=junit)
+        checks += run_kernels(
+            run.c, run.settings.trace, run.environment, run.report, only=options.kernel, junit=junit
+        )
     if run.lock:
         locked, repositories, _ = _lockable(run)
         checks += packages.differences(run.lock, locked, repositories, run.environment)

@@ -1,85 +1,76 @@
-"""Checks of one checkout, offline: its directory, remote, REF, submodules, key directories and changed files."""
+"""Checks of one checkout, offline: its REF, submodules, key directories and changed files."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
-from ..checkout import changed_files, find, submodule_faults
+from .. import checkout as checkouts
 from ..checkout.state import kept_ref
-from ..errors import EXAMPLES, SourcesError
-from ..git import Checkout, submodules
-from ..models import Check, Repository, RepositoryState, Status
-from ..names import redact
-from ..packages import Source
-from .packages import skipped
-
-CHECKED = ("remote", "ref", "submodules", "directories", "tree")
+from ..errors import SourcesError, examples
+from ..git import Checkout
+from ..models import Check, Repository, RepositoryState
+from ..names import redact, shell
+from ..packages import Package
 
 
 @dataclass(frozen=True)
-class FoundCheckout:
-    """One repository as it was found; `source` is None if there is no checkout that can be read."""
+class Found:
+    """One repository as it is: its checkout and package are None where there is none that can be read, and `problem`
+    says why."""
 
     repository: Repository
-    source: Source | None
-    state: RepositoryState
-    checks: tuple[Check, ...]
+    checkout: Checkout | None = None
+    package: Package | None = None
+    problem: Check | None = None
+
+    @property
+    def name(self) -> str:
+        """The repository's name."""
+        return self.repository.name
 
 
-def check_checkout(repository: Repository) -> FoundCheckout:
-    """Check the checkout of the repository. Nothing that is found raises, and nothing is changed."""
-    name = repository.name
-    state = RepositoryState(repository.path, redact(repository.url), repository.branch, None, None, None, {})
+def find(repository: Repository) -> Found:
+    """Find the checkout of the repository and the package in it. Nothing that is found raises."""
+    name, checkout = repository.name, None
     try:
-        if checkout := find(repository):
-            return _found(checkout, state)
-        first = Check(f"{name}: repository", "fail", f"not cloned: {repository.path}", command="invoke clone")
-        reason = "not cloned"
+        checkout = checkouts.find(repository)
+        if not checkout:
+            missing = f"not cloned: {repository.path}"
+            return Found(repository, problem=Check(f"{name}: repository", "fail", missing, command="invoke clone"))
+        package = Package(repository, checkout.head, checkout.tags) if repository.install else None
+        return Found(repository, checkout, package)
     except (SourcesError, OSError) as error:
-        first, reason = _failed(f"{name}: repository", error), "the checkout cannot be read"
-    return FoundCheckout(repository, None, state, (first, *skipped(name, CHECKED, reason)))
+        return Found(repository, checkout, problem=_failed(f"{name}: {'metadata' if checkout else 'checkout'}", error))
 
 
-def _found(checkout: Checkout, state: RepositoryState) -> FoundCheckout:
-    repository, name, path = checkout.repository, checkout.repository.name, checkout.path
-    source = Source(repository, checkout.head, checkout.tags)
-    directories, changed, version = dict[str, str | None](), None, None
-    checks = [
-        Check(f"{name}: repository", "pass", str(path)),
-        Check(f"{name}: remote", "pass", redact(repository.url)),
-        _ref(checkout),
-    ]
-    with _reported(f"{name}: submodules", checks):
-        checks.append(_submodules(checkout))
-    with _reported(f"{name}: directories", checks):
-        directories = source.layout.find_directories(lambda each: (path / each).is_dir())
-        checks += [_directory(source, role, found) for role, found in directories.items()]
-    with _reported(f"{name}: tree", checks, "skip"):
-        changed = changed_files(checkout)
-        checks.append(_tree(checkout, changed))
-    with suppress(SourcesError):
-        version = source.version or None
-    state = replace(
-        state,
-        ref=checkout.record.ref or checkout.branch or checkout.head,
-        commit=checkout.head,
-        version=version,
-        dirty=None if changed is None else bool(changed),
-        directories={role: path / found for role, found in directories.items() if found},
-    )
-    return FoundCheckout(repository, source, state, tuple(checks))
-
-
-@contextmanager
-def _reported(name: str, checks: list[Check], status: Status = "fail") -> Iterator[None]:
-    """Turn the error that a check ends with into the check `name`, with that status."""
+def check_checkout(found: Found) -> tuple[RepositoryState, list[Check]]:
+    """Check the checkout; where nothing is cloned, that is the only check."""
+    repository, name, checkout = found.repository, found.name, found.checkout
+    checks = [found.problem] if found.problem else []
+    state = RepositoryState(repository.path, redact(repository.url), repository.branch)
+    if not checkout:
+        return state, checks
     try:
-        yield
+        state = checkouts.describe(checkout)
+        checks.append(Check(f"{name}: repository", "pass", f"{repository.path}, from {state.url}"))
+        checks.append(_ref(checkout, state))
+        faults = checkouts.submodule_faults(checkout)
+        wrong = examples([f"{path}: {fault}" for path, fault in faults.items()])
+        status = Check(f"{name}: submodules", "pass", "complete")
+        checks.append(replace(status, status="fail", detail=wrong, command="invoke update") if faults else status)
+        hint = f"`{shell('git', '-C', state.path, 'status')}` shows them."
+        tree = Check(f"{name}: tree", "warn", f"{len(state.changed)} changed: {examples(state.changed)}", hint)
+        checks.append(tree if state.changed else Check(tree.name, "pass", "no file is changed"))
+        if package := found.package:
+            layout, path = package.layout, repository.path
+            directories = layout.find_directories(lambda directory: (path / directory).is_dir())
+            checks += [_directory(f"{name}: {role}", found, directories[role], layout.directories[role][0])
+                       for role in directories]  # fmt: skip
+            known = {role: path / directory for role, directory in directories.items() if directory}
+            state = replace(state, version=package.version or None, directories=known)
     except (SourcesError, OSError) as error:
-        checks.append(replace(_failed(name, error), status=status))
+        checks.append(_failed(f"{name}: checkout", error))
+    return state, checks
 
 
 def _failed(name: str, error: SourcesError | OSError) -> Check:
@@ -88,42 +79,27 @@ def _failed(name: str, error: SourcesError | OSError) -> Check:
     return Check(name, "fail", str(error))
 
 
-def _ref(checkout: Checkout) -> Check:
-    name, record = f"{checkout.repository.name}: ref", checkout.record
-    branch, (ref, source) = checkout.branch, kept_ref(checkout.repository, record)
-    at = f"{checkout.head[:10]} ({branch or 'detached HEAD'})"
-    if record.moving:
-        return Check(name, "fail", "an update was interrupted", command="invoke update")
+def _ref(checkout: Checkout, state: RepositoryState) -> Check:
+    name, record = f"{checkout.name}: ref", checkout.record
+    at = f"{checkout.head[:10]} ({state.branch or 'detached HEAD'})"
+    configured, source = kept_ref(checkout.repository, record)
+    if state.problem:
+        return Check(name, "fail", state.problem, command="invoke update")
     if not record.ref:
         return Check(name, "warn", f"{at}, which this tool did not check out", command="invoke update")
-    if record.ref != ref:
-        return Check(name, "warn", f"{record.shown}, but {ref} is configured", command="invoke update")
-    if (checkout.head, branch) != (record.commit, record.name if record.kind == "branch" else ""):
+    if record.ref != configured:
+        return Check(name, "warn", f"{record.shown}, but {configured} is configured", command="invoke update")
+    if checkouts.is_users_branch(checkout, record.branch):
+        return Check(name, "pass", f"your branch {state.branch} ({checkout.head[:10]}), not {record.shown}")
+    if (checkout.head, state.branch) != (record.commit, record.branch):
         return Check(name, "fail", f"{at}, not {record.shown} ({record.commit[:10]})", command="invoke update")
-    origin = "this checkout" if source == "this checkout" else f"the {source}"
+    origin = source if source == "this checkout" else f"the {source}"
     return Check(name, "pass", f"{record.shown} ({checkout.head[:10]}), from {origin}")
 
 
-def _submodules(checkout: Checkout) -> Check:
-    name, commits = f"{checkout.repository.name}: submodules", submodules.declared(checkout, checkout.head)
-    if faults := submodule_faults(checkout):
-        detail = ", ".join(f"{path}: {fault}" for path, fault in faults.items())
-        return Check(name, "fail", detail, command="invoke update")
-    return Check(name, "pass" if commits else "skip", ", ".join(commits) or "there are none")
-
-
-def _directory(source: Source, role: str, found: str | None) -> Check:
-    name, path = f"{source.repository.name}: {role}", source.repository.path
-    if found:
-        return Check(name, "pass", found)
-    first = source.layout.directories[role][0]
-    restore = shlex.join(["git", "-C", str(path), "checkout", "HEAD", "--", first])
-    return Check(name, "fail", f"{path / first} is missing", command=restore)
-
-
-def _tree(checkout: Checkout, changed: list[str]) -> Check:
-    name = f"{checkout.repository.name}: tree"
-    if not changed:
-        return Check(name, "pass", "no tracked file is changed")
-    command = shlex.join(["git", "-C", str(checkout.path), "status"])
-    return Check(name, "warn", f"{len(changed)} changed: {', '.join(changed[:EXAMPLES])}", command=command)
+def _directory(name: str, found: Found, directory: str | None, usual: str) -> Check:
+    if directory:
+        return Check(name, "pass", directory)
+    path = found.repository.path
+    restore = shell("git", "-C", path, "checkout", "HEAD", "--", usual)
+    return Check(name, "fail", f"{path / usual} is missing", command=restore)

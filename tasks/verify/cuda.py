@@ -210,12 +210,12 @@ def _add_headers(environment: Environment, reason: str, environ: Mapping[str, st
 def _cubins(environment: Environment, environ: Mapping[str, str], status: Status) -> Check:
     """Whether FlashInfer has its precompiled kernels here; `status` is that of the answer no."""
     found, flashinfer = (environment.distribution(name) for name in ("flashinfer-cubin", "flashinfer-python"))
-    if environ.get("FLASHINFER_CUBIN_DIR") or found:
-        return Check("cubins", "pass", environ.get("FLASHINFER_CUBIN_DIR") or f"flashinfer-cubin {found.version}")
+    if own := environ.get("FLASHINFER_CUBIN_DIR") or (f"flashinfer-cubin {found.version}" if found else ""):
+        return Check("cubins", "pass", own)
     if not flashinfer:
         return Check("cubins", "skip", "FlashInfer is not installed")
     detail = "flashinfer-cubin is not installed: some kernels are downloaded at their first use"
-    return Check("cubins", status, detail, f"flashinfer-cubin {flashinfer.version} may be on {CUBINS_INDEX}.")
+    return Check("cubins", status, detail, f"The index {CUBINS_INDEX} has it for releases of FlashInfer.")
 
 
 def _cache(environ: Mapping[str, str]) -> Check:

@@ -1,9 +1,10 @@
-"""Imports packages in fresh interpreters of the verified environment, and finds out what a failure is due to."""
+"""Imports in fresh interpreters of the verified environment, and what a failure is due to."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +15,8 @@ from packaging.version import InvalidVersion, Version
 from ..models import Check
 from ..names import shell
 from ..packages import Environment
-from . import machine
 
 TIMEOUT = 300.0  # seconds
-REINSTALL = "invoke install --reinstall"
 CODE = """
 import importlib, json, os, sys
 sys.path[:] = filter(None, sys.path)  # as `python -P` does from Python 3.11 on
@@ -34,82 +33,87 @@ os._exit(0)  # without the seconds that large libraries take to shut down
 
 
 @dataclass(frozen=True)
-class Expected:
-    """What an import should give: `module` from within `folder`, in the installed `version`; empty is not compared."""
-
-    module: str
-    folder: Path | None = None
-    version: str = ""
-
-
-@dataclass(frozen=True)
 class Imported:
-    """What came of it. `problem` is empty where it is as expected, `missing` names a module that was not found, and
-    `replaceable` says that an installation of the package would make a difference."""
+    """What came of an import: `detail`, and a `problem` or none. `missing` is a module that was not found;
+    `replaceable` says that installing the package again makes a difference."""
 
-    detail: str
+    detail: str = ""
     problem: str = ""
     missing: str = ""
     replaceable: bool = False
 
 
-def check_import(name: str, expected: Expected, environment: Environment, fix: str = REINSTALL) -> tuple[Check, str]:
-    """Import a module, and on failure find the variable that causes it. Returns the check, and which module is missing.
+@dataclass(frozen=True)
+class Import:
+    """An import of `module`, which should come from within `folder` and be the installed `version`, where given."""
 
-    `fix` is the command that installs the package again, and is named only where that makes a difference.
-    """
-    imported = import_module(environment, expected, os.environ)
-    if not imported.problem:
-        return Check(name, "pass", imported.detail), ""
-    if command := _cause(environment, expected):
-        return Check(name, "fail", imported.problem, command=command), ""
-    home = Path(os.environ.get("HOME") or "/")
-    if not (home.is_dir() and os.access(home, os.W_OK)) and "Error" in imported.problem:
-        hint = f"HOME ({home}) cannot be written: set it, or FLASHINFER_WORKSPACE_BASE, to a directory that can be."
+    environment: Environment
+    module: str
+    folder: Path | None = None
+    version: str = ""
+
+    def check(self, name: str, fix: str) -> tuple[Check, str]:
+        """The check `name` of this import, and which other module is missing. A failure names the variable that causes
+        it, or `fix`, the command that installs the package again, where that makes a difference."""
+        imported = self.run(os.environ)
+        if not imported.problem:
+            return Check(name, "pass", imported.detail), ""
+        if command := self.cause():
+            return Check(name, "fail", imported.problem, command=command), ""
+        if imported.replaceable:
+            return Check(name, "fail", imported.problem, command=fix), ""
+        home = Path(os.environ.get("HOME") or "/")
+        hint = f"`{shell(self.environment.python, '-c', f'import {self.module}')}` shows the traceback."
+        if not home.is_dir() or not os.access(home, os.W_OK):
+            hint = f"HOME ({home}) cannot be written: set it, or FLASHINFER_WORKSPACE_BASE, to a directory that can be."
         return Check(name, "fail", imported.problem, hint), imported.missing
-    if imported.replaceable:
-        return Check(name, "fail", imported.problem, command=fix), ""
-    trace = shell(environment.python, "-c", f"import {expected.module}")
-    return Check(name, "fail", imported.problem, f"`{trace}` shows the traceback."), imported.missing
 
+    def cause(self) -> str:
+        """The command that changes the variable without which the import works; empty where none is to blame."""
+        suspects = sorted(name for name in os.environ if name == "PYTHONPATH" or name.startswith("FLASHINFER_"))
+        changes = {shell("unset", name): {**os.environ} for name in suspects}
+        for name, environ in zip(suspects, changes.values(), strict=True):
+            del environ[name]
+        if not self.environment.virtual:
+            changes["export PYTHONNOUSERSITE=1"] = {**os.environ, "PYTHONNOUSERSITE": "1"}
+        clean = {name: text for name, text in os.environ.items() if name not in suspects} | {"PYTHONNOUSERSITE": "1"}
+        if not changes or self.run(clean).problem:
+            return ""
+        working = (command for command, environ in changes.items() if not self.run(environ).problem)
+        return next(working, shell("unset", *suspects))
 
-def import_module(environment: Environment, expected: Expected, environ: Mapping[str, str]) -> Imported:
-    """Import a module with these variables, in a directory where nothing has the name of a module."""
-    with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory, "answer.json")
-        argv = [environment.python, "-c", CODE, expected.module, file]
-        done = machine.run(argv, TIMEOUT, cwd=directory, env=environ)
-        try:
-            answer = json.loads(file.read_bytes())
-        except (OSError, ValueError):
-            ended = done.stderr.strip().splitlines() or ["no message"]
-            return Imported("", f"the interpreter ended with status {done.returncode}: {ended[-1]}")
-    if "error" in answer:
-        lines = [line.strip() for line in answer["error"].splitlines() if line.strip(" :")]
-        symbol = [line for line in lines[1:] if "undefined symbol" in line]
-        missing = answer["missing"] or ""
-        return Imported("", " ".join([*lines[:2], *symbol[:1]][:3]), missing, missing == expected.module)
-    path, version = answer["file"], answer["version"]
-    if path is None:
-        return Imported("", "imports only as a namespace package, without its files", "", True)
-    if expected.folder and not Path(path).resolve().is_relative_to(expected.folder.resolve()):
-        return Imported("", f"imported from {path}, which is not in {expected.folder}", "", True)
-    if expected.version and version and not _same(version, expected.version):
-        return Imported("", f"imports as {version}, but {expected.version} is installed", "", True)
-    return Imported(f"{version} from {path}".strip())
-
-
-def _cause(environment: Environment, expected: Expected) -> str:
-    """The command that undoes the setting without which the import works; empty where none is to blame."""
-    suspects = sorted(name for name in os.environ if name == "PYTHONPATH" or name.startswith("FLASHINFER_"))
-    changes = {shell("unset", name): {key: text for key, text in os.environ.items() if key != name} for name in suspects}
-    if not environment.virtual:
-        changes["export PYTHONNOUSERSITE=1"] = {**os.environ, "PYTHONNOUSERSITE": "1"}
-    clean = {name: text for name, text in os.environ.items() if name not in suspects} | {"PYTHONNOUSERSITE": "1"}
-    if not changes or import_module(environment, expected, clean).problem:
-        return ""
-    working = (command for command, environ in changes.items() if not import_module(environment, expected, environ).problem)
-    return next(working, shell("unset", *suspects))
+    def run(self, environ: Mapping[str, str]) -> Imported:
+        """Import with these variables, in a directory where nothing has the name of a module."""
+        with tempfile.TemporaryDirectory() as directory:
+            answer_file, errors_file = Path(directory, "answer.json"), Path(directory, "errors")
+            try:
+                with errors_file.open("wb") as errors:  # a file: a process that is left behind would keep a pipe open
+                    status = subprocess.run(
+                        [self.environment.python, "-c", CODE, self.module, answer_file],
+                        cwd=directory, env=environ, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+                        timeout=TIMEOUT, check=False,
+                    ).returncode  # fmt: skip
+                answer = json.loads(answer_file.read_bytes())
+            except subprocess.TimeoutExpired as error:
+                return Imported(problem=str(error))
+            except (OSError, ValueError):
+                last = errors_file.read_text(errors="replace").strip().splitlines()[-1:]
+                return Imported(problem=": ".join([f"the interpreter ended with status {status}", *last]))
+        if "error" in answer:
+            lines = [line.strip() for line in answer["error"].splitlines() if line.strip()]
+            symbols = [line for line in lines[1:] if "undefined symbol" in line]
+            missing = answer["missing"] or ""
+            return Imported("", " ".join([lines[0], *(symbols or lines[1:])[:1]]), missing, missing == self.module)
+        path, version = answer["file"], answer["version"]
+        if path is None:
+            problem = "imports only as a namespace package: a directory of that name without the package in it"
+        elif self.folder and not Path(path).resolve().is_relative_to(self.folder.resolve()):
+            problem = f"imported from {path}, which is not in {self.folder}"
+        elif self.version and version and not _same(version, self.version):
+            problem = f"imports as {version}, but {self.version} is installed"
+        else:
+            return Imported(f"{version} from {path}".strip())
+        return Imported("", problem, replaceable=True)
 
 
 def _same(version: str, other: str) -> bool:

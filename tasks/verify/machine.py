@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,10 +49,7 @@ def activated(environment: Environment, environ: Mapping[str, str]) -> dict[str,
 
 def add_command(environment: Environment, package: str) -> str:
     """Return the command that installs `package` into the environment."""
-    python = str(environment.python)
-    if environment.has_pip:
-        return shell(python, "-m", "pip", "install", package)
-    return shell("uv", "pip", "install", "--python", python, package)
+    return shell(sys.executable, "-m", "uv", "pip", "install", "--python", environment.python, package)
 
 
 def ask_driver(environment: Environment, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -80,11 +78,13 @@ def find_toolkit(environ: Mapping[str, str]) -> Toolkit:
 
 def find_home(environ: Mapping[str, str], wrong: str, major: int = 0) -> str:
     """Return a directory with a toolkit (of CUDA `major`) for CUDA_HOME instead of `wrong`; empty for none."""
-    on_path = shutil.which("nvcc", path=environ["PATH"])
+    nvcc = Path(shutil.which("nvcc", path=environ["PATH"]) or DEFAULT_HOME).resolve()
     beside = sorted(map(str, Path(DEFAULT_HOME).parent.glob("cuda-*")), reverse=True)
-    homes = [wrong.strip(":"), *([str(Path(on_path).parent.parent)] if on_path else []), DEFAULT_HOME, *beside]
-    releases = {home: _release(f"{home}/bin/nvcc") for home in homes}
-    return next((home for home, release in releases.items() if release and major in (0, release[0])), "")
+    for home in (wrong.strip(":"), str(nvcc.parent.parent), DEFAULT_HOME, *beside):
+        release = _release(f"{home}/bin/nvcc") if Path(home, "lib64").is_dir() else ()
+        if release and major in (0, release[0]):
+            return home
+    return ""
 
 
 def _release(nvcc: str) -> tuple[int, ...]:

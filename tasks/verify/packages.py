@@ -1,11 +1,12 @@
-"""Checks of what is installed in an environment: whether it comes from the checkouts."""
+"""Checks of what is installed in an environment: whether it comes from the checkouts, and can be imported."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from packaging.utils import canonicalize_name
 
@@ -20,18 +21,14 @@ from ..packages import (
     admits,
     flashinfer_requirement,
     has_release,
-    import_check,
     missing_requirements,
     names,
 )
+from . import imports
+from .checkouts import Found
 
 MATCH = "invoke setup --flashinfer-branch=matching"
-INSTALLED = ("installed", "version", "requirements", "pins", "imports")
-
-
-def skipped(repository: str, names: Iterable[str], why: str) -> list[Check]:
-    """Checks that could not be made."""
-    return [Check(f"{repository}: {name}", "skip", why) for name in names]
+REINSTALL = "invoke install --reinstall"
 
 
 def package_state(package: Package, environment: Environment) -> PackageState:
@@ -40,87 +37,109 @@ def package_state(package: Package, environment: Environment) -> PackageState:
     return PackageState(found.version, found.editable, found.location) if found else PackageState(None, False, None)
 
 
-def check_package(
-    package: Package, packages: Sequence[Package], environment: Environment, tags: Collection[str]
-) -> list[Check]:
-    """Check that the package is installed from its checkout, in its version and with its requirements, and import it.
+def torch_pin(packages: Sequence[Package]) -> str:
+    """Which torch SGLang requires, such as `SGLang 0.5.23 requires torch==2.14.1`; empty where it is not there."""
+    for package in packages:
+        pins = [one for one in package.metadata.requires if canonicalize_name(one.name) == "torch"]
+        if package.repository.name == "sglang" and pins:
+            return f"SGLang {package.version} requires {pins[0].name}{pins[0].specifier}"
+    return ""
 
-    `packages` are all that come from checkouts. `tags` are those of FlashInfer's checkout: its releases, which a pin on
-    FlashInfer may name.
-    """
-    checks = [*_check_metadata(package, packages, environment, tags)]
-    if environment.distribution(package.name):
-        # What fixes an import is most often what fixes the first other fault
-        fixes = [check.command for check in checks if check.status in ("fail", "warn") and check.command]
-        ok, detail = import_check(environment, package.module, package.folder)
-        checks.append(check_import(package, environment, ok, detail, [*fixes, "invoke install --reinstall"][0]))
+
+def check_package(
+    package: Package, packages: Sequence[Package], environment: Environment, overrides: Sequence[str],
+    found: Sequence[Found],
+) -> list[Check]:  # fmt: skip
+    """Check that the package is installed from its checkout, in its version and with its requirements, of which those
+    in `overrides` replace others. `packages` are all that come from checkouts, `found` are those checkouts."""
+    return [*_check(package, packages, environment, overrides, found)]
+
+
+def _check(
+    package: Package, packages: Sequence[Package], environment: Environment, overrides: Sequence[str],
+    found: Sequence[Found],
+) -> Iterator[Check]:  # fmt: skip
+    name, ours = package.repository.name, names(packages)
+    installed = environment.distribution(package.name)
+    if not installed:
+        missing = f"{package.name} is not installed in {environment.prefix}"
+        yield Check(f"{name}: installed", "fail", missing, command="invoke install")
+        return
+    source = f"editable from {installed.location}" if installed.editable else "not editable, a release from an index"
+    if package.is_checkout(replace(installed, version=package.version)):
+        yield Check(f"{name}: installed", "pass", source)
+    else:
+        detail = installed.broken or f"{source}; the checkout is {package.folder}"
+        yield Check(f"{name}: installed", "fail", detail, command="invoke install")
+    if not package.fits(installed.version):
+        detail = f"{installed.version} is installed, the checkout is {package.version}"
+        yield Check(f"{name}: version", "fail", detail, command=REINSTALL)
+    elif installed.version.startswith("0.0.0"):
+        hint = "The checkout has no tag of a release: fetch upstream's, then run `invoke install --reinstall`."
+        yield Check(f"{name}: version", "warn", installed.version, hint)
+    else:
+        yield Check(f"{name}: version", "pass", installed.version)
+    try:
+        unmet = missing_requirements(environment, installed, package.repository.extras)
+        yield _unmet(f"{name}: requirements", [one for one in unmet if _name(one) not in ours], "invoke install")
+        yield _pins(package, [one for one in unmet if _name(one) in ours], environment, found)
+    except SourcesError as error:
+        yield Check(f"{name}: requirements", "fail", error.what, error.hint, REINSTALL)
+    for companion, version in _companions(package, environment):
+        if package.fits(version):
+            yield Check(f"{name}: {companion}", "pass", version)
+        else:
+            detail = f"{version}, but {name} is {package.version}"
+            yield Check(f"{name}: {companion}", "fail", detail, command="invoke install")
+
+
+def _companions(package: Package, environment: Environment) -> list[tuple[str, str]]:
+    """What is installed of the package's companions, jit-cache's providers (flashinfer-jit-cache-sm90a) among them."""
+    directories = [info for path in environment.paths for info in path.glob("flashinfer_*-*.dist-info")]
+    pairs = (info.name.removesuffix(".dist-info").replace("_", "-").rsplit("-", 1) for info in directories)
+    return [(name, version) for name, version in pairs if name.startswith(package.layout.companions or ("-",))]
+
+
+def check_imports(package: Package, environment: Environment, driver: Future[dict[str, Any]]) -> list[Check]:
+    """Import the package where it is installed; where a GPU can be used, SGLang's compiled kernels, too."""
+    name, installed = package.repository.name, environment.distribution(package.name)
+    if not installed:
+        return []
+    fix = REINSTALL if package.is_checkout(installed) else "invoke install"
+    wanted = imports.Import(environment, package.module, package.folder, installed.version)
+    check, missing = wanted.check(f"{name}: imports", fix)
+    if missing:
+        with suppress(SourcesError):
+            if missing_requirements(environment, installed, package.repository.extras):
+                left_out = "; requirements were not installed (--no-deps)" if package.without_deps(environment) else ""
+                check = replace(
+                    check, status="warn" if left_out else "fail", detail=f"{check.detail}{left_out}", hint="",
+                    command="invoke install",
+                )  # fmt: skip
+    checks = [check]
+    if name == "sglang" and driver.result()["gpus"]:
+        compiled = imports.Import(environment, "sgl_kernel")
+        if any((path / "sgl_kernel").is_dir() for path in environment.paths):
+            checks.append(compiled.check(f"{name}: sgl_kernel", "")[0])
+        else:
+            checks.append(Check(f"{name}: sgl_kernel", "skip", "not installed"))
     return checks
 
 
-def _check_metadata(
-    package: Package, packages: Sequence[Package], environment: Environment, tags: Collection[str]
-) -> Iterator[Check]:
-    name, ours = package.repository.name, names(packages)
-    found = environment.distribution(package.name)
-    if not found:
-        missing = f"{package.name} is not installed in {environment.prefix}"
-        yield Check(f"{name}: installed", "fail", missing, command="invoke install")
-        yield from skipped(name, INSTALLED[1:], "not installed")
-        return
-    source = f"editable from {found.location}" if found.editable else "not editable, a release from an index"
-    if package.is_checkout(replace(found, version=package.version)):
-        yield Check(f"{name}: installed", "pass", source)
-    else:
-        detail = found.broken or f"{source}; the checkout is {package.folder}"
-        yield Check(f"{name}: installed", "fail", detail, command="invoke install")
-    if package.fits(found.version):
-        yield Check(f"{name}: version", "pass", found.version)
-    else:
-        detail = f"{found.version} is installed, the checkout is {package.version}"
-        yield Check(f"{name}: version", "fail", detail, command="invoke install --reinstall")
-    try:
-        unmet = missing_requirements(environment, found, package.repository.extras)
-        yield _unmet(f"{name}: requirements", [one for one in unmet if _name(one) not in ours], "invoke install")
-        yield _pins(package, [one for one in unmet if _name(one) in ours], environment, tags)
-    except SourcesError as error:
-        yield Check(f"{name}: requirements", "fail", error.what, error.hint, "invoke install --reinstall")
-    for companion in package.layout.companions:
-        other = environment.distribution(companion)
-        if other and not package.fits(other.version):
-            detail = f"{other.version}, but {name} is {package.version}"
-            yield Check(f"{name}: {companion}", "fail", detail, command="invoke install")
-        elif other:
-            yield Check(f"{name}: {companion}", "pass", other.version)
-
-
-def check_import(package: Package, environment: Environment, ok: bool, detail: str, command: str) -> Check:
-    """The check of an import from the result of `import_check`; `command` fixes a failure.
-
-    If a module is missing because the requirements were not installed on purpose (`--no-deps`), that is a warning.
-    """
-    name = f"{package.repository.name}: imports"
-    if ok:
-        return Check(name, "pass", detail)
-    module = re.match(r"ModuleNotFoundError: No module named '([^'.]+)", detail)
-    found = environment.distribution(package.name)
-    if module and found and module[1] != package.module and package.without_deps(environment):
-        with suppress(SourcesError):
-            if missing_requirements(environment, found, package.repository.extras):
-                detail = f"needs {module[1]}; requirements were not installed (--no-deps)"
-                return Check(name, "warn", detail, command="invoke install")
-    return Check(name, "fail", detail, command=command)
-
-
-def _pins(package: Package, unmet: list[Missing], environment: Environment, tags: Collection[str]) -> Check:
+def _pins(package: Package, unmet: list[Missing], environment: Environment, found: Sequence[Found]) -> Check:
     """Whether the FlashInfer that `matching` would choose is installed, with its companions."""
     required = flashinfer_requirement(package.metadata, package.repository.extras)
     if required and not any(_name(one) in FLASHINFER for one in unmet):
-        versions = [found.version for name in FLASHINFER if (found := environment.distribution(name))]
+        versions = [other.version for name in FLASHINFER if (other := environment.distribution(name))]
         if not any(admits(required, version) for version in versions):
             unmet = [Missing(required, next(iter(versions), "")), *unmet]
-    available = required is None or has_release(required, tags)
-    hint = "" if available else "No tag of FlashInfer's checkout is a release that meets this."
-    return _unmet(f"{package.repository.name}: pins", unmet, MATCH if available else "", hint)
+    flashinfer = next((one.checkout for one in found if one.name == "flashinfer" and one.checkout), None)
+    command = hint = ""
+    if flashinfer:
+        released = required is None or has_release(required, flashinfer.tags)
+        command = MATCH if released else ""
+        hint = "" if released else "No tag of FlashInfer's checkout is a release that meets this."
+    return _unmet(f"{package.repository.name}: pins", unmet, command, hint)
 
 
 def _unmet(name: str, unmet: Sequence[Missing], command: str, hint: str = "") -> Check:

@@ -13,32 +13,26 @@ from tasks.models import Check
 from tasks.packages import Environment, probe
 from tasks.verify import cuda, machine
 from tests import conftest
+from tests.upstream import wheels
 
-# What cuda_probe.py calls of libcuda.so.1: one GPU of compute capability GPU / 10 with 80 GB.
+# What cuda_probe.py calls of libcuda.so.1: GPUs of compute capability GPU / 10 and SECOND / 10 with 80 GB.
 DRIVER = """
 #include <stdlib.h>
 #include <string.h>
-int cuDriverGetVersion(int *version) { *version = 13000; return 0; }
+int cuDriverGetVersion(int *version) { *version = CUDA; return 0; }
 int cuInit(unsigned flags) { if (STATUS == 999) abort(); return STATUS; }
 int cuGetErrorName(int status, const char **name) { *name = "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"; return 0; }
-int cuDeviceGetCount(int *count) { const char *v = getenv("CUDA_VISIBLE_DEVICES"); *count = !v || *v; return 0; }
+int cuDeviceGetCount(int *count) { const char *v = getenv("CUDA_VISIBLE_DEVICES"); *count = v && !*v ? 0 : SECOND ? 2 : 1; return 0; }
 int cuDeviceGet(int *device, int index) { *device = index; return 0; }
 int cuDeviceGetName(char *name, int length, int device) { strncpy(name, "NVIDIA Stand-in", length); return 0; }
 int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = 80000000000; return 0; }
-int cuDeviceGetAttribute(int *value, int attribute, int device) { *value = attribute == 75 ? GPU / 10 : GPU % 10; return 0; }
+int cuDeviceGetAttribute(int *value, int attribute, int device) {
+    int gpu = device ? SECOND : GPU; *value = attribute == 75 ? gpu / 10 : gpu % 10; return 0; }
 """  # noqa: E501
 NVCC = """#!/bin/sh
 if [ "$1" = --version ]; then echo "Cuda compilation tools, release {release}, V{release}.88"; exit; fi
 {compile}
 """
-PYPROJECT = """
-[tool.setuptools.package-data]
-"flashinfer.data" = ["csrc/**", "include/**"]
-"flashinfer.data.cutlass" = ["include/**", "tools/util/include/**"]
-"flashinfer.jit" = ["*.json"]
-"""
-
-
 class Machine:
     """A machine with a driver, a GPU, a CUDA toolkit, and an environment with torch, ninja and FlashInfer in it."""
 
@@ -60,23 +54,18 @@ class Machine:
         self.torch.write_text("__version__ = '2.11.0+cu130'\ncuda: Optional[str] = '13.0'\n")
         self.ninja = python.parent / "ninja"
         self.ninja.symlink_to("/bin/true")
-        self.flashinfer = folder / "flashinfer"
-        for data in ("csrc", "include", "cutlass/include", "cutlass/tools/util/include"):
-            (self.flashinfer / "flashinfer/data" / data).mkdir(parents=True)
-            (self.flashinfer / "flashinfer/data" / data / "a.h").touch()
-        (self.flashinfer / "pyproject.toml").write_text(PYPROJECT)
-        information = site / "flashinfer_python-0.7.2.dist-info"
-        information.mkdir()
-        (information / "METADATA").write_text("Name: flashinfer-python\nVersion: 0.7.2\n")
-        url = f'{{"url": "file://{self.flashinfer}", "dir_info": {{"editable": true}}}}'
-        (information / "direct_url.json").write_text(url)
+        for name in ("flashinfer-python", "flashinfer-cubin"):
+            information = site / f"{name.replace('-', '_')}-0.7.2.dist-info"
+            information.mkdir()
+            (information / "METADATA").write_text(f"Name: {name}\nVersion: 0.7.2\n")
 
-    def install_driver(self, gpu: int = 90, status: int = 0) -> None:
-        """Put a driver with one GPU on the machine; it fails with a status that is not 0."""
+    def install_driver(self, gpu: int = 90, second: int = 0, status: int = 0, cuda: int = 13000) -> None:
+        """Put a driver with one or two GPUs on the machine; it fails with a status that is not 0."""
         (self.folder / "driver").mkdir(exist_ok=True)
         library = self.folder / "driver/libcuda.so.1"
         subprocess.run(
-            ["cc", "-shared", "-fPIC", f"-DGPU={gpu}", f"-DSTATUS={status}", "-x", "c", "-", "-o", library],
+            ["cc", "-shared", "-fPIC", f"-DGPU={gpu}", f"-DSECOND={second}", f"-DSTATUS={status}", f"-DCUDA={cuda}",
+             "-x", "c", "-", "-o", library],
             input=DRIVER, text=True, check=True,
         )  # fmt: skip
 
@@ -91,6 +80,14 @@ class Machine:
         nvcc = home / "bin/nvcc"
         nvcc.write_text(NVCC.format(release=release, compile=compile))
         nvcc.chmod(0o755)
+
+    def follow(self, command: str) -> dict[str, Check]:
+        """The checks after the user has run the command in their shell."""
+        shell = subprocess.run(
+            ["/bin/sh", "-c", f"{command}\n/usr/bin/env -0"], env=self.environ, capture_output=True, check=True
+        )
+        self.environ = dict(line.split("=", 1) for line in shell.stdout.decode().split("\0") if line)
+        return self.checks()
 
     def checks(self, needed: bool = False, pin: str = "", **variables: str | None) -> dict[str, Check]:
         """The checks by name, with `variables` set or (None) unset."""
@@ -121,12 +118,12 @@ def test_a_machine_on_which_kernels_compile_passes_every_check(computer: Machine
     assert checks["gpus"].detail == "NVIDIA Stand-in, 80 GB, compute capability 9.0"
     assert checks["toolkit"].detail == f"{computer.folder}/cuda/bin/nvcc of CUDA 13.0 (from CUDA_HOME)"
     assert checks["torch"].detail == "built for CUDA 13.0"
-    assert checks["headers"].detail.startswith("4 directories in ")
+    assert checks["cubins"].detail == "flashinfer-cubin 0.7.2"
 
 
 def test_without_a_driver_everything_is_skipped_with_the_reason(computer: Machine) -> None:
     checks = computer.checks(LD_LIBRARY_PATH="/nothing", needed=True)
-    assert {check.status for check in checks.values()} == {"skip"}
+    assert {name for name, check in checks.items() if check.status != "skip"} == {"cubins"}
     assert checks["driver"].detail == "there is no NVIDIA driver (libcuda.so.1)"
     assert checks["toolkit"].detail == "no GPU can be used"
 
@@ -154,12 +151,14 @@ def test_a_gpu_that_is_too_old_is_named(computer: Machine) -> None:
     assert checks["gpus"].detail == "too old: NVIDIA Stand-in, 80 GB, compute capability 6.1"
 
 
-def test_what_would_stop_a_compile_fails_where_kernels_are_needed(computer: Machine) -> None:
+def test_what_would_stop_a_compile_fails_where_kernels_are_needed(computer: Machine, tmp_path: Path) -> None:
     computer.ninja.unlink()
     assert trouble(computer.checks()) == {"ninja": "warn"}
     checks = computer.checks(needed=True)
     assert trouble(checks) == {"ninja": "fail"}
-    assert checks["ninja"].command == f"{computer.environment.python} -m pip install ninja"
+    wheels.write_wheel(tmp_path, "ninja", "1.13", {"ninja-1.13.data/scripts/ninja": "#!/bin/sh\n"})
+    computer.environ |= {"UV_FIND_LINKS": str(tmp_path), "UV_OFFLINE": "1", "UV_CACHE_DIR": str(tmp_path / "cache")}
+    assert trouble(computer.follow(checks["ninja"].command)) == {}
 
 
 @pytest.mark.parametrize("value", [":{}", "{}/bin/nvcc:", "/nothing/cuda-12.8"])
@@ -169,8 +168,8 @@ def test_a_cuda_home_that_is_none_is_shown_with_one_that_works(computer: Machine
     toolkit = computer.checks(CUDA_HOME=home)["toolkit"]
     assert toolkit.status == "warn"
     assert toolkit.detail == f"'{home}' is not a directory (from CUDA_HOME)"
-    assert toolkit.command.startswith("export CUDA_HOME=/")
-    assert (Path(toolkit.command.partition("=")[2]) / "bin/nvcc").exists()
+    computer.environ["CUDA_HOME"] = home
+    assert trouble(computer.follow(toolkit.command)) == {}
 
 
 def test_the_toolkit_is_looked_for_where_flashinfer_looks(computer: Machine) -> None:
@@ -183,8 +182,8 @@ def test_the_toolkit_is_looked_for_where_flashinfer_looks(computer: Machine) -> 
     assert found.detail.endswith("13.0 (from CUDA_PATH)")
     own = computer.checks(FLASHINFER_NVCC=f"{other}/bin/nvcc")["toolkit"]
     assert own.detail == f"{other}/bin/nvcc of CUDA 13.1 (from FLASHINFER_NVCC)"
-    wrong = computer.checks(FLASHINFER_NVCC="/nothing/nvcc")["toolkit"]
-    assert (wrong.status, wrong.command) == ("warn", "unset FLASHINFER_NVCC")
+    computer.environ["FLASHINFER_NVCC"] = "/nothing/nvcc"
+    assert trouble(computer.follow(computer.checks()["toolkit"].command)) == {}
 
 
 def test_without_any_toolkit_the_hint_says_what_to_install(computer: Machine) -> None:
@@ -200,7 +199,6 @@ def test_without_any_toolkit_the_hint_says_what_to_install(computer: Machine) ->
     ("cuda_of_torch", "told"),
     [
         ("'12.8'", "CUDA 12.8, but nvcc is of CUDA 13.0"),
-        ("'14.1'", "the driver supports only 13.0"),
         ("None", "without"),
     ],
 )
@@ -216,7 +214,7 @@ def test_a_trial_compile_shows_the_compilers_own_error(computer: Machine) -> Non
     computer.install_toolkit("13.0", computer.folder / "cuda", f"echo '{error}' >&2; exit 1")
     checks = computer.checks()
     assert trouble(checks) == {"compiler": "warn"}
-    assert checks["compiler"].detail == f"nvcc cannot build for sm_90: {error}"
+    assert checks["compiler"].detail == f"nvcc cannot build for sm_90a: {error}"
 
 
 def test_a_library_that_the_linker_misses_is_named(computer: Machine) -> None:
@@ -232,24 +230,87 @@ def test_a_compiler_that_is_not_there_is_named(computer: Machine) -> None:
     assert "clang++-99" in checks["compiler"].detail
 
 
-def test_headers_of_a_submodule_that_are_missing_are_named(computer: Machine) -> None:
-    shutil.rmtree(computer.flashinfer / "flashinfer/data/cutlass/tools")
+def test_the_trial_compile_has_the_options_of_flashinfers_own(computer: Machine) -> None:
+    log = computer.folder / "log"
+    link = 'for last; do :; done; echo "int x;" | gcc -xc -c - -o trial.o'
+    computer.install_toolkit("13.0", computer.folder / "cuda", f'echo "$*" > {log}; {link}')
+    computer.install_driver(gpu=80, second=90)
+    assert trouble(computer.checks(FLASHINFER_EXTRA_CUDAFLAGS="-DA='b c' -I/wheel", CC="/usr/bin/gcc")) == {}
+    assert log.read_text() == (
+        "-ccbin /usr/bin/gcc --compiler-options=-fPIC --expt-relaxed-constexpr -static-global-template-stub=false "
+        "-gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90a,code=sm_90a -DA=b c -I/wheel "
+        "-c trial.cu -o trial.o\n"
+    )
+    computer.checks(FLASHINFER_CUDA_ARCH_LIST="9.0 10.0a 12.0")
+    assert "sm_90a -gencode=arch=compute_100a,code=sm_100a -gencode=arch=compute_120f," in log.read_text()
+
+
+def test_libraries_of_wheels_are_found_by_flashinfers_variable(computer: Machine) -> None:
+    missing, wheel = computer.folder / "cuda/lib64/libcuda.so", computer.folder / "wheel"
+    wheel.mkdir()
+    missing.rename(wheel / missing.name)
+    assert trouble(computer.checks()) == {"compiler": "warn"}
+    assert trouble(computer.checks(FLASHINFER_EXTRA_LDFLAGS=f"-L{wheel}")) == {}
+
+
+def test_a_header_that_a_wheel_has_is_named_with_the_variable_that_adds_it(computer: Machine) -> None:
+    include = computer.environment.purelib / "nvidia/cu13/include"
+    include.mkdir(parents=True)
+    (include / "curand_kernel.h").touch()
+    error = "trial.cu:4:10: fatal error: curand_kernel.h: No such file or directory"
+    working = 'case "$*" in *-I/*) echo "int x;" | gcc -xc -c - -o trial.o; exit;; esac'
+    computer.install_toolkit("13.0", computer.folder / "cuda", f"{working}\necho '{error}' >&2; exit 1")
     checks = computer.checks()
-    assert trouble(checks) == {"headers": "warn"}
-    assert checks["headers"].detail.endswith("flashinfer/data/cutlass/tools/util/include")
-    assert checks["headers"].command == "invoke update"
+    assert trouble(checks) == {"compiler": "warn"}
+    assert checks["compiler"].command == f"export FLASHINFER_EXTRA_CUDAFLAGS=-I{include}"
+    assert trouble(computer.follow(checks["compiler"].command)) == {}
 
 
-def test_the_headers_of_a_wheel_that_was_installed_from_a_file_are_found_where_it_was_unpacked(
-    computer: Machine,
+@pytest.mark.parametrize(("listed", "runs"), [("8.0", False), ("10.0a", False), ("8.0 9.0a", True), ("9.0", True)])
+def test_kernels_for_other_gpus_than_the_visible_ones_are_a_warning(
+    computer: Machine, listed: str, runs: bool
 ) -> None:
-    (information,) = computer.environment.purelib.glob("flashinfer_python-*.dist-info")
-    (information / "direct_url.json").write_text('{"url": "file:///wheels/flashinfer.whl", "archive_info": {}}')
-    assert trouble(computer.checks()) == {"headers": "warn"}
-    shutil.copytree(computer.flashinfer / "flashinfer", computer.environment.purelib / "flashinfer")
+    computer.environ["FLASHINFER_CUDA_ARCH_LIST"] = listed
     checks = computer.checks()
-    assert trouble(checks) == {}
-    assert checks["headers"].detail == f"1 directory in {computer.environment.purelib}/flashinfer/data"
+    assert trouble(checks) == ({} if runs else {"gpus": "warn"})
+    if not runs:
+        assert checks["gpus"].command == "unset FLASHINFER_CUDA_ARCH_LIST"
+        assert trouble(computer.follow(checks["gpus"].command)) == {}
+
+
+def test_a_driver_older_than_torchs_cuda_has_advice_that_fits_the_pins_of_sglang(computer: Machine) -> None:
+    computer.install_driver(cuda=12080)
+    check = computer.checks(pin="SGLang 0.5.23 requires torch==2.14.1")["torch"]
+    assert check.detail == "built for CUDA 13.0, but the driver supports only 12.8"
+    assert check.hint == (
+        "Update the driver to one for CUDA 13. SGLang 0.5.23 requires torch==2.14.1: take an older SGLang, or name a "
+        "torch for CUDA 12 in sources.overrides, and run `invoke install`."
+    )
+    computer.install_driver(cuda=13000)
+    assert trouble(computer.checks()) == {}
+    computer.install_driver(cuda=12080)
+    computer.install_toolkit("12.8", computer.folder / "cuda")
+    computer.torch.write_text("cuda: Optional[str] = '12.8'\n")
+    assert trouble(computer.checks()) == {}
+
+
+def test_a_toolkit_of_torchs_cuda_version_is_named(computer: Machine) -> None:
+    other = computer.folder / "cuda-12.8"
+    computer.install_toolkit("12.8", other)
+    (computer.folder / "bin/nvcc").symlink_to(computer.folder / "cuda/bin/nvcc")
+    computer.environ["CUDA_HOME"] = str(other)
+    check = computer.checks()["torch"]
+    assert check.detail == "built for CUDA 13.0, but nvcc is of CUDA 12.8"
+    assert trouble(computer.follow(check.command)) == {}
+
+
+def test_without_cubins_a_machine_with_a_gpu_warns_and_another_says_so(computer: Machine) -> None:
+    shutil.rmtree(next(computer.environment.purelib.glob("flashinfer_cubin*")))
+    checks = computer.checks()
+    assert trouble(checks) == {"cubins": "warn"}
+    assert "https://flashinfer.ai/whl" in checks["cubins"].hint
+    for needed, status in {False: "skip", True: "warn"}.items():
+        assert computer.checks(LD_LIBRARY_PATH="/nothing", needed=needed)["cubins"].status == status
 
 
 def test_a_cache_that_cannot_be_made_is_named_with_the_variable(computer: Machine) -> None:
@@ -262,5 +323,4 @@ def test_a_cache_that_cannot_be_made_is_named_with_the_variable(computer: Machin
 def test_too_many_jobs_for_the_memory_are_a_warning_even_where_kernels_are_needed(computer: Machine) -> None:
     checks = computer.checks(MAX_JOBS="100000", needed=True)
     assert trouble(checks) == {"memory": "warn"}
-    fitting = int(checks["memory"].command.removeprefix("export MAX_JOBS="))
-    assert 1 <= fitting <= max(1, machine.available_memory() // machine.JOB + 1)
+    assert trouble(computer.follow(checks["memory"].command)) == {}
