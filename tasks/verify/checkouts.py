@@ -54,10 +54,7 @@ def check_checkout(found: Found) -> tuple[RepositoryState, list[Check]]:
         state = checkouts.describe(checkout)
         checks.append(Check(f"{name}: repository", "pass", f"{repository.path}, from {state.url}"))
         checks.append(_ref(checkout, state))
-        faults = checkouts.submodule_faults(checkout)
-        wrong = examples([f"{path}: {fault}" for path, fault in faults.items()])
-        status = Check(f"{name}: submodules", "pass", "complete")
-        checks.append(replace(status, status="fail", detail=wrong, command="invoke update") if faults else status)
+        checks.append(_submodules(checkout))
         hint = f"`{shell('git', '-C', state.path, 'status')}` shows them."
         tree = Check(f"{name}: tree", "warn", f"{len(state.changed)} changed: {examples(state.changed)}", hint)
         checks.append(tree if state.changed else Check(tree.name, "pass", "no file is changed"))
@@ -95,6 +92,16 @@ def _ref(checkout: Checkout, state: RepositoryState) -> Check:
         return Check(name, "fail", f"{at}, not {record.shown} ({record.commit[:10]})", command="invoke update")
     origin = source if source == "this checkout" else f"the {source}"
     return Check(name, "pass", f"{record.shown} ({checkout.head[:10]}), from {origin}")
+
+
+def _submodules(checkout: Checkout) -> Check:
+    name, faults = f"{checkout.name}: submodules", checkouts.submodule_faults(checkout)
+    if not faults:
+        return Check(name, "pass", "complete")
+    path, fault = next(iter(faults.items()))
+    restore = shell("git", "-C", checkout.path / path, "checkout-index", "--all", "--quiet")  # overwrites nothing
+    command = restore if fault.endswith("gone") else "invoke update"
+    return Check(name, "fail", examples([f"{path}: {fault}" for path, fault in faults.items()]), command=command)
 
 
 def _directory(name: str, found: Found, directory: str | None, usual: str) -> Check:
