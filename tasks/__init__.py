@@ -55,12 +55,8 @@ Names = str | Sequence[str]
 
 
 def clone(
-    c: Context,
-    sglang_branch: str | None = None,
-    flashinfer_branch: str | None = None,
-    full: bool = False,
-    only: Names | None = None,
-    json: bool = False,
+    c: Context, sglang_branch: str | None = None, flashinfer_branch: str | None = None, full: bool = False,
+    only: Names | None = None, json: bool = False,
 ) -> Sequence[Outcome]:
     """Clone the repositories that are missing; existing checkouts stay as they are.
 
@@ -70,12 +66,8 @@ def clone(
 
 
 def update(
-    c: Context,
-    sglang_branch: str | None = None,
-    flashinfer_branch: str | None = None,
-    full: bool = False,
-    only: Names | None = None,
-    json: bool = False,
+    c: Context, sglang_branch: str | None = None, flashinfer_branch: str | None = None, full: bool = False,
+    only: Names | None = None, json: bool = False,
 ) -> Sequence[Outcome]:
     """Update the checkouts to their REF on the remote; local work is never lost.
 
@@ -85,11 +77,7 @@ def update(
 
 
 def install(
-    c: Context,
-    deps: bool = True,
-    reinstall: bool = False,
-    python: str | None = None,
-    only: Names | None = None,
+    c: Context, deps: bool = True, reinstall: bool = False, python: str | None = None, only: Names | None = None,
     json: bool = False,
 ) -> Sequence[Outcome]:
     """Install the packages from their checkouts, editable, with what they require.
@@ -100,15 +88,8 @@ def install(
 
 
 def verify(
-    c: Context,
-    strict: bool = False,
-    kernels: bool = False,
-    kernel: Names | None = None,
-    junit: str | None = None,
-    locked: bool = False,
-    verbose: bool = False,
-    python: str | None = None,
-    only: Names | None = None,
+    c: Context, strict: bool = False, kernels: bool = False, kernel: Names | None = None, junit: str | None = None,
+    locked: bool = False, verbose: bool = False, python: str | None = None, only: Names | None = None,
     json: bool = False,
 ) -> Verification:
     """Check everything offline, changing nothing; exit status 1 if a check fails.
@@ -119,21 +100,10 @@ def verify(
 
 
 def setup(
-    c: Context,
-    sglang_branch: str | None = None,
-    flashinfer_branch: str | None = None,
-    full: bool = False,
-    deps: bool = True,
-    reinstall: bool = False,
-    strict: bool = False,
-    kernels: bool = False,
-    kernel: Names | None = None,
-    junit: str | None = None,
-    locked: bool = False,
-    verbose: bool = False,
-    python: str | None = None,
-    only: Names | None = None,
-    json: bool = False,
+    c: Context, sglang_branch: str | None = None, flashinfer_branch: str | None = None, full: bool = False,
+    deps: bool = True, reinstall: bool = False, strict: bool = False, kernels: bool = False,
+    kernel: Names | None = None, junit: str | None = None, locked: bool = False, verbose: bool = False,
+    python: str | None = None, only: Names | None = None, json: bool = False,
 ) -> Result:
     """Clone, update, install and verify: from nothing to a working set-up.
 
@@ -196,18 +166,15 @@ for function in (clone, update, install, verify, setup, status, lock):  # which 
         help={name: HELP[name] for name in options},
     )
     namespace.add_task(made)
-_LATER = {
-    "Check": "models", "Failed": "run", "Outcome": "models", "RepositoryState": "models", "Result": "models",
-    "SourcesError": "errors", "Verification": "models",
-}  # fmt: skip
 __all__ = [
     "Check", "Failed", "Outcome", "RepositoryState", "Result", "SourcesError", "Verification",
     "clone", "install", "lock", "namespace", "setup", "status", "update", "verify",
 ]  # fmt: skip
+ELSEWHERE = {"Failed": "run", "SourcesError": "errors"}  # not in models
 
 
 def __getattr__(name: str) -> Any:
     """The values that the tasks return and raise, imported when they are asked for (PEP 562)."""
-    if name not in _LATER:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_LATER[name]}", __name__), name)
+    return getattr(import_module(f".{ELSEWHERE.get(name, 'models')}", __name__), name)

@@ -189,13 +189,9 @@ class Result:
     @property
     def all_warnings(self) -> Sequence[str]:
         """The warnings of the run, those of its outcomes with the repository; none that its error repeats."""
-        texts = [
-            text if text.startswith(f"{row.repository}/") else f"{row.repository}: {text}"
-            for row in self.outcomes
-            for text in row.warnings
-            if not isinstance(row.error, NetworkError)  # the last attempt failed like those before
-        ]
-        return [*texts, *self.warnings]
+        rows = [row for row in self.outcomes if not isinstance(row.error, NetworkError)]
+        texts = [(row.repository, text) for row in rows for text in row.warnings]
+        return [text if text.startswith(f"{name}/") else f"{name}: {text}" for name, text in texts] + [*self.warnings]
 
     @property
     def failure(self) -> str:
@@ -206,8 +202,8 @@ class Result:
             lines += [f"{name}: {step} failed: {what.removeprefix(f'{name}: ')}" for name, what in errors.items()]
         if self.verification and not self.verification.ok:
             failed = [check for check in self.checks if check.status == "fail"]
-            bad = failed or [check for check in self.checks if check.status == "warn"]
-            lines += [f"{check.name}: {check.detail}" for check in bad]
+            faults = failed or [check for check in self.checks if check.status == "warn"]
+            lines += [f"{check.name}: {check.detail}" for check in faults]
         return "\n".join(lines)
 
 

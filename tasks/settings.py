@@ -39,6 +39,7 @@ DEFAULTS: dict[str, Any] = {
     "overrides": None,
     "repositories": {name: {**REPOSITORIES[name], "branch": "main"} for name in INSTALLED},
 }
+LISTS = ("indexes", "overrides")
 REMOVED = {
     "cache": "there is no git cache any more; for a second worktree copy the checkouts with `cp -a`",
     "installer": "uv installs everything",
@@ -134,25 +135,21 @@ def _check(path: tuple[str, ...], table: Any, keys: Keys) -> list[str]:
     that are not read any more."""
     if not isinstance(table, Mapping):
         raise UsageError(f"{_dotted(path)} must be a table of keys, got {_shown(table)}")
-    warnings = []
-    for key, value in table.items():
-        where = (*path, key)
-        if key in REMOVED and key not in keys:
-            warnings.append(f"{_dotted(where)} is ignored: {REMOVED[key]}")
-            continue
+    removed = [key for key in table if key in REMOVED]
+    for key in [key for key in table if key not in removed]:
+        where, value = _dotted((*path, key)), table[key]
         if key not in keys:
             hint = f"{did_you_mean(str(key), keys)} Known keys: {', '.join(keys)}.".lstrip()
-            raise UsageError(f"unknown key {_dotted(where)}", hint)
+            raise UsageError(f"unknown key {where}", hint)
         expected, kind, pattern = keys[key]
-        variable = _variable(where) if _variable(where) in os.environ else ""
-        if isinstance(value, str) and variable and expected.startswith("a list"):
-            raise UsageError(f"{_dotted(where)} is a list: set it in invoke.yaml, not with {variable}")
+        variable = f" (from {_variable((*path, key))})" if _variable((*path, key)) in os.environ else ""
+        if isinstance(value, str) and variable and key in LISTS:
+            raise UsageError(f"{where} is a list: set it in invoke.yaml{variable}")
         texts = value if isinstance(value, list) else ["" if value is None else str(value)]
         matches = value is None or all(isinstance(text, str) and re.fullmatch(pattern, text) for text in texts)
         if not isinstance(value, kind) or not matches:
-            origin = f" (from {variable})" if variable else ""
-            raise UsageError(f"{_dotted(where)} must be {expected}, got {_shown(value)}{origin}")
-    return warnings
+            raise UsageError(f"{where} must be {expected}, got {_shown(value)}{variable}")
+    return [f"{_dotted((*path, key))} is ignored: {REMOVED[key]}" for key in removed]
 
 
 def _check_spelling(config: Given, tree: Mapping[str, Any]) -> list[str]:
@@ -162,15 +159,12 @@ def _check_spelling(config: Given, tree: Mapping[str, Any]) -> list[str]:
         near = did_you_mean(str(key).lower(), ["sources"], 0.9)
         if key != "sources" and near and isinstance(value, Mapping | DataProxy) and {*value} & {*DEFAULTS}:
             raise UsageError(f"unknown key {ascii(key)[1:-1]}", near)
-    known, warnings = _variables(("sources",), tree), []
-    for name in os.environ:
-        if name.startswith("INVOKE_SOURCES_") and name.rpartition("_")[2].lower() in REMOVED:
-            warnings.append(f"{name} is ignored: {REMOVED[name.rpartition('_')[2].lower()]}")
-            continue
+    known, removed = _variables(("sources",), tree), {_variable(("sources", key)): key for key in REMOVED}
+    for name in os.environ.keys() - known - removed.keys():
         near = did_you_mean(name, known, 0.9)
-        if name not in known and (name.startswith("INVOKE_SOURCES_") or (name.startswith("INVOKE_") and near)):
+        if name.startswith("INVOKE_SOURCES_") or (name.startswith("INVOKE_") and near):
             raise UsageError(f"unknown environment variable {name}", near or "The file invoke.yaml can set all keys.")
-    return warnings
+    return [f"{name} is ignored: {REMOVED[key]}" for name, key in removed.items() if name in os.environ]
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:

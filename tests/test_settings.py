@@ -101,7 +101,7 @@ def test_lists_of_indexes_and_requirements_are_read_and_passwords_are_not_shown(
 
 def test_a_list_in_a_variable_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INVOKE_SOURCES_INDEXES", "https://flashinfer.ai/whl")
-    with pytest.raises(UsageError, match=r"sources.indexes is a list: set it in invoke.yaml, not with INVOKE_SOURCES_"):
+    with pytest.raises(UsageError, match=r"sources.indexes is a list: set it in invoke.yaml \(from INVOKE_SOURCES_"):
         as_invoke_reads_it(tmp_path)
 
 
