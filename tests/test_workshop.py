@@ -13,10 +13,9 @@ import pytest
 
 from tests.conftest import Project
 from tests.sources import fingerprint
-from tests.upstream import lfs
 from tests.upstream.host import GitHost
 from tests.upstream.store import Upstream
-from tests.upstream.workshop import BLOB, COOKBOOK, TRACE, blob
+from tests.upstream.workshop import COOKBOOK, TRACE
 
 LOCK = "pylock.sources.toml"
 PRESETS = "sources:\n  repositories: {sgl-cookbook: {}, flashinfer-trace: {}}\n"
@@ -51,41 +50,6 @@ def freeze(project: Project) -> str:
 
 def heads(project: Project) -> dict[str, str]:
     return {path.name: project.git(path.name, "rev-parse", "HEAD") for path in sorted(project.tmp.glob("*/"))}
-
-
-@pytest.mark.skipif(not shutil.which("git-lfs"), reason="git-lfs is not installed")
-def test_lfs_true_brings_the_files_once_and_again_when_they_changed(
-    workshop: Callable[[str], Project], host: GitHost, upstream: Upstream
-) -> None:
-    here = workshop("here")
-    (here.path / "invoke.yaml").write_text("sources: {repositories: {flashinfer-trace: {lfs: true}}}\n")
-    out = here.invoke("clone", "--only=flashinfer-trace").out
-    assert "downloading 1 file with Git LFS (" in out
-    assert (here.tmp / "flashinfer-trace" / BLOB).read_bytes() == blob()
-    host.reset()
-    here.invoke("update", "--only=flashinfer-trace")
-    assert not host.count("/lfs/")
-    assert here.git("flashinfer-trace", "status", "--porcelain") == ""
-    upstream.add_commit(TRACE, files={BLOB: lfs.store(upstream.path(TRACE), b"newer")})
-    here.invoke("update", "--only=flashinfer-trace")
-    assert (here.tmp / "flashinfer-trace" / BLOB).read_bytes() == b"newer"
-
-
-@pytest.mark.skipif(not shutil.which("git-lfs"), reason="git-lfs is not installed")
-def test_files_that_a_user_pulled_stay_until_an_update_replaces_them_by_pointers(
-    workshop: Callable[[str], Project], upstream: Upstream
-) -> None:
-    here = workshop("here")
-    other = "blob/other.safetensors"
-    upstream.add_commit(TRACE, files={other: lfs.store(upstream.path(TRACE), b"other")})
-    here.invoke("clone", "--only=flashinfer-trace")
-    here.git("flashinfer-trace", "lfs", "install", "--local")
-    here.git("flashinfer-trace", "lfs", "pull")
-    upstream.add_commit(TRACE, files={BLOB: lfs.store(upstream.path(TRACE), b"newer")})
-    here.invoke("update", "--only=flashinfer-trace")
-    assert (here.tmp / "flashinfer-trace" / other).read_bytes() == b"other"
-    assert b"git-lfs" in (here.tmp / "flashinfer-trace" / BLOB).read_bytes()
-    assert here.git("flashinfer-trace", "status", "--porcelain") == ""
 
 
 def test_two_lines_set_up_the_whole_workshop_and_its_lock_the_same_elsewhere_after_all_upstreams_moved_on(

@@ -3,7 +3,9 @@
     python -m tests.upstream [--upstream DIR] [--rate BYTES] [--latency SECONDS] [--stats] COMMAND [ARGUMENT ...]
 
 They are served on loopback while the command runs; git finds them by a configuration of its own for that command, which
-includes the user's. The exit status is the command's (128 + N where signal N ended it).
+includes the user's. `invoke` is that of an environment of its own, which holds the project's requirements and vanishes
+afterwards: nothing is installed into the one that runs this. With `--upstream DIR`, packages come from the index, and
+commands are those of the running environment. The exit status is the command's (128 + N where signal N ended it).
 """
 
 from __future__ import annotations
@@ -15,10 +17,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import venv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import repositories
+from uv import find_uv_bin
+
+from . import repositories, wheels
 from .host import GitHost
 from .workshop import SITES
 
@@ -35,7 +40,6 @@ def user_configuration() -> list[Path]:
 def write_configuration(file: Path, url: str, included: Sequence[Path] = ()) -> Path:
     """Write a git configuration under which `https://github.com/` means `url` (and Hugging Face's data sets, too), then
     include others. Returns `file`."""
-
     rewriting = "".join(f"\tinsteadOf = {site}\n" for site in SITES)
     file.write_text(f'[url "{url}/"]\n{rewriting}', encoding="utf-8")  # comes first, so it wins over one of the user's
     for path in included:
@@ -43,12 +47,30 @@ def write_configuration(file: Path, url: str, included: Sequence[Path] = ()) -> 
     return file
 
 
-def run(command: Sequence[str], environment: dict[str, str]) -> int:
+def build(folder: Path) -> dict[str, str]:
+    """Build repositories, wheels and an environment that holds the project's requirements; returns the variables."""
+    repositories.build(folder / "repositories")
+    # The user's own cache stays clean of these, and offline uv does not choose real packages from its cache.
+    caches = {"UV_CACHE_DIR": str(folder / "uv"), "UV_LINK_MODE": "copy"}
+    variables = repositories.build_wheels(folder / "wheels") | caches
+    environment = folder / "venv"
+    venv.create(environment, symlinks=True)
+    install = [find_uv_bin(), "pip", "install", "-q", "--python", str(environment), "-r", str(wheels.TOOLS)]
+    subprocess.run(install, env=os.environ | variables, check=True)
+    path = os.pathsep.join([str(environment / "bin"), os.environ["PATH"]])
+    return variables | {"VIRTUAL_ENV": str(environment), "PATH": path}
+
+
+def run(command: Sequence[str], variables: Mapping[str, str]) -> int:
     """Run the command in the foreground and return its exit status; Ctrl-C is the command's to handle."""
     signal.signal(signal.SIGINT, lambda *_: None)  # a child starts without this handler
-    beside = shutil.which(command[0], path=str(Path(sys.executable).parent))  # `invoke` of this environment
+    running = Path(sys.executable).parent
+    name = command[0]
+    if Path(name).parent.absolute() == running:  # `.venv/bin/invoke`: the one of the environment that is used
+        name = Path(name).name
+    search = os.pathsep.join([variables.get("PATH", ""), str(running), os.environ["PATH"]])
     try:
-        child = subprocess.Popen([beside or command[0], *command[1:]], env=os.environ | environment)
+        child = subprocess.Popen([shutil.which(name, path=search) or name, *command[1:]], env=os.environ | variables)
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr)
         return 127
@@ -63,23 +85,18 @@ def main() -> int:
     parser.add_argument("--upstream", type=Path, metavar="DIR", help="serve DIR/<owner>/<name>.git instead")
     parser.add_argument("--rate", type=float, default=0, metavar="BYTES", help="bytes per second of the whole line")
     parser.add_argument("--latency", type=float, default=0, metavar="SECONDS", help="seconds before each answer")
-    parser.add_argument("--stats", action="store_true", help="say at the end what was asked and sent")
+    parser.add_argument("--stats", action="store_true", help="print requests and bytes at the end")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     if not options.command:
         parser.error("a command is needed")
     with tempfile.TemporaryDirectory(prefix="upstream-") as name:
-        folder, environment = Path(name), {}
-        if not options.upstream:
-            repositories.build(folder / "repositories")
-            environment = repositories.build_wheels(folder / "wheels")
-            # The user's own caches stay clean of these, and offline uv does not choose real packages from its cache.
-            environment["INVOKE_SOURCES_CACHE"] = os.environ.get("INVOKE_SOURCES_CACHE", "")
-            environment |= {"UV_CACHE_DIR": str(folder / "uv"), "UV_LINK_MODE": "copy"}
+        folder = Path(name)
+        variables = {} if options.upstream else build(folder)
         root = (options.upstream or folder / "repositories").resolve()
         with GitHost(root, rate=options.rate, latency=options.latency) as host:
             config = write_configuration(folder / "gitconfig", host.url, user_configuration())
-            status = run(options.command, environment | {"GIT_CONFIG_GLOBAL": str(config)})
+            status = run(options.command, {**variables, "GIT_CONFIG_GLOBAL": str(config)})
             if options.stats:
                 print(f"{len(host.requests)} requests, {host.bytes_sent:,} bytes", file=sys.stderr)
     return status

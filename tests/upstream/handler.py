@@ -14,11 +14,9 @@ import subprocess
 import tempfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BufferedReader
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from . import lfs
 from .faults import Fault, Request
 
 if TYPE_CHECKING:
@@ -110,7 +108,7 @@ class Handler(BaseHTTPRequestHandler):
             self._start(200, {"Content-Type": "application/x-git-upload-pack-result"})
             self._send(b"%04x%s" % (len(error) + 4, error))
             self._end()
-        elif not self._answer_lfs(body):
+        else:
             self._run_backend(body)
 
     def _body(self) -> bytes:
@@ -146,17 +144,6 @@ class Handler(BaseHTTPRequestHandler):
         self._start(status, headers)
         self._send(f"status {status}\n".encode())
         self._end()
-
-    def _answer_lfs(self, body: bytes) -> bool:
-        path, rest = self._repository()
-        repository = Path(f"{self.host.root}{path}")
-        if not (answer := lfs.answer(repository, f"{self.host.url}{path}", rest, body)):
-            return False
-        status, media, content = answer
-        self._start(status, {"Content-Type": media})
-        self._send(content)
-        self._end()
-        return True
 
     def _run_backend(self, body: bytes) -> None:
         environment = self.host.backend_environment() | {

@@ -12,8 +12,9 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from .faults import Action, Fault, Request
 from .handler import Server, kill
@@ -90,21 +91,9 @@ class GitHost:
         """Forget requests and faults."""
         self.requests, self.faults = [], []
 
-    def fault(
-        self,
-        action: Action,
-        on: str = "",
-        *,
-        after: int = 0,
-        nth: int = 1,
-        times: int = 1,
-        status: int = 503,
-        retry_after: str = "",
-        call: Callable[[], object] = lambda: None,
-        answer: bytes = b"",
-    ) -> Fault:
-        """Add a `Fault` and return it."""
-        fault = Fault(action, on, after, nth, times, status, retry_after, call, answer)
+    def fault(self, action: Action, on: str = "", **details: Any) -> Fault:
+        """Add a `Fault`, whose other fields are `details`, and return it."""
+        fault = Fault(action, on, **details)
         self.faults.append(fault)
         return fault
 

@@ -64,17 +64,8 @@ class Importer:
             git(repository, "init", "-q", "--bare", "--template=", "--initial-branch=main")
 
     def __enter__(self) -> Importer:
-        command = [
-            "git",
-            "-c",
-            "fastimport.unpackLimit=1",
-            "-c",
-            "core.compression=1",
-            "fast-import",
-            "--quiet",
-            "--force",
-            "--done",
-        ]
+        settings = ("-c", "fastimport.unpackLimit=1", "-c", "core.compression=1")
+        command = ["git", *settings, "fast-import", "--quiet", "--force", "--done"]
         self.process = subprocess.Popen(
             command, cwd=self.repository, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=-1
         )

@@ -118,18 +118,8 @@ def build(folder: Path) -> bool:
             else:
                 repack(folder, distribution)
     except (ImportError, LookupError):  # PackageNotFoundError is an ImportError
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "-q",
-            "--disable-pip-version-check",
-            "-d",
-            str(folder),
-            *needed,
-        ]
-        return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
+        pip = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "-d", str(folder)]
+        return subprocess.run([*pip, *needed], stderr=subprocess.DEVNULL, check=False).returncode == 0
     return True
 
 
@@ -139,4 +129,5 @@ def environment(folder: Path, offline: bool) -> dict[str, str]:
         links = f"{os.environ.get('PIP_FIND_LINKS', '')} {folder.as_uri()}".strip()
         return {"PIP_FIND_LINKS": links, "UV_FIND_LINKS": str(folder), "SGLANG_BUILD_RUST_EXTS": "none"}
     pip = {"PIP_FIND_LINKS": str(folder), "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
-    return pip | {"SGLANG_BUILD_RUST_EXTS": "none", "UV_FIND_LINKS": str(folder), "UV_OFFLINE": "1", "UV_NO_CONFIG": "1"}
+    uv = {"UV_FIND_LINKS": str(folder), "UV_OFFLINE": "1", "UV_NO_CONFIG": "1"}
+    return {**pip, **uv, "SGLANG_BUILD_RUST_EXTS": "none"}

@@ -1,11 +1,11 @@
-"""Small stand-ins for the other repositories of the workshop: the cookbook, and the trace data with Git LFS."""
+"""Small stand-ins for the other repositories of the workshop: the cookbook, and trace data with a Git LFS pointer."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
-from . import lfs
 from .store import File, Importer
 
 COOKBOOK = "sgl-project/sgl-cookbook"
@@ -27,22 +27,21 @@ DEFINITION = {
 }
 
 
-def blob() -> bytes:
-    """The tensor that the workload names, in the safetensors format."""
-    head = json.dumps({"x": {"dtype": "F32", "shape": [4, 8], "data_offsets": [0, 128]}}).encode()
-    return len(head).to_bytes(8, "little") + head + bytes(128)
+def pointer(data: bytes) -> str:
+    """What is committed in place of a file that Git LFS tracks."""
+    digest = hashlib.sha256(data).hexdigest()
+    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {len(data)}\n"
 
 
 def build(root: Path) -> None:
     """Write both repositories."""
     with Importer(root / f"{COOKBOOK}.git") as to:
         to.commit("main", {"README.md": "# Cookbook\n", "data/models/llama.yaml": "tp: 1\nep: 1\n"})
-    trace = root / f"{TRACE}.git"
-    with Importer(trace) as to:
-        to.commit("main", _trace_files(lfs.store(trace, blob())))
+    with Importer(root / f"{TRACE}.git") as to:
+        to.commit("main", _trace_files())
 
 
-def _trace_files(pointer: str) -> dict[str, File]:
+def _trace_files() -> dict[str, File]:
     x = {"type": "safetensors", "path": f"./{BLOB}", "tensor_key": "x"}
     workload = {"definition": "scan_h8", "workload": {"uuid": "a", "axes": {"rows": 4}, "inputs": {"x": x}}}
     solution = {
@@ -57,5 +56,5 @@ def _trace_files(pointer: str) -> dict[str, File]:
         "solutions/baseline/scan/scan_h8/scan_torch.json": f"{json.dumps(solution, indent=2)}\n",
         "traces/scan/scan_h8.jsonl": "",
         "tests/references/test_scan_h8.py": "def test_nothing():\n    pass\n",
-        BLOB: pointer,
+        BLOB: pointer(bytes(256)),
     }
