@@ -57,7 +57,9 @@ def test_a_fault_happens_at_its_byte(
     assert (host.requests[-1].sent == 20_000) == (action in ("reset", "truncate"))
 
 
-def test_a_host_refuses_what_it_is_told_to(host: GitHost, upstream: Upstream, environ: dict[str, str], tmp_path: Path) -> None:
+def test_a_host_refuses_what_it_is_told_to(
+    host: GitHost, upstream: Upstream, environ: dict[str, str], tmp_path: Path
+) -> None:
     """Statuses, connections, users without a password, filters, and commits that are no tip of a branch."""
     path = "gabime/spdlog.git"
     host.fault("status", "info/refs", status=429, retry_after="7", nth=2, times=2)
