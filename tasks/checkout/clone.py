@@ -36,7 +36,11 @@ def clone(session: Session, repository: Repository, *, strict: bool = True) -> O
         session.reporter.event(repository.name, f"would clone {ref} ({commit[:10]})")
         return outcome
     checkout = _stage(session, repository)
-    _fill(session, checkout, target)
+    try:
+        _fill(session, checkout, target)
+    except UsageError:  # nothing that the next run could continue
+        _remove(checkout.path)
+        raise
     record = replace(checkout.record, configured=repository.branch)
     checkout.keep_record(record)
     checkout.path.rename(repository.path)

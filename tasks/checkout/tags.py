@@ -22,6 +22,8 @@ def bring_release_tag(session: Session, checkout: Checkout) -> None:
 def set_tag(session: Session, checkout: Checkout, target: refs.Target) -> None:
     """Set the tag that the REF means, as the remote has it."""
     if target.kind == "tag":
+        if target.object != target.commit and not checkout.git("cat-file", "-t", target.object, check=False):
+            fetch.bring_tag(checkout, target.object, session.source(checkout))
         _set(session, checkout, target.name, target.object)
 
 

@@ -24,7 +24,7 @@ def update(session: Session, repository: Repository) -> Outcome:
     if state.is_interrupted(checkout) and not session.dry:
         session.reporter.event(repository.name, "finishing an interrupted update")
         checkout = recovery.finish(checkout, session.reporter)
-    packed = fetch.packed_bytes(checkout.git_dir)
+    packed, version = fetch.packed_bytes(checkout.git_dir), session.version(checkout)
     ref, origin = session.ref(repository)
     target = session.target(repository)
     outcome = Outcome(repository.name, "up to date", ref, checkout.head, ref_source=origin, resolved=target.resolved)
@@ -34,13 +34,13 @@ def update(session: Session, repository: Repository) -> Outcome:
         _say_up_to_date(session, checkout, target)
     else:
         outcome = _move(session, checkout, target, outcome)
-    before, after = session.version(checkout), ""
-    if not session.dry:
-        checkout = checkout.again()
-        tags.bring_release_tag(session, checkout)
-        after = session.version(checkout.again()) if outcome.action == "updated" else before
+    if session.dry:
+        return replace(outcome, version=version if outcome.action == "up to date" else "")
+    tags.bring_release_tag(session, checkout.again())
     moved = fetch.packed_bytes(checkout.git_dir) - packed
-    return replace(outcome, bytes=moved, version=after, before_version=before if outcome.action == "updated" else "")
+    is_same = not moved and outcome.action != "updated"
+    after = version if is_same else session.version(checkout.again())
+    return replace(outcome, bytes=moved, version=after, before_version="" if is_same else version)
 
 
 def is_current(session: Session, checkout: Checkout, target: refs.Target) -> bool:
@@ -98,7 +98,12 @@ def _move(session: Session, checkout: Checkout, target: refs.Target, outcome: Ou
     was, tracked = checkout.record, checkout.refs.get(checkout.tracking(target.branch))
     before = tracked.commit if tracked else ""
     known = [was.commit, target.commit, before]
-    local_work.refuse(local_work.problems(checkout, branch=target.branch, known=known))
+    problems = local_work.problems(checkout, branch=target.branch, known=known)
+    if problems:  # those of submodules come together with them
+        for submodule, inner in state.submodules_of(checkout, checkout.head):
+            if inner.is_linked:
+                problems += local_work.problems(inner, known=[inner.record.commit, submodule.commit])
+    local_work.refuse(problems)
     if session.dry:
         session.reporter.event(checkout.name, f"would update {checkout.head[:10]} → {target.commit[:10]}")
         return replace(outcome, action="would update")

@@ -57,7 +57,7 @@ ENVIRONMENT = {
 }
 OFFLINE = {"GIT_ALLOW_PROTOCOL": ""}  # objects that are missing are not fetched on the way
 ONLINE = {"GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh"}
-FOREIGN = ("GIT_QUARANTINE_PATH", "GIT_DEFAULT_HASH", "GIT_NAMESPACE")  # beside `git rev-parse --local-env-vars`
+FOREIGN = ("GIT_QUARANTINE_PATH", "GIT_DEFAULT_HASH", "GIT_INTERNAL_SUPER_PREFIX")  # beside `git rev-parse --local-env-vars`
 
 
 class Listener(Protocol):
@@ -95,6 +95,8 @@ def left_locks() -> bool:
 def check_version() -> None:
     """Raise SourcesError where git is missing or older than MINIMUM. Variables that name another repository, or no ssh,
     are removed from this process."""
+    for name in FOREIGN:
+        os.environ.pop(name, None)
     wanted = ".".join(map(str, MINIMUM))
     hint = f"Install git {wanted} or newer, such as with `apt-get install git`."
     try:
@@ -105,7 +107,7 @@ def check_version() -> None:
     if not numbers or tuple(map(int, numbers[0].split(".")))[:2] < MINIMUM:
         raise SourcesError(f"git {numbers[0] if numbers else 'of unknown version'} is too old.", hint)
     local = git(Path("/"), "rev-parse", "--local-env-vars").split()
-    for name in (*local, *FOREIGN):
+    for name in local:
         os.environ.pop(name, None)
     if not os.environ.get("GIT_SSH_COMMAND", "").strip():
         os.environ.pop("GIT_SSH_COMMAND", None)

@@ -67,11 +67,11 @@ def bring(checkout: Checkout, target: refs.Target, source: Source, directories: 
     Raises UsageError for a tag that names no commit, NetworkError for a commit that the remote does not serve.
     """
     partial = source.full or directories is not None
-    here = has_commit(checkout, target.commit)
-    deepens = source.full and checkout.is_shallow
-    if not here or deepens:
+    if not has_commit(checkout, target.commit) or (source.full and checkout.is_shallow):
         _fetch_commit(checkout, target, source, partial=partial)
-    if here or partial:
+    elif target.branch:
+        checkout.git("update-ref", checkout.tracking(target.branch), target.commit)
+    if checkout.head or partial:
         _bring_files(checkout, target.commit, source.network, directories)
 
 
@@ -105,7 +105,7 @@ def _fetch_commit(checkout: Checkout, target: refs.Target, source: Source, *, pa
         if target.ref.lower() == target.object:  # what the user gave
             raise UsageError(error.what, "Give the full id of a commit that was pushed, or name a branch.") from None
         if target.kind == "commit":
-            raise
+            raise NetworkError(error.what, "This host does not serve the commit by its id: set another URL.") from None
         _fetch(checkout, source.network, *options, remote, f"+{name}{destination}")
     _check_arrival(checkout, target)
     if before and checkout.is_shallow:

@@ -88,7 +88,8 @@ def resolve(ref: str, advertised: Advertised, repository: str, endpoint: str) ->
         raise UsageError(f"`{MATCHING}` applies only to FlashInfer; {repository} has nothing to match.")
     name = latest(advertised.tags) if ref == LATEST else ref.removeprefix(HEADS).removeprefix(TAGS)
     if name is None:
-        raise UsageError(f"{place} has no release tag, so `{LATEST}` means nothing there.", "Name a branch.")
+        hint = _push_tags(advertised, endpoint) or "Name a branch."
+        raise UsageError(f"{place} has no release tag, so `{LATEST}` means nothing there.", hint)
     if name in advertised.heads and ref != LATEST and not ref.startswith(TAGS):
         return Target(ref, "branch", name, advertised.heads[name], advertised.heads[name])
     if name in advertised.tags and not ref.startswith(HEADS):
@@ -104,10 +105,17 @@ def resolve(ref: str, advertised: Advertised, repository: str, endpoint: str) ->
             return Target(ref, "commit", "", *found, *found)
         why = "begins more than one id" if found else "begins the id of no branch or tag"
         raise UsageError(f"{place}: {ref!a} {why}.", "Give the full commit id (40 or 64 characters).")
-    near = ", ".join(nearest(name, [LATEST, MATCHING, *advertised.tags, *advertised.heads]))
-    raise UsageError(
-        f"{place} has no branch, tag or commit {ref}.", f"The nearest names there: {near}." if near else ""
-    )
+    words = [*([LATEST] if advertised.tags else []), *([MATCHING] if repository == "flashinfer" else [])]
+    near = ", ".join(nearest(name, [*words, *advertised.tags, *advertised.heads]))
+    hint = " ".join(filter(None, (f"The nearest names there: {near}." if near else "", _push_tags(advertised, endpoint))))
+    raise UsageError(f"{place} has no branch, tag or commit {ref}.", hint)
+
+
+def _push_tags(advertised: Advertised, endpoint: str) -> str:
+    """What to do about a fork that has no tags; empty where there are some."""
+    if advertised.tags:
+        return ""
+    return f"It has no tags; a fork gets them from a clone that has them: `git push {redact(endpoint)} --tags`."
 
 
 def nearest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
