@@ -23,8 +23,8 @@ def _no_matching(advertised: Advertised) -> str:
 @dataclass(frozen=True)
 class Session:
     """`refs` are the REFs given as options, by repository name. `matching` names the tag of FlashInfer that SGLang
-    requires, among what FlashInfer's remote advertises, and `version` that of a checkout's package. `commits` are those that
-    the REFs mean, whatever the remote has (a lock file). A remote is asked once in a session."""
+    requires, among what FlashInfer's remote advertises, and `version` the version of a checkout's package. `commits`
+    are those that the REFs mean, whatever the remote has (a lock file). A remote is asked once in a session."""
 
     settings: Settings
     reporter: Reporter

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import takewhile
 
 from .. import names
 from ..errors import LocalWorkError
@@ -14,7 +15,6 @@ from ..git import messages, refs
 from ..git.repository import Checkout, Record
 from ..models import Reporter
 from . import local_work, plan, recovery, sparse, vanish
-
 
 FAST_FORWARD = ("merge", "--ff-only", "--no-overwrite-ignore", "--no-autostash", "--no-verify-signatures", "--quiet")
 
@@ -56,14 +56,22 @@ def switch(checkout: Checkout, target: refs.Target, before: Record, reporter: Re
             checkout.git(*FAST_FORWARD, target.commit)
             return
     checkout.git("switch", "--quiet", "--no-overwrite-ignore", "--detach", target.commit)
-    left = checkout.git("rev-parse", "--quiet", "--verify", "HEAD@{1}", check=False)
-    known = [checkout.head, before.commit, target.commit]
-    if left and left not in known and local_work.commits_without_ref(checkout, [left], known):
-        ref = f"{recovery.RESCUE}{left[:12]}"
-        checkout.git("update-ref", ref, left)
+    try:
+        if branch:
+            move_branch(checkout, target, old.commit if old else "")
+    finally:
+        keep_new_commits(checkout, [checkout.head, before.commit, target.commit], reporter)
+
+
+def keep_new_commits(checkout: Checkout, known: Sequence[str], reporter: Reporter) -> None:
+    """Keep the commits that were made while HEAD moved, and that no ref leads to, below refs/rescue/: the reflog has
+    what HEAD was at since the last look."""
+    log = checkout.git("rev-list", "--walk-reflogs", "--max-count=10", "HEAD", check=False).split()
+    since = [commit for commit in takewhile(lambda commit: commit != checkout.head, log) if commit not in known]
+    for commit in local_work.commits_without_ref(checkout, since, known)[:1]:
+        ref = f"{recovery.RESCUE}{commit[:12]}"
+        checkout.git("update-ref", ref, commit)
         reporter.warn(checkout.name, f"a commit was made in {checkout.path} meanwhile; it is kept as {ref}")
-    if branch:
-        move_branch(checkout, target, old.commit if old else "")
 
 
 def move_branch(checkout: Checkout, target: refs.Target, old: str) -> None:

@@ -57,7 +57,8 @@ ENVIRONMENT = {
 }
 OFFLINE = {"GIT_ALLOW_PROTOCOL": ""}  # objects that are missing are not fetched on the way
 ONLINE = {"GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh"}
-FOREIGN = ("GIT_QUARANTINE_PATH", "GIT_DEFAULT_HASH", "GIT_INTERNAL_SUPER_PREFIX")  # beside `git rev-parse --local-env-vars`
+# Variables of another repository, beside those that `git rev-parse --local-env-vars` names
+FOREIGN = ("GIT_QUARANTINE_PATH", "GIT_DEFAULT_HASH", "GIT_INTERNAL_SUPER_PREFIX")
 
 
 class Listener(Protocol):
@@ -124,8 +125,8 @@ def git(
     if _State.stopping.is_set():
         raise KeyboardInterrupt
     with _given(stdin) as stream:
-        finished: Any = Git(str(path)).execute(
-            _command(words),
+        finished: Any = Git().execute(
+            _command(path, words),
             istream=stream,
             env={**ENVIRONMENT, **OFFLINE, **_where(path), **(env or {})},
             with_extended_output=True,
@@ -174,8 +175,8 @@ def _attempt(
     if _State.stopping.is_set():
         raise KeyboardInterrupt
     with _given(stdin) as stream:
-        handle: Any = Git(str(path)).execute(
-            _command(words),
+        handle: Any = Git().execute(
+            _command(path, words),
             istream=stream,
             env={**ENVIRONMENT, **ONLINE, **_where(path)},
             as_process=True,
@@ -242,11 +243,11 @@ def _end(process: Popen[bytes]) -> None:
             return
 
 
-def _command(words: Sequence[str]) -> list[str]:
+def _command(path: Path, words: Sequence[str]) -> list[str]:
     # Where git-lfs is configured but missing, git would fail: an empty `process` switches both filters off.
     lfs = {} if shutil.which("git-lfs") else {"filter.lfs.process": "", "filter.lfs.required": "false"}
     options = [word for key, value in {**OPTIONS, **lfs}.items() for word in ("-c", f"{key}={value}")]
-    return ["git", *options, *words]
+    return ["git", "-C", str(path.absolute()), *options, *words]  # GitPython would expand variables in the path
 
 
 def _where(path: Path) -> dict[str, str]:

@@ -107,8 +107,8 @@ def resolve(ref: str, advertised: Advertised, repository: str, endpoint: str) ->
         raise UsageError(f"{place}: {ref!a} {why}.", "Give the full commit id (40 or 64 characters).")
     words = [*([LATEST] if advertised.tags else []), *([MATCHING] if repository == "flashinfer" else [])]
     near = ", ".join(nearest(name, [*words, *advertised.tags, *advertised.heads]))
-    hint = " ".join(filter(None, (f"The nearest names there: {near}." if near else "", _push_tags(advertised, endpoint))))
-    raise UsageError(f"{place} has no branch, tag or commit {ref}.", hint)
+    hints = [f"The nearest names there: {near}." if near else "", _push_tags(advertised, endpoint)]
+    raise UsageError(f"{place} has no branch, tag or commit {ref}.", " ".join(filter(None, hints)))
 
 
 def _push_tags(advertised: Advertised, endpoint: str) -> str:
