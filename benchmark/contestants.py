@@ -1,13 +1,12 @@
-"""Who is measured: this project, plain git, west and vcs2l, each in the configuration that its users would choose."""
+"""What is measured: this project, plain git, west and vcs2l, each in the configuration that its users would choose."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,7 +22,8 @@ Command = tuple[str, ...]
 class Contestant:
     """`clone` makes the checkouts in an empty folder that `prepare` has set up, `update` brings them up to date.
 
-    The commands run one after the other, or all at once where they are `together`.
+    The commands run one after the other, or all at once where they are `together`. `worktree` makes the same again in
+    another folder, from the first one beside it, `../first`.
     """
 
     name: str
@@ -31,18 +31,34 @@ class Contestant:
     update: Sequence[Command]
     prepare: Callable[[Path], None] = lambda folder: None
     together: bool = False
-    environment: Mapping[str, str] = field(default_factory=dict)
     checkouts: str = "."
+    worktree: Sequence[Command] = ()
+
+
+def project() -> Contestant:
+    """This project."""
+
+    def prepare(folder: Path) -> None:
+        shutil.copy2(ROOT / "tasks.py", folder)
+        shutil.copytree(ROOT / "tasks", folder / "tasks")
+
+    invoke = (sys.executable, "-m", "invoke")
+    copy = [("cp", "-a", "../first/tmp", "."), (*invoke, "update")]
+    return Contestant(PROJECT, [(*invoke, "clone")], [(*invoke, "update")], prepare, checkouts="tmp", worktree=copy)
+
+
+def _plain() -> Contestant:
+    script = str(Path(__file__).with_name("plain.sh"))
+    return Contestant("git, a script of 40 lines", [("sh", script, "clone")], [("sh", script, "update")])
 
 
 def _git(name: str, *options: str, together: bool = False) -> Contestant:
-    clone = [("git", "clone", "-q", *options, url) for url in URLS.values()]
-    recurse = ["--recurse-submodules"] if "--recurse-submodules" in options else []
-    update = [("git", "-C", repository, "pull", "-q", *recurse) for repository in URLS]
+    clone = [("git", "clone", "-q", "--recurse-submodules", *options, url) for url in URLS.values()]
+    update = [("git", "-C", repository, "pull", "-q", "--recurse-submodules") for repository in URLS]
     return Contestant(name, clone, update, together=together)
 
 
-def _west(name: str, *options: str) -> Contestant:
+def _west() -> Contestant:
     def prepare(folder: Path) -> None:
         (folder / "manifest").mkdir()
         projects = "".join(
@@ -52,8 +68,8 @@ def _west(name: str, *options: str) -> Contestant:
         (folder / "manifest/west.yml").write_text(f"manifest:\n  projects:\n{projects}")
         subprocess.run(["west", "init", "-l", "manifest"], cwd=folder, check=True, capture_output=True)
 
-    update: Command = ("west", "-q", "update", *options)
-    return Contestant(name, [update], [update], prepare)
+    update: Command = ("west", "-q", "update", "--narrow", "-o=--depth=1")
+    return Contestant("west, narrow and shallow", [update], [update], prepare)
 
 
 def _vcs2l() -> Contestant:
@@ -65,33 +81,16 @@ def _vcs2l() -> Contestant:
     return Contestant("vcs2l, shallow", [clone], [("vcs", "pull", "--workers", "4")], prepare)
 
 
-def project(name: str = PROJECT, cache: Path | None = None, extra: Sequence[str] = (), branch: str = "") -> Contestant:
-    """This project; `cache` is the folder of shared objects, `extra` the urls of more repositories at `branch`."""
-
-    def prepare(folder: Path) -> None:
-        shutil.copy2(ROOT / "tasks.py", folder)
-        shutil.copytree(ROOT / "tasks", folder / "tasks")
-        if extra:
-            entries = {
-                f"extra{number}": {"url": url, "branch": branch, "install": False} for number, url in enumerate(extra)
-            }
-            (folder / "invoke.json").write_text(json.dumps({"sources": {"repositories": entries}}))
-
-    environment = {"INVOKE_SOURCES_CACHE": str(cache or "")}
-    invoke = (sys.executable, "-m", "invoke")
-    return Contestant(name, [(*invoke, "clone")], [(*invoke, "update")], prepare, False, environment, "tmp")
-
-
 def everybody(peers: bool = True) -> list[Contestant]:
     """This project first, then git, then (with `peers`) the programs that have to be installed."""
-    shallow = ("--recurse-submodules", "--depth=1", "--shallow-submodules")
+    shallow = ("--depth=1", "--shallow-submodules")
     return [
         project(),
-        _git("git clone, submodules", "--recurse-submodules"),
-        _git("git clone, no submodules"),
+        _plain(),
+        _git("git clone"),
         _git("git clone, shallow", *shallow),
         _git("git clone, shallow, all at once", *shallow, "--jobs=4", together=True),
-        *([_west("west"), _west("west, narrow and shallow", "--narrow", "-o=--depth=1"), _vcs2l()] if peers else []),
+        *([_west(), _vcs2l()] if peers else []),
     ]
 
 
@@ -99,17 +98,9 @@ def install_peers(folder: Path) -> bool:
     """Install west and vcs2l into an environment of their own, once; False where no index can be reached."""
     if not (folder / "done").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        command = [
-            str(folder / "bin/python"),
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "--disable-pip-version-check",
-            "west",
-            "vcs2l",
-        ]
-        if (run := subprocess.run(command, capture_output=True, text=True, check=False)).returncode:
+        pip = [str(folder / "bin/python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        run = subprocess.run([*pip, "west", "vcs2l"], capture_output=True, text=True, check=False)
+        if run.returncode:
             print(f"west and vcs2l are left out: {run.stderr.strip()[-500:]}", file=sys.stderr)
             return False
         (folder / "done").touch()
@@ -118,15 +109,12 @@ def install_peers(folder: Path) -> bool:
 
 def versions(environment: Mapping[str, str]) -> dict[str, str]:
     """The versions of git, Python and the peers."""
-    found = {"Python": sys.version.split()[0]}
-    for name, command in {
-        "git": ["git", "version"],
-        "west": ["west", "--version"],
-        "vcs2l": ["vcs", "--version"],
-    }.items():
+    commands = {"git": ["git", "version"], "west": ["west", "--version"], "vcs2l": ["vcs", "--version"]}
+    numbers = {"Python": sys.version.split()[0]}
+    for name, command in commands.items():
         try:
             run = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=True)
-            found[name] = run.stdout.split()[-1].lstrip("v")
         except (OSError, subprocess.CalledProcessError):
             continue
-    return found
+        numbers[name] = run.stdout.split()[-1].lstrip("v")
+    return numbers

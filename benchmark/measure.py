@@ -13,10 +13,9 @@ from pathlib import Path
 from tests.upstream.host import GitHost
 from tests.upstream.store import Upstream, git
 
-from .contestants import URLS, Command, Contestant, project
+from .contestants import URLS, Command, Contestant
 
 CLONE, NOTHING, COMMIT, WORKTREE = "cold clone", "nothing new", "one new commit", "second worktree"
-GROWTH = "cold clone of more repositories"
 
 
 @dataclass(frozen=True)
@@ -33,16 +32,16 @@ class Measurement:
 
 def disk_usage(folder: Path) -> int:
     """What `du` says: allocated bytes, a file with several links once."""
-    seen = {}
+    blocks: dict[tuple[int, int], int] = {}
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
             status = (Path(place) / name).lstat()
-            seen[status.st_dev, status.st_ino] = status.st_blocks * 512
-    return sum(seen.values())
+            blocks[status.st_dev, status.st_ino] = status.st_blocks
+    return 512 * sum(blocks.values())
 
 
 class Course:
-    """The line that everybody runs on: one host, one folder for the checkouts, one environment."""
+    """The line that every tool runs on: one host, one folder for the checkouts, one environment."""
 
     def __init__(self, host: GitHost, upstream: Upstream, folder: Path, environment: Mapping[str, str]) -> None:
         self.host = host
@@ -50,8 +49,32 @@ class Course:
         self.folder = folder
         self.environment = environment
 
+    def turn(self, contestant: Contestant) -> list[Measurement]:
+        """Clone, update with nothing new, copy, update after one new commit; nothing of it is left afterwards."""
+        folder = self._prepare(contestant, "first")
+        measured = [self._time(contestant, CLONE, contestant.clone, folder)]
+        measured.append(self._time(contestant, NOTHING, contestant.update, folder))
+        if contestant.worktree:
+            second = self._prepare(contestant, "second")
+            measured.append(self._time(contestant, WORKTREE, contestant.worktree, second))
+            shutil.rmtree(second)
+        old = self.upstream.commit("flashinfer")
+        try:
+            self.upstream.add_commit("flashinfer", files={"README.md": "# One new commit\n"})
+            measured.append(self._time(contestant, COMMIT, contestant.update, folder))
+        finally:
+            self.upstream.set_ref("flashinfer", "refs/heads/main", old)
+        shutil.rmtree(folder)
+        return measured
+
+    def _prepare(self, contestant: Contestant, name: str) -> Path:
+        folder = self.folder / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        contestant.prepare(folder)
+        return folder
+
     def _time(self, contestant: Contestant, what: str, commands: Sequence[Command], folder: Path) -> Measurement:
-        environment = {**self.environment, **contestant.environment}
         os.sync()
         self.host.reset()
         start = time.perf_counter()
@@ -60,7 +83,7 @@ class Course:
             process = subprocess.Popen(
                 command,
                 cwd=folder,
-                env=environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -83,53 +106,3 @@ class Course:
         output, _ = process.communicate()
         if process.returncode:
             raise RuntimeError(f"{' '.join(command)} failed:\n{output.decode(errors='replace')[-2000:]}")
-
-    def turn(self, contestant: Contestant) -> list[Measurement]:
-        """Clone, update with nothing new, update after one new commit; nothing of it is left afterwards."""
-        folder = self._fresh(contestant)
-        found = [self._time(contestant, CLONE, contestant.clone, folder)]
-        found.append(self._time(contestant, NOTHING, contestant.update, folder))
-        old = self.upstream.commit("flashinfer")
-        try:
-            self.upstream.add_commit("flashinfer", files={"README.md": "# One new commit\n"})
-            found.append(self._time(contestant, COMMIT, contestant.update, folder))
-        finally:
-            self.upstream.set_ref("flashinfer", "refs/heads/main", old)
-        shutil.rmtree(folder)
-        return found
-
-    def second_worktree(self) -> list[Measurement]:
-        """What a clone takes when this user has cloned before, into another folder."""
-        cache = self.folder / "cache"
-        shutil.rmtree(cache, ignore_errors=True)
-        contestant = project(cache=cache)
-        for _ in range(2):
-            folder = self._fresh(contestant)
-            found = self._time(contestant, WORKTREE, contestant.clone, folder)
-            shutil.rmtree(folder)
-        shutil.rmtree(cache)
-        return [found]
-
-    def growth(self, counts: Sequence[int]) -> list[Measurement]:
-        """What a clone of so many repositories takes; those beyond the two are copies of a small one."""
-        small = self.upstream.path("spdlog")
-        branch = git(small, "symbolic-ref", "--short", "HEAD")
-        names = [f"growth/extra{number}" for number in range(max(counts) - len(URLS))]
-        for name in names:
-            if not self.upstream.path(name).exists():
-                shutil.copytree(small, self.upstream.path(name), copy_function=os.link)
-        found = []
-        for count in counts:
-            urls = [f"https://github.com/{name}.git" for name in names[: count - len(URLS)]]
-            contestant = project(f"{count} repositories", None, urls, branch)
-            folder = self._fresh(contestant)
-            found.append(self._time(contestant, GROWTH, contestant.clone, folder))
-            shutil.rmtree(folder)
-        return found
-
-    def _fresh(self, contestant: Contestant) -> Path:
-        folder = self.folder / "turn"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        contestant.prepare(folder)
-        return folder
