@@ -44,7 +44,8 @@ def markdown(measured: Sequence[Measurement], title: str) -> str:
 def svg(measured: Sequence[Measurement], title: str) -> str:
     """Bars of the median seconds, a line from the least to the most, and the bytes beside it."""
     left, width, height, y = 220, 420, 22, 30
-    parts = [f"<style>{LIGHT}@media(prefers-color-scheme:dark){{{DARK}}}</style>", f'<text x="10" y="20">{escape(title)}</text>']
+    style = f"<style>{LIGHT}@media(prefers-color-scheme:dark){{{DARK}}}</style>"
+    parts = [style, f'<text x="10" y="20">{escape(title)}</text>']
     for what in WHATS:
         groups = _grouped(measured, what)
         if not groups:
