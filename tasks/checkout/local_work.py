@@ -77,14 +77,17 @@ def refuse(problems: Sequence[LocalWorkError]) -> None:
     raise LocalWorkError("\n".join(problem.what for problem in problems), "\n".join(hints), command)
 
 
-def untracked_in_the_way(checkout: Checkout, commit: str) -> list[LocalWorkError]:
-    """Untracked and ignored files in the way of a path of the next commit, where sparse-checkout is on: git-switch(1)
-    refuses elsewhere, but overwrites them there (seen with git 2.39 and 2.43)."""
-    if not checkout.is_sparse:
-        return []
+def in_the_way(checkout: Checkout, commit: str) -> list[LocalWorkError]:
+    """What git-switch(1) would refuse for, before it is asked: changed files that git was told not to look at, and
+    untracked and ignored files in the way of a path of the next commit. Where sparse-checkout is on, git itself
+    overwrites the latter (seen with git 2.39 and 2.43)."""
+    try:
+        checkout.git("read-tree", "-n", "-m", "-u", "HEAD", commit)
+    except LocalWorkError as error:
+        return [error]
     files = {*checkout.git("ls-tree", "-r", "-z", "--name-only", "--full-tree", commit).split("\0")}
-    in_the_way = overlapping(untracked_files(checkout), files)
-    return [messages.overwrite_error(checkout.name, checkout.path, in_the_way, untracked=True)] if in_the_way else []
+    paths = overlapping(untracked_files(checkout), files)
+    return [messages.overwrite_error(checkout.name, checkout.path, paths, untracked=True)] if paths else []
 
 
 def untracked_files(checkout: Checkout, *pathspecs: str) -> list[str]:

@@ -96,7 +96,8 @@ def problems(move: Move) -> Iterator[LocalWorkError]:
         tracking = checkout.refs.get(checkout.tracking(move.target.branch))
         known = [checkout.record.commit, commit, move.before, tracking.commit if tracking else ""]
         yield from local_work.problems(checkout, branch=move.target.branch, known=known)
-        yield from local_work.untracked_in_the_way(checkout, commit)
+        if checkout.is_sparse or any(not submodule.is_done for submodule in move.submodules):
+            yield from local_work.in_the_way(checkout, commit)  # before a submodule moves
         for account in vanish.accounts(checkout, commit):
             yield from account.problems
     for submodule in move.submodules:

@@ -156,10 +156,10 @@ def _explain_network(  # noqa: PLR0911 - one return for each meaning
         return RefusedError(f"{who}: {place} has no {commit}.", "It may have moved on: run the same command again.")
     if _NO_HOST_KEY.search(text):
         return NetworkError(what, "Try `ssh` to that host by hand: keys and passwords are never asked for here.")
-    if _NO_ACCESS.search(text):
-        return NetworkError(what, access)
     if _TRANSIENT.search(text):
         return TransientError(what)
+    if _NO_ACCESS.search(text):
+        return NetworkError(what, access)
     if _NOT_GIT.search(text):
         return NetworkError(what, "Check the URL, and that no proxy or login page answers in place of the host.")
     return None
