@@ -39,9 +39,7 @@ class Settings:
     trace: Path | None
     attempts: int
     stall: float
-    installer: Literal["auto", "uv", "pip"]  # read no more
     indexes: tuple[str, ...]
-    cache: Path | None  # read no more
     repositories: tuple[Repository, ...]
     overrides: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -145,11 +143,10 @@ class Verification:
 
 @dataclass(frozen=True)
 class EnvironmentState:
-    """The environment that a run installs into or checks. `installer` is uv, pip, or empty where none was chosen."""
+    """The environment that a run installs into or checks."""
 
     interpreter: Path
     prefix: Path
-    installer: str = ""
 
 
 @dataclass(frozen=True)

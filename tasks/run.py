@@ -20,7 +20,7 @@ from invoke.exceptions import Exit
 from . import checkout, names, packages, settings
 from .errors import DiskError, Interrupted, LocalWorkError, NetworkError, SourcesError, UsageError
 from .files import write_atomic
-from .git import Checkout, command, refs, submodules
+from .git import command, refs, submodules
 from .models import EnvironmentState, Outcome, PackageState, Repository, RepositoryState, Result, Settings, Verification
 from .report import Report
 
@@ -125,7 +125,7 @@ class Run:
     @cached_property
     def environment(self) -> packages.Environment:
         """The environment that is installed into or checked. Raises UsageError where --python is no Python."""
-        return packages.probe(Path(self.options.python) if self.options.python else None)
+        return packages.probe(self.options.python or "")
 
     @property
     def errors(self) -> list[SourcesError]:
@@ -164,7 +164,7 @@ class Run:
             if self.dry:
                 raise _NotYet
             raise SourcesError("flashinfer: `matching` is known once SGLang is cloned.", command="invoke clone")
-        package, url = _package(found), configured["flashinfer"].url
+        package, url = packages.Package(found), configured["flashinfer"].url
         return packages.matching(package.metadata, sglang.extras, advertised.tags, url, version=package.version)
 
 
@@ -214,7 +214,7 @@ def install_step(run: Run) -> None:
     for repository in run.repositories("would clone", "would update"):
         if repository.install:
             try:
-                found.append(_package(checkout.require(repository)))
+                found.append(packages.Package(checkout.require(repository)))
             except SourcesError as error:
                 failed.append(Outcome(repository.name, "failed", error=error))
     installed = [repository.name for repository in run.settings.repositories if repository.install]
@@ -224,15 +224,10 @@ def install_step(run: Run) -> None:
     ]
     log, options, report = run.settings.directory / LOG, run.options, run.report
     try:
-        if run.lock:
-            done = packages.install_locked(
-                run.c, run.lock, found, run.environment, settings=run.settings, log=log, reporter=report
-            )
-        else:
-            done = packages.install(
-                run.c, found, run.environment, settings=run.settings, deps=options.deps,
-                reinstall=options.reinstall, log=log, reporter=report,
-            )  # fmt: skip
+        done = packages.install(
+            run.c, found, run.environment, settings=run.settings, deps=options.deps, reinstall=options.reinstall,
+            log=log, reporter=report, again=options.command(run.task, {}), lock=run.lock,
+        )  # fmt: skip
     except SourcesError as error:  # the environment takes none of them
         done = [Outcome(package.repository.name, "failed", commit=package.commit, error=error) for package in found]
     run.outcomes["install"] = [*failed, *done]
@@ -256,7 +251,7 @@ def verify_step(run: Run) -> None:
         )
     if run.lock:
         locked, repositories, _ = _lockable(run)
-        checks += packages.differences(run.lock, locked, repositories, run.environment)
+        checks += packages.differences(run.lock, locked, repositories, run.environment, run.settings.overrides)
     bad = {"fail", "warn"} if options.strict else {"fail"}
     ok = not any(check.status in bad for check in checks)
     run.verification = replace(found, ok=ok, checks=tuple(checks))
@@ -350,7 +345,9 @@ def _prepare(c: Context, task: str, options: Options, report: Report) -> Run:
     command.check_version()
     command.start()
     dry = bool(c.config.run.dry)
-    session = checkout.Session(configured, report, refs, options.full, dry, version=_version, commits=commits)
+    session = checkout.Session(
+        configured, report, refs, options.full, dry, version=packages.version_of, commits=commits
+    )  # fmt: skip
     return Run(c, task, options, configured, report, session, lock)
 
 
@@ -409,18 +406,6 @@ def _disk_error(who: str, error: OSError, path: Path) -> DiskError:
     return DiskError(f"{f'{who}: ' if who else ''}{place}: {error.strerror or error}.", "Check who may write there.")
 
 
-def _package(found: Checkout) -> packages.Package:
-    """The package of a checkout. Raises SourcesError where its metadata cannot be read."""
-    return packages.Package(found.repository, found.head, found.tags)
-
-
-def _version(found: Checkout) -> str:
-    """The version of a checkout's package; empty where it is unknown."""
-    with suppress(SourcesError, OSError):
-        return packages.Source(found.repository, found.head, found.tags).version
-    return ""
-
-
 def _state(repository: Repository) -> tuple[RepositoryState, packages.Package | None]:
     """What is at the path of the repository, and its package; nothing that is found raises."""
     try:
@@ -431,10 +416,10 @@ def _state(repository: Repository) -> tuple[RepositoryState, packages.Package | 
         url = names.redact(repository.url)
         return RepositoryState(repository.path, url, repository.branch, problem=problem), None
     try:
-        package = _package(found) if repository.install else None
+        package = packages.Package(found) if repository.install else None
     except SourcesError as error:
         return replace(state, problem=error.what), None
-    return replace(state, version=_version(found) or None), package
+    return replace(state, version=packages.version_of(found) or None), package
 
 
 def _locked(configured: Settings, lock: packages.Lock) -> Settings:
@@ -447,7 +432,7 @@ def _locked(configured: Settings, lock: packages.Lock) -> Settings:
         replace(known[locked.name], url=locked.url, extras=locked.extras, install=bool(locked.distribution))
         for locked in lock.repositories
     )
-    return replace(configured, repositories=repositories)
+    return replace(configured, repositories=repositories, overrides=lock.overrides)
 
 
 def _lockable(run: Run) -> tuple[list[packages.Package], list[packages.LockedRepository], list[str]]:
@@ -455,7 +440,7 @@ def _lockable(run: Run) -> tuple[list[packages.Package], list[packages.LockedRep
     found, repositories, obstacles = list[packages.Package](), list[packages.LockedRepository](), list[str]()
     for repository in run.settings.repositories:
         here = checkout.require(repository)
-        found += [_package(here)] if repository.install else []
+        found += [packages.Package(here)] if repository.install else []
         obstacles += [f"{repository.name}: {text}" for text in checkout.unreproducible(here)]
         commits = {path: found.commit for path, found in submodules.declared(here, here.head).items()}
         ref = here.record.ref or here.branch or here.head
@@ -477,7 +462,7 @@ def _complete(result: Result, run: Run | None, report: Report) -> Result:
     return replace(
         result,
         exit_status=first.status if first else int(unverified),
-        environment=environment and EnvironmentState(environment.python, environment.prefix, environment.installer),
+        environment=environment and EnvironmentState(environment.python, environment.prefix),
         steps=steps,
         seconds=report.seconds,
         warnings=report.take_warnings(),

@@ -101,8 +101,6 @@ def load(config: Given, root: Path) -> Settings:
         trace=trace,
         attempts=int(tree["attempts"]),
         stall=float(tree["stall"]),
-        installer="auto",
-        cache=None,
         indexes=tuple(tree["indexes"] or ()),
         overrides=tuple(tree["overrides"] or ()),
         repositories=tuple(repositories.values()),

@@ -1,20 +1,21 @@
 """One environment and what is installed into it: the metadata of a checkout, its requirements, and the installation.
 
-A `Source` is a checkout as this directory sees it; git is never run here.
+Git is never run here; uv is run here alone.
 """
 
-from .environment import Environment, import_check, probe
+from .environment import Environment, probe
 from .install import install
-from .lock import differences, install_locked, make_lock
+from .layouts import find_layout
+from .lock import differences, make_lock
 from .lock_file import FILE as LOCK
 from .lock_file import Lock, LockedRepository, read_lock
 from .matching import FLASHINFER, flashinfer_requirement, has_release, matching
-from .metadata import Metadata, read_metadata, read_toml
-from .package import Package, Source, names
+from .metadata import read_metadata, read_toml
+from .package import Package, names, version_of
 from .requirements import Missing, admits, missing_requirements
 
 __all__ = [
-    "FLASHINFER", "LOCK", "Environment", "Lock", "LockedRepository", "Metadata", "Missing", "Package", "Source",
-    "admits", "differences", "flashinfer_requirement", "has_release", "import_check", "install", "install_locked",
-    "make_lock", "matching", "missing_requirements", "names", "probe", "read_lock", "read_metadata", "read_toml",
+    "FLASHINFER", "LOCK", "Environment", "Lock", "LockedRepository", "Missing", "Package", "admits", "differences",
+    "find_layout", "flashinfer_requirement", "has_release", "install", "make_lock", "matching",
+    "missing_requirements", "names", "probe", "read_lock", "read_metadata", "read_toml", "version_of",
 ]  # fmt: skip

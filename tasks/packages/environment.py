@@ -1,14 +1,15 @@
-"""An environment that packages are installed into: its interpreter, what is installed, and what can be imported."""
+"""An environment that packages are installed into: its interpreter, and what is installed."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,16 @@ from urllib.parse import unquote, urlsplit
 
 import packaging
 
-from .. import processes
 from ..errors import UsageError
 from . import facts
 
 PACKAGING = Path(packaging.__file__).parent.parent
-# What other interpreters run: the first line does what `python -P` does from Python 3.11 on.
-_BEFORE = "import json, os, sys; sys.path[:] = filter(None, sys.path)\n"
-_AFTER = "\nwith open(sys.argv[2], 'w') as file: json.dump(answer, file)\nos._exit(0)"
-_FACTS = Path(facts.__file__).read_text(encoding="utf-8") + "\nanswer = facts(sys.argv[1])"
-_IMPORT = """import importlib
-module = importlib.import_module(sys.argv[1])
-answer = getattr(module, "__file__", None), str(getattr(module, "__version__", ""))"""
+# What another interpreter runs: the first line does what `python -P` does from Python 3.11 on.
+CODE = f"""import json, os, sys; sys.path[:] = filter(None, sys.path)
+{Path(facts.__file__).read_text(encoding="utf-8")}
+with open(sys.argv[2], "w") as file:
+    json.dump(facts(sys.argv[1]), file)
+"""
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,6 @@ class Environment:
     purelib: Path
     writable: bool
     externally_managed: bool
-    has_pip: bool
     markers: Mapping[str, str]
     paths: tuple[Path, ...]
 
@@ -74,57 +72,50 @@ class Environment:
         """What is installed under `name` (any spelling), or None. No process is started."""
         from packaging.utils import canonicalize_name
 
-        if not (found := self._found(name)):
+        copies = list(importlib.metadata.Distribution.discover(name=name, path=[str(path) for path in self.paths]))
+        copies = [copy for copy in copies if copy.locate_file("") == copies[0].locate_file("")]
+        if not copies:
             return None
         try:
-            headers = found[0].metadata
+            headers = copies[0].metadata
             version, requires = (headers.get_all(key) or [] for key in ("Version", "Requires-Dist"))
         except (OSError, ValueError, TypeError, AttributeError):  # not UTF-8, or no such file
             version, requires = [], []
-        editable, url, broken = _read_direct_url(found[0])
+        editable, url, broken = _read_direct_url(copies[0])
         location = Path(unquote(urlsplit(url).path)) if url.startswith("file:") else None
         if not version:
             broken = "its metadata is missing or damaged"
-        elif len(found) > 1:
-            broken = f"{len(found)} versions of it are installed side by side"
+        elif len(copies) > 1:
+            broken = f"{len(copies)} versions of it are installed side by side"
         return Distribution(
             canonicalize_name(name), "".join(version[:1]), editable, location, tuple(requires), url, broken
         )
 
-    @property
-    def installer(self) -> str:
-        """What installed SGLang or FlashInfer (the file INSTALLER, PEP 376): uv, pip or another; empty for neither."""
-        found = [one for name in ("sglang", "flashinfer-python", "flashinfer") for one in self._found(name)]
-        return next((text.strip() for one in found if (text := one.read_text("INSTALLER"))), "")
+    def versions(self) -> dict[str, str]:
+        """The versions of everything below the prefix, by normalized name; no metadata is read."""
+        from packaging.utils import canonicalize_name
 
-    def copies(self, name: str) -> int:
-        """How many versions of it are in one directory: several after an interrupted installation."""
-        return len(self._found(name))
+        stems = [info.name.removesuffix(".dist-info").rpartition("-") for info in self.metadata_directories()]
+        return {canonicalize_name(name): version for name, _, version in stems}
 
-    def incomplete(self) -> list[Path]:
-        """The .dist-info directories below the prefix that pip or uv has left incomplete."""
+    def metadata_directories(self) -> list[Path]:
+        """The .dist-info directories below the prefix."""
         directories = {path.resolve() for path in self.paths if path.is_relative_to(self.prefix)}
-        return [info for each in directories for info in each.glob("*.dist-info") if _is_incomplete(info)]
-
-    def _found(self, name: str) -> list[importlib.metadata.Distribution]:
-        found = list(importlib.metadata.Distribution.discover(name=name, path=[str(path) for path in self.paths]))
-        return [one for one in found if one.locate_file("") == found[0].locate_file("")]
+        return [info for directory in directories for info in directory.glob("*.dist-info")]
 
 
-def _is_incomplete(info: Path) -> bool:
-    """Whether pip or uv installed it (PEP 376), and METADATA, RECORD or a readable direct_url.json is missing."""
-    found = importlib.metadata.Distribution.at(info)
-    if (found.read_text("INSTALLER") or "").strip() not in ("", "pip", "uv"):
-        return False
-    return not (found.read_text("METADATA") and found.read_text("RECORD")) or bool(_read_direct_url(found)[2])
+def unreadable(info: Path) -> bool:
+    """Whether no installer could read this .dist-info directory: an interrupted one left it incomplete."""
+    distribution = importlib.metadata.Distribution.at(info)
+    return not distribution.read_text("METADATA") or bool(_read_direct_url(distribution)[2])
 
 
-def _read_direct_url(found: importlib.metadata.Distribution) -> tuple[bool, str, str]:
+def _read_direct_url(distribution: importlib.metadata.Distribution) -> tuple[bool, str, str]:
     """Whether its direct_url.json (PEP 610) says editable, from which URL, and what is wrong with it."""
     from packaging.direct_url import DirectUrl, DirectUrlValidationError
 
     try:
-        if (text := found.read_text("direct_url.json")) is None:
+        if (text := distribution.read_text("direct_url.json")) is None:
             return False, "", ""
         direct = DirectUrl.from_dict(json.loads(text))
         if "\0" in unquote(urlsplit(direct.url).path, errors="strict"):
@@ -134,62 +125,51 @@ def _read_direct_url(found: importlib.metadata.Distribution) -> tuple[bool, str,
     return bool(direct.dir_info and direct.dir_info.editable), direct.url, ""
 
 
-def probe(python: Path | None = None, timeout: float = 30) -> Environment:
-    """The environment of an interpreter, or of a virtual environment's directory.
+def probe(python: str | Path = "", timeout: float = 30) -> Environment:
+    """The environment of an interpreter (a path, or a name on the PATH), or of a virtual environment's directory.
 
     The default is the running one, for which no process is started. Raises UsageError if `python` is not a Python
-    interpreter, or does not answer within `timeout` seconds.
+    interpreter of version 3.10 or newer, or does not answer within `timeout` seconds.
     """
-    own = Path(os.path.abspath(sys.executable))  # noqa: PTH100 - not resolved: a venv's python is a symbolic link
-    path = Path(os.path.abspath(python)) if python else own  # noqa: PTH100
+    if "/" not in str(python) and not Path(python).exists():
+        python = shutil.which(str(python)) or python
+    path = Path(os.path.abspath(python or sys.executable))  # noqa: PTH100 - a venv's python is a symbolic link
     if path.is_dir():
         path = path / "bin" / "python"
-    known, why = (facts.facts(), "") if path == own else _ask(path, _FACTS, str(PACKAGING), timeout)
+    own = path == Path(os.path.abspath(sys.executable))  # noqa: PTH100
+    answer, why = (facts.facts(), "") if own else _ask(path, timeout)
+    hint = "--python takes a Python interpreter, such as .venv/bin/python or python3.12."
     try:
-        directories: dict[str, Any] = {key: Path(known.pop(key)) for key in ("prefix", "purelib")}
-        return Environment(python=path, paths=tuple(map(Path, known.pop("paths"))), **directories, **known)
+        if "version" in answer and "prefix" not in answer:
+            raise UsageError(f"{path} is Python {answer['version']}; 3.10 or newer is needed.", hint)
+        directories: dict[str, Any] = {key: Path(answer.pop(key)) for key in ("prefix", "purelib")}
+        return Environment(python=path, paths=tuple(map(Path, answer.pop("paths"))), **directories, **answer)
     except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"{path} is not a Python interpreter of version 3.8 or newer: {why or f'unexpected answer: {error}'}",
-            "--python takes the path of a Python interpreter, such as .venv/bin/python",
-        ) from None
+        what = f"{path} is not a Python interpreter: {why or f'unexpected answer: {error}'}"
+        raise UsageError(what, hint) from None
 
 
-def import_check(environment: Environment, module: str, folder: Path, timeout: float = 300) -> tuple[bool, str]:
-    """Import `module` in a fresh interpreter of the environment, and check that it came from within `folder`.
+def _ask(python: Path, timeout: float) -> tuple[dict[str, Any], str]:
+    """The facts about another interpreter, and why there are none.
 
-    Returns whether it did, and the version and file or what went wrong (the last line of the traceback). `timeout` is
-    in seconds.
+    It starts in a directory of its own and does not search it, so a directory that happens to have the name of a module
+    is not mistaken for it. Its output goes to files, so that a process which it leaves behind is not waited for.
     """
-    found, why = _ask(environment.python, _IMPORT, module, timeout)
-    if why:
-        return False, why
-    file, version = found
-    if file is None:
-        return False, "imports only as a namespace package: a directory of that name without the package in it"
-    if not Path(file).resolve().is_relative_to(folder.resolve()):
-        return False, f"imported from {file}, which is not in {folder}"
-    return True, f"{version} from {file}".strip()
-
-
-def _ask(python: Path, code: str, argument: str, timeout: float) -> tuple[Any, str]:
-    """Run code that computes an `answer` in another interpreter; return the answer, and why there is none.
-
-    The interpreter starts in a directory of its own and does not search it, so a directory that happens to have the
-    name of a module is not mistaken for it. It exits without the seconds that large libraries take to shut down.
-    """
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryFile() as errors:
         file = Path(directory) / "answer.json"
-        argv: list[str | Path] = [python, "-c", f"{_BEFORE}{code}{_AFTER}", argument, file]
         try:
-            done = processes.run(argv, cwd=Path(directory), timeout=timeout)
+            subprocess.run(
+                [python, "-c", CODE, str(PACKAGING), file], cwd=directory, timeout=timeout, check=False,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
+            )  # fmt: skip
+            return {**json.loads(file.read_bytes())}, ""
+        except subprocess.TimeoutExpired:
+            return {}, f"not finished after {timeout:g} s"
         except OSError as error:
-            return None, f"{python}: {error.strerror or error}"
-        with suppress(OSError, ValueError, RecursionError):  # the file is missing, or another program's
-            return json.loads(file.read_bytes()), ""
-    if done.ended:
-        return None, done.ended
-    lines = [line for line in done.errors.decode(errors="replace").split("\n") if line.strip()]
-    if done.status < 0 or not lines:
-        return None, f"the interpreter ended with status {done.status}"
-    return None, lines[-1].strip()
+            if error.filename != str(file):
+                return {}, f"{python}: {error.strerror or error}"
+        except (ValueError, TypeError, RecursionError):  # another program's
+            pass
+        errors.seek(0)
+        lines = [line for line in errors.read().decode(errors="replace").split("\n") if line.strip()]
+    return {}, lines[-1].strip() if lines else "it does not answer"

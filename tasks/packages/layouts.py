@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from ..errors import SourcesError
 
-MB, GB = 10**6, 10**9
 COMPANIONS = ("flashinfer-cubin", "flashinfer-jit-cache")
 
 
@@ -17,7 +16,8 @@ class Layout:
 
     `folder` is what gets installed ("" is the root). A checkout has this layout if it has all `markers`. `module` is
     what is imported ("" if it is named like the distribution). `directories` has the paths of each key directory in
-    different releases, the newest first. `companions` must have the package's own version.
+    different releases, the newest first. `companions` (and distributions whose names begin like theirs) must have the
+    package's own version. What is not `installable` can be cloned and read.
     """
 
     folder: str
@@ -31,8 +31,7 @@ class Layout:
     def metadata_files(self) -> tuple[str, ...]:
         """The files that may have the name, the version and the requirements."""
         folder = f"{self.folder}/" if self.folder else ""
-        names = ("pyproject.toml", "setup.py", "setup.cfg", "version.txt")
-        return tuple(dict.fromkeys([*(f"{folder}{name}" for name in names), "version.txt"]))
+        return (f"{folder}pyproject.toml", f"{folder}setup.py", f"{folder}version.txt", "version.txt")
 
     def find_directories(self, exists: Callable[[str], bool]) -> dict[str, str | None]:
         """The path of each key directory, or None. `exists` tells whether a path relative to the checkout exists."""
@@ -60,10 +59,9 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
             "headers": ("include/flashinfer",),
             "sources": ("python/csrc", "src"),
             "tests": ("python/tests",),
-        }),
+        }, installable=False),
     ),
 }  # fmt: skip
-INSTALLED_BYTES: dict[str, int] = {"sglang": 12 * GB, "flashinfer": 300 * MB}  # measured, with what they require
 ANY: tuple[Layout, ...] = (
     Layout("", ("pyproject.toml",)),
     Layout("", ("setup.py",)),

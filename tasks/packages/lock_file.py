@@ -15,11 +15,11 @@ from typing import Any
 from packaging.markers import Marker
 from packaging.pylock import Package as Entry
 from packaging.pylock import PackageVcs, Pylock, PylockValidationError
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, canonicalize_version
 from packaging.version import Version
 
 from ..errors import SourcesError, UsageError
-from ..names import LATEST, MATCHING, check_url, redact
+from ..names import LATEST, MATCHING, check_ref, check_url, redact
 from .environment import Environment
 from .metadata import read_toml
 
@@ -57,17 +57,18 @@ class LockedRepository:
 
 @dataclass(frozen=True)
 class Lock:
-    """All checkouts, the distributions from package indexes as in PEP 751, and the markers (PEP 508) of the Python and
-    platform that it was made on."""
+    """All checkouts, the distributions from package indexes as in PEP 751, the markers (PEP 508) of the Python and
+    platform that it was made on, and the overrides that were configured then."""
 
     repositories: tuple[LockedRepository, ...]
     distributions: tuple[Entry, ...]
     made_on: Mapping[str, str]
+    overrides: tuple[str, ...] = ()
 
     @property
     def versions(self) -> dict[str, str]:
         """Distribution names with their versions."""
-        return {each.name: str(each.version) for each in self.distributions}
+        return {entry.name: str(entry.version) for entry in self.distributions}
 
     @property
     def size(self) -> str:
@@ -78,29 +79,41 @@ class Lock:
         """The text of the file, without passwords; the same for the same lock."""
         import tomli_w
 
-        entries = [*self.distributions, *(each.package for each in self.repositories if each.distribution)]
+        entries = [*self.distributions, *(locked.package for locked in self.repositories if locked.distribution)]
+        repositories = [asdict(locked) for locked in self.repositories]
         lock = Pylock(
             lock_version=Version("1.0"),
             created_by=TOOL,
             environments=[Marker(" and ".join(f"{name} == '{value}'" for name, value in self.made_on.items()))],
-            packages=sorted(entries, key=lambda each: each.name),
-            tool={TOOL: {"made-on": self.made_on, "repositories": [asdict(each) for each in self.repositories]}},
+            packages=sorted(entries, key=lambda entry: entry.name),
+            tool={TOOL: {"made-on": self.made_on, "overrides": [*self.overrides], "repositories": repositories}},
         )
         return public(tomli_w.dumps(lock.to_dict()))
 
-    def requirements(self) -> str:
-        """The distributions as a requirements file with hashes, which uv and pip read."""
+    def requirements(self) -> list[str]:
+        """The distributions as the lines of a requirements file with hashes."""
         lines = []
-        for each in self.distributions:
-            hashes = [wheel.hashes for wheel in each.wheels or ()] + ([each.sdist.hashes] if each.sdist else [])
+        for entry in self.distributions:
+            hashes = [wheel.hashes for wheel in entry.wheels or ()] + ([entry.sdist.hashes] if entry.sdist else [])
             options = {f"--hash={kind}:{digest}" for known in hashes for kind, digest in known.items()}
-            lines.append(" ".join([f"{each.name}=={each.version}", *sorted(options)]))
-        return "".join(f"{line}\n" for line in lines)
+            lines.append(" ".join([f"{entry.name}=={entry.version}", *sorted(options)]))
+        return lines
 
     def mismatch(self, environment: Environment) -> str:
         """How the environment's Python or platform differs from that of the lock; empty if it does not."""
         now = environment.markers
         return ", ".join(f"{name} is {now[name]}, not {was}" for name, was in self.made_on.items() if now[name] != was)
+
+    def lacking(self, environment: Environment) -> list[str]:
+        """The distributions that are not installed in the locked versions."""
+        return [name for name, version in self.versions.items() if installed(environment, name) != version]
+
+
+def installed(environment: Environment, name: str) -> str:
+    """The installed version, and the directory that it is installed from, if it is from one; empty for none."""
+    found = environment.distribution(name)
+    version = canonicalize_version(found.version, strip_trailing_zero=False) if found else ""
+    return f"{version} from {found.location}" if found and found.location else version
 
 
 def public(text: str) -> str:
@@ -111,22 +124,38 @@ def public(text: str) -> str:
 def read_lock(path: Path) -> Lock:
     """The lock in a file that was written with `Lock.text`. Raises UsageError."""
     try:
-        found = Pylock.from_dict(read_toml(path.read_bytes(), path.name))
-        tool = (found.tool or {})[TOOL]
+        content = Pylock.from_dict(read_toml(path.read_bytes(), path.name))
+        tool = (content.tool or {})[TOOL]
+        overrides = _strings(tool.get("overrides", []))
+        made_on = {name: _string(tool["made-on"][name]) for name in MARKERS}
         repositories = tuple(_read_repository(entry, path) for entry in tool["repositories"])
-        made_on = {name: str(tool["made-on"][name]) for name in MARKERS}
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", "`invoke lock` writes this file.", "invoke lock") from None
     except (SourcesError, ValueError, KeyError, TypeError, AttributeError, PylockValidationError) as error:
         raise UsageError(f"{path} is not a lock file of this tool (PEP 751): {error!s:.200}") from None
-    return Lock(repositories, tuple(each for each in found.packages if not each.vcs), made_on)
+    return Lock(repositories, tuple(entry for entry in content.packages if not entry.vcs), made_on, overrides)
 
 
 def _read_repository(entry: Mapping[str, Any], path: Path) -> LockedRepository:
     """A repository in `[tool.flashinfer-sources]`. Raises what `read_lock` catches."""
-    one = LockedRepository(**{**entry, "extras": tuple(entry["extras"])})
-    check_url(one.url, f"{path}: {one.name}", allow_local=True)
-    for commit in (one.commit, *one.submodules.values()):
+    texts = {key: _string(value) for key, value in entry.items() if key not in ("extras", "submodules")}
+    submodules = {name: _string(commit) for name, commit in entry["submodules"].items()}
+    locked = LockedRepository(**texts, extras=_strings(entry["extras"]), submodules=submodules)
+    check_url(locked.url, f"{path}: {locked.name}", allow_local=True)
+    check_ref(locked.ref)
+    for commit in (locked.commit, *submodules.values()):
         if not re.fullmatch("[0-9a-f]{40}", commit):
             raise ValueError(f"{commit!a} is not a commit id of 40 digits")
-    return one
+    return locked
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!a:.80} must be a list")
+    return tuple(map(_string, value))
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!a:.80} must be a text")
+    return value

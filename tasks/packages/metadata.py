@@ -1,4 +1,4 @@
-"""A package's metadata in its own files (PEP 621, setup.cfg, setup.py), read without running or building anything."""
+"""A package's metadata in its own files (PEP 621, setup.py), read without running or building anything."""
 
 from __future__ import annotations
 
@@ -29,25 +29,28 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Metadata:
-    """A package before it is built. `version` is None if only the build knows it; `requires_python` may be empty.
+    """A package before it is built. `version` is empty if only the build knows it; `requires_python` may be empty.
 
     `requires` is in the form of Requires-Dist: the requirements of the normalized `extras` have a marker (PEP 508).
+    `built_with` are the normalized names of its build requirements.
     """
 
     distribution: str
-    version: str | None
+    version: str
     requires_python: str
     requires: tuple[Requirement, ...]
     extras: tuple[str, ...]
-    build_requires: tuple[str, ...]
-    needs_rust: bool
-    needs_torch_to_build: bool
-    needs_cuda_to_build: bool
+    built_with: frozenset[str]
 
     @property
     def from_tags(self) -> bool:
         """Whether the build takes the version from the tags (setuptools-scm)."""
-        return not self.version and any(re.match(r"setuptools[-_.]scm\b", each, re.I) for each in self.build_requires)
+        return not self.version and "setuptools-scm" in self.built_with
+
+    @property
+    def needs_rust(self) -> bool:
+        """Whether the build compiles Rust extensions."""
+        return bool(self.built_with & RUST)
 
 
 def read_metadata(files: Mapping[str, bytes], folder: str) -> Metadata:
@@ -60,34 +63,29 @@ def read_metadata(files: Mapping[str, bytes], folder: str) -> Metadata:
     toml = f"{prefix}pyproject.toml"
     pyproject = read_toml(files.get(toml, b""), toml)
     project, system = (_get(pyproject, key, dict, toml) for key in ("project", "build-system"))
-    config, script, *versions = (
+    script, *versions = (
         _decode(files.get(path, b""), path).strip()
-        for path in (f"{prefix}setup.cfg", f"{prefix}setup.py", f"{prefix}version.txt", "version.txt")
+        for path in (f"{prefix}setup.py", f"{prefix}version.txt", "version.txt")
     )
-    name = _get(project, "name", str, toml) or _keyword("name", config, script)
+    name = _get(project, "name", str, toml) or _argument("name", script)
     if not name:
-        raise SourcesError(f"{toml}, {prefix}setup.cfg and {prefix}setup.py name no distribution.")
-    python = _get(project, "requires-python", str, toml) or _keyword("python_requires", config, script)
-    build = _requirements(_get(system, "requires", list, toml), toml)
-    built_with = {canonicalize_name(each.name) for each in build}
-    imports_torch = bool(re.search(r"^(import|from)\b.*\btorch\b", script, re.M))
+        raise SourcesError(f"{toml} and {prefix}setup.py name no distribution.")
     requires = _requirements(_get(project, "dependencies", list, toml), toml)
     extras = _get(project, "optional-dependencies", dict, toml)
     for extra in extras:
-        for each in _requirements(_get(extras, extra, list, toml), toml):
+        for requirement in _requirements(_get(extras, extra, list, toml), toml):
             asked = f"extra == '{canonicalize_name(extra)}'"
-            each.marker = Marker(f"({each.marker}) and {asked}" if each.marker else asked)
-            requires += (each,)
+            requirement.marker = Marker(f"({requirement.marker}) and {asked}" if requirement.marker else asked)
+            requires.append(requirement)
+    python = _get(project, "requires-python", str, toml) or _argument("python_requires", script)
+    build = _requirements(_get(system, "requires", list, toml), toml)
     return Metadata(
         distribution=name,
-        version=_version([_get(project, "version", str, toml), _keyword("version", config, script), *versions]),
+        version=_first_version([_get(project, "version", str, toml), _argument("version", script), *versions]),
         requires_python=str(_parse(SpecifierSet, python, toml)),
-        requires=requires,
+        requires=tuple(requires),
         extras=tuple(map(canonicalize_name, extras)),
-        build_requires=tuple(map(str, build)),
-        needs_rust=bool(built_with & RUST),
-        needs_torch_to_build=imports_torch and "torch" not in built_with,
-        needs_cuda_to_build=imports_torch and "CUDAExtension(" in script,
+        built_with=frozenset(canonicalize_name(requirement.name) for requirement in build),
     )
 
 
@@ -121,21 +119,19 @@ def _parse(kind: Callable[[str], T], text: Any, name: str) -> T:
         raise SourcesError(f"{name}: {redact(repr(text)[:200])} is not valid: {str(error)[:200]}") from None
 
 
-def _requirements(listed: Iterable[Any], name: str) -> tuple[Requirement, ...]:
-    return tuple(_parse(Requirement, each, name) for each in listed)
+def _requirements(listed: Iterable[Any], name: str) -> list[Requirement]:
+    return [_parse(Requirement, text, name) for text in listed]
 
 
-def _keyword(keyword: str, config: str, script: str) -> str:
-    """The value in setup.cfg, or the literal argument of `setup()` in setup.py; else empty."""
-    found = re.search(rf"^{keyword}\s*=(.*)", config.partition("[metadata]")[2], re.M) or re.search(
-        rf"\b{keyword}\s*=\s*[\"'](.*?)[\"']", script.partition("setup(")[2]
-    )
-    return found[1].strip() if found else ""
+def _argument(keyword: str, script: str) -> str:
+    """The literal argument of `setup()` in setup.py, or empty."""
+    literal = re.search(rf"\b{keyword}\s*=\s*[\"'](.*?)[\"']", script.partition("setup(")[2])
+    return literal[1].strip() if literal else ""
 
 
-def _version(candidates: Iterable[str]) -> str | None:
+def _first_version(candidates: Iterable[str]) -> str:
     """The first valid version: a static one may be a placeholder, version.txt the target of a symbolic link."""
     for text in candidates:
         with suppress(ValueError):
             return str(Version(text))
-    return None
+    return ""

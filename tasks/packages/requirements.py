@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from ..errors import SourcesError
+from ..errors import SourcesError, UsageError
 from ..names import redact
 from .environment import Distribution, Environment
 
@@ -37,7 +37,7 @@ def applying(
             try:
                 requirement = Requirement(str(text))
                 marker, requirement.marker = requirement.marker, None
-                always, now = (not marker or marker.evaluate({**markers, "extra": each}) for each in ("", extra))
+                always, now = (not marker or marker.evaluate({**markers, "extra": asked}) for asked in ("", extra))
             except (ValueError, RecursionError) as error:  # no requirement, or a comparison without meaning
                 shown, why = redact(str(text)[:200]), str(error)[:200]
                 raise SourcesError(f"{name}: {shown!a} cannot be evaluated (PEP 508): {why}") from None
@@ -48,17 +48,38 @@ def applying(
             waiting += [(required, more) for more in ("", *requirement.extras) if (required, more) not in waiting]
 
 
-def missing_requirements(
-    environment: Environment, distribution: Distribution, extras: Sequence[str] = ()
-) -> tuple[Missing, ...]:
-    """The requirements of an installed distribution that its environment does not meet. No process is started.
+def read_overrides(overrides: Sequence[str]) -> dict[str, list[Requirement]]:
+    """The requirements in `sources.overrides`, by the normalized names of what they replace. Raises UsageError."""
+    replaced: dict[str, list[Requirement]] = {}
+    for text in overrides:
+        try:
+            requirement = Requirement(text)
+        except ValueError as error:
+            what = f"sources.overrides: {redact(text[:200])!a} is not a requirement (PEP 508): {str(error)[:200]}"
+            raise UsageError(what, "Write requirements such as torch==2.9.1+cu128.") from None
+        replaced.setdefault(canonicalize_name(requirement.name), []).append(requirement)
+    return replaced
 
-    Raises SourcesError for an invalid requirement.
+
+def missing_requirements(
+    environment: Environment, distribution: Distribution, extras: Sequence[str] = (), overrides: Sequence[str] = ()
+) -> tuple[Missing, ...]:
+    """The requirements of an installed distribution that its environment does not meet, where `overrides` (of
+    `sources.overrides`) replace those of the same names. No process is started.
+
+    Raises SourcesError for an invalid requirement, UsageError for an invalid override.
     """
-    needed = applying({distribution.name: distribution.requires}.get, {distribution.name: extras}, environment.markers)
-    found = ((requirement, environment.distribution(requirement.name)) for requirement in needed)
-    states = [Missing(requirement, installed.version if installed else "") for requirement, installed in found]
-    return tuple(state for state in states if not admits(state.requirement, state.installed))
+    replaced = read_overrides(overrides)
+    missing: list[Missing] = []
+    for original in applying(
+        {distribution.name: distribution.requires}.get, {distribution.name: extras}, environment.markers
+    ):
+        for requirement in replaced.get(canonicalize_name(original.name), [original]):
+            installed = environment.distribution(requirement.name)
+            needed = not requirement.marker or requirement.marker.evaluate(dict(environment.markers))
+            if needed and not admits(requirement, installed.version if installed else ""):
+                missing.append(Missing(requirement, installed.version if installed else ""))
+    return tuple(missing)
 
 
 def admits(requirement: Requirement, version: str) -> bool:

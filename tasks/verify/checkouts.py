@@ -37,7 +37,7 @@ def find(repository: Repository) -> Found:
         if not checkout:
             missing = f"not cloned: {repository.path}"
             return Found(repository, problem=Check(f"{name}: repository", "fail", missing, command="invoke clone"))
-        package = Package(repository, checkout.head, checkout.tags) if repository.install else None
+        package = Package(checkout) if repository.install else None
         return Found(repository, checkout, package)
     except (SourcesError, OSError) as error:
         return Found(repository, checkout, problem=_failed(f"{name}: {'metadata' if checkout else 'checkout'}", error))

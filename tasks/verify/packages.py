@@ -80,7 +80,7 @@ def _check(
     else:
         yield Check(f"{name}: version", "pass", installed.version)
     try:
-        unmet = missing_requirements(environment, installed, package.repository.extras)
+        unmet = missing_requirements(environment, installed, package.repository.extras, overrides)
         yield _unmet(f"{name}: requirements", [one for one in unmet if _name(one) not in ours], "invoke install")
         yield _pins(package, [one for one in unmet if _name(one) in ours], environment, found)
     except SourcesError as error:

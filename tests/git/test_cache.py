@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from tasks.git.packs import Cache, Known
+
 from tests.sources import Sources
 from tests.upstream.host import GitHost
 from tests.upstream.store import Upstream

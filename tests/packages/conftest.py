@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import shutil
@@ -10,21 +11,21 @@ import sys
 import sysconfig
 import venv
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from invoke.context import Context
 
 from tasks import packages as tested
-from tasks.models import Outcome, Reporter, Repository, Settings
-from tasks.packages.environment import Environment, import_check, probe
+from tasks.errors import SourcesError
+from tasks.models import Outcome, Repository, Settings
+from tasks.packages.environment import Environment, probe
+from tasks.packages.lock_file import Lock
 from tasks.packages.package import Package
-from tests.conftest import Environment as VirtualEnvironment
 from tests.upstream.store import Upstream
 
-ROOT = Path(__file__).parents[2]
 STARTS = ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec", "os.system")
 _seen: list[str] = []
 _hooked: list[bool] = []
@@ -75,25 +76,95 @@ class Heard:
 
     def checked(self, group: str, checks: object) -> None: ...
 
-    def terminal(self) -> None: ...
+    def terminal(self) -> IO[str] | None:
+        return None
 
 
-def install(
-    packages: Sequence[Package], environment: Environment, *, reporter: Reporter, installer: Any = "",
-    indexes: tuple[str, ...] = (), deps: bool = True, reinstall: bool = False, c: Context | None = None,
-) -> list[Outcome]:  # fmt: skip
-    """With pip where the environment has it, else with uv, unless said otherwise; the log lies beside it."""
-    directory = environment.prefix.parent
-    chosen: Any = installer or ("pip" if environment.has_pip else "auto")
-    settings = Settings(directory, directory, None, 1, 30, chosen, indexes, None, ())
-    return tested.install(
-        c or Context(), packages, environment, settings=settings, deps=deps, reinstall=reinstall,
-        log=log_of(environment), reporter=reporter,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class At:
+    """A checkout as packages see it."""
+
+    repository: Repository
+    head: str = "1" * 40
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        return self.repository.path
+
+    @property
+    def git_dir(self) -> Path:
+        return self.path / ".git"
 
 
-def log_of(environment: Environment) -> Path:
-    return environment.prefix.parent / f"{environment.prefix.name}.log"
+def package_at(path: Path, name: str, extras: tuple[str, ...] = (), **values: Any) -> Package:
+    """The package of the repository called `name` whose checkout is at `path`."""
+    checkout: Any = At(Repository(name, "", "main", path, extras=extras), **values)
+    return Package(checkout)
+
+
+@dataclass
+class Place:
+    """An environment with nothing in it, not even pip, and what an installation into it reported."""
+
+    environment: Environment
+    heard: Heard = field(default_factory=Heard)
+
+    @property
+    def path(self) -> Path:
+        return self.environment.prefix.parent
+
+    @property
+    def log(self) -> Path:
+        return self.path / "install.log"
+
+    def settings(self, **values: Any) -> Settings:
+        return replace(Settings(self.path, self.path, None, 1, 30, (), ()), **values)
+
+    def install(self, *packages: Package, **options: Any) -> list[str]:
+        """Install the packages; return what was done to each. For the options see `outcomes`."""
+        return [outcome.action for outcome in self.outcomes(*packages, **options)]
+
+    def outcomes(
+        self, *packages: Package, deps: bool = True, reinstall: bool = False, c: Context | None = None,
+        lock: Lock | None = None, **settings: Any,
+    ) -> list[Outcome]:  # fmt: skip
+        return tested.install(
+            c or Context(), packages, self.environment, settings=self.settings(**settings), deps=deps,
+            reinstall=reinstall, log=self.log, reporter=self.heard, lock=lock,
+        )  # fmt: skip
+
+    def fails(self, *packages: Package, **options: Any) -> SourcesError:
+        """Install the packages, which fails; return the error."""
+        with pytest.raises(SourcesError) as raised:
+            self.install(*packages, **options)
+        return raised.value
+
+    def version(self, name: str) -> str:
+        found = self.environment.distribution(name)
+        return found.version if found else ""
+
+    def uv(self, *arguments: str) -> str:
+        """Run `uv pip` for the environment, as a user would, and return all that it printed."""
+        command = ["uv", "pip", *arguments, "--python", str(self.environment.python)]
+        return subprocess.run(command, cwd=self.path, check=True, capture_output=True, text=True).stdout
+
+    def files(self) -> dict[str, str]:
+        """Every file of the environment with its content, but for locks and what Python compiles."""
+        return {
+            str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in self.environment.prefix.rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts and not path.name.endswith(".lock")
+        }
+
+    def assert_installed(self, *packages: Package) -> None:
+        """Each is the checkout, and imports from it."""
+        for package in packages:
+            found = self.environment.distribution(package.name)
+            assert package.is_checkout(found), found
+            code = f"import {package.module}; print({package.module}.__file__)"
+            file = subprocess.check_output([self.environment.python, "-Ic", code], cwd=self.path, text=True)
+            assert Path(file).is_relative_to(package.folder), file
 
 
 @pytest.fixture
@@ -107,34 +178,19 @@ def user(environ: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def heard() -> Heard:
-    return Heard()
-
-
-@pytest.fixture
-def empty(tmp_path: Path) -> Environment:
-    """An environment with nothing in it, not even pip: for uv."""
+def place(tmp_path: Path, user: None) -> Place:
+    """A new environment of a user who has nothing but the tests' wheels."""
     venv.create(tmp_path / "venv", symlinks=True)
-    return probe(tmp_path / "venv")
+    return Place(probe(tmp_path / "venv"))
 
 
-@pytest.fixture(params=["uv", "pip"])
-def environment(
-    request: pytest.FixtureRequest, empty: Environment, make_environment: Callable[..., VirtualEnvironment],
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> Environment:  # fmt: skip
-    """For uv an environment without pip; for pip one with it, and no uv to be found."""
-    if request.param == "uv":
-        return empty
-    hide_uv(tmp_path, monkeypatch)
-    return probe(make_environment("with-pip", pip=True).python)
-
-
-def hide_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def hide_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let only git and a shell be found, and what a test puts into the directory that is returned."""
     (tmp_path / "bin").mkdir()
     for name in ("git", "sh"):
         (tmp_path / "bin" / name).symlink_to(str(shutil.which(name)))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    return tmp_path / "bin"
 
 
 @pytest.fixture
@@ -148,7 +204,7 @@ def checkout(upstream: Upstream, tmp_path: Path) -> Callable[..., Package]:
         subprocess.run(["git", "-c", "advice.detachedHead=false", "checkout", "-q", revision], cwd=folder, check=True)
         commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=folder, text=True).strip()
         tags = subprocess.check_output(["git", "tag", "--points-at", "HEAD"], cwd=folder, text=True).split()
-        return Package(Repository(name, "", "main", folder, extras=extras), commit, dict.fromkeys(tags, commit))
+        return package_at(folder, name, extras, head=commit, tags=dict.fromkeys(tags, commit))
 
     return make
 
@@ -158,55 +214,30 @@ def make_package(tmp_path: Path) -> Callable[..., Package]:
     """`make_package("sglang", "1.0", ["torch"])` writes a tiny package that builds without any requirement."""
 
     def make(
-        name: str, version: str = "1.0", requires: Sequence[str] = (), *, extras: Sequence[str] = (),
-        action: str = "pass", folder: Path | None = None, python: str = ">=3.8", body: str = "",
+        name: str, version: str = "1.0", requires: Sequence[str] = (), *,
+        extras: Mapping[str, Sequence[str]] | None = None, chosen: tuple[str, ...] = (),
+        action: str = "pass", folder: Path | None = None, python: str = ">=3.8",
+        dynamic: bool = False,
     ) -> Package:  # fmt: skip
         repository = name.removesuffix("-python")
         checkout = folder or tmp_path / "tmp" / repository
         project = checkout / "python" if repository == "sglang" else checkout
         (checkout / ".git").mkdir(parents=True, exist_ok=True)
         (project / repository).mkdir(parents=True, exist_ok=True)
-        (project / repository / "__init__.py").write_text(body or f"__version__ = {version!r}\n")
-        module = name.replace("-", "_")
-        values = {"name": name, "module": module, "version": version, "requires": list(requires), "action": action}
-        (project / "backend.py").write_text(BACKEND.format(**values))
+        (project / repository / "__init__.py").write_text(f"__version__ = {version!r}\n")
+        marked = [f"{one}; extra == '{extra}'" for extra, more in (extras or {}).items() for one in more]
+        values = {"name": name, "module": name.replace("-", "_"), "version": version, "action": action}
+        (project / "backend.py").write_text(BACKEND.format(**values, requires=[*requires, *marked]))
         (project / "pyproject.toml").write_text(
-            f'[project]\nname = "{name}"\nversion = "{version}"\nrequires-python = "{python}"\n'
-            f"dependencies = {list(requires)}\n"
-            '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
-            "[project.optional-dependencies]\n" + "".join(f"{extra} = []\n" for extra in extras)
+            f'[project]\nname = "{name}"\nrequires-python = "{python}"\ndependencies = {list(requires)}\n'
+            + ('dynamic = ["version"]\n' if dynamic else f'version = "{version}"\n')
+            + '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+            + "[project.optional-dependencies]\n"
+            + "".join(f"{extra} = {list(more)}\n" for extra, more in (extras or {}).items())
         )
-        return Package(Repository(repository, "", "main", checkout), "1" * 40, {})
+        return package_at(checkout, repository, chosen)
 
     return make
-
-
-def with_extras(package: Package, *extras: str) -> Package:
-    return replace(package, repository=replace(package.repository, extras=extras))
-
-
-def version_of(environment: Environment, name: str) -> str:
-    found = environment.distribution(name)
-    return found.version if found else ""
-
-
-def put(environment: Environment, *wheels: str) -> None:
-    """Install from the tests' wheels, with whatever is there."""
-    python = str(environment.python)
-    tool = [python, "-m", "pip", "install"] if environment.has_pip else ["uv", "pip", "install", "--python", python]
-    subprocess.run([*tool, "-q", *wheels], check=True)
-
-
-def errors(outcomes: Sequence[Outcome]) -> list[str]:
-    return [str(outcome.error) for outcome in outcomes if outcome.error]
-
-
-def assert_installed(environment: Environment, *packages: Package) -> None:
-    """Each is the checkout, and imports from it."""
-    for package in packages:
-        assert package.is_checkout(environment.distribution(package.name)), environment.distribution(package.name)
-        ok, detail = import_check(environment, package.module, package.folder)
-        assert ok, detail
 
 
 @pytest.fixture

@@ -1,430 +1,337 @@
-"""Both packages installed from their checkouts, with real pip and real uv, into real environments."""
+"""Both packages installed from their checkouts with one uv command, into real environments."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
 import subprocess
-import threading
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Thread
 
 import pytest
 from invoke.config import Config
 from invoke.context import Context
 
-from tasks.errors import DiskError, InstallError, NetworkError
-from tasks.packages.environment import Environment
-from tasks.packages.installer import LOCK
-from tasks.packages.layouts import COMPANIONS
+from tasks.errors import InstallError, NetworkError
 from tasks.packages.package import Package
 from tasks.packages.requirements import missing_requirements
 from tests.conftest import Environment as VirtualEnvironment
-from tests.packages.conftest import Heard, assert_installed, errors, install, put, version_of, with_extras
+from tests.packages.conftest import Place, package_at
 from tests.upstream.host import refused_url
 from tests.upstream.store import Upstream
 from tests.upstream.wheels import write_wheel
 
-pytestmark = pytest.mark.usefixtures("user")
+Make = Callable[..., Package]
+ROOT = Path(__file__).parents[2]
+COMPANIONS = ("flashinfer-cubin", "flashinfer-jit-cache")
 
 
-def test_both_are_installed_from_their_checkouts_with_what_they_require(
-    environment: Environment, checkout: Callable[..., Package], heard: Heard
-) -> None:
+def test_both_are_installed_from_their_checkouts_and_type_checkers_find_them(place: Place, checkout: Make) -> None:
     both = checkout("sglang", "v0.5.10.post1"), checkout("flashinfer", "v0.6.7.post3")
-    outcomes = install(both, environment, reporter=heard)
-    assert errors(outcomes) == []
-    assert_installed(environment, *both)
+    outcomes = place.outcomes(*both)
     assert [(one.action, one.version) for one in outcomes] == [
-        ("installed", "0.5.10.post1"),
-        ("installed", "0.6.7.post3"),
-    ]
-    assert version_of(environment, "torch") == "2.9.1"
-    assert version_of(environment, "flashinfer-cubin") == "0.6.7.post3"
+        ("installed", "0.5.10.post1"), ("installed", "0.6.7.post3"),
+    ]  # fmt: skip
+    place.assert_installed(*both)
+    assert place.version("torch") == "2.9.1"
+    assert place.version("flashinfer-cubin") == "0.6.7.post3"
     for package in both:
-        found = environment.distribution(package.name)
+        found = place.environment.distribution(package.name)
         assert found is not None
-        assert missing_requirements(environment, found) == ()
-    if environment.has_pip:
-        subprocess.run([environment.python, "-m", "pip", "check"], check=True)
+        assert missing_requirements(place.environment, found) == ()
+    (place.path / "uses.py").write_text("import sglang, flashinfer\nreveal_type(flashinfer.__version__)\n")
+    mypy: list[str | Path] = [sys.executable, "-m", "mypy", "--python-executable", place.environment.python, "uses.py"]
+    checked = subprocess.run(mypy, cwd=place.path, capture_output=True, text=True, check=False).stdout
+    assert "Cannot find implementation" not in checked and "import-not-found" not in checked
 
 
-def test_a_pin_on_another_flashinfer_does_not_replace_the_checkout(
-    empty: Environment, make_package: Callable[..., Package], heard: Heard
+def test_a_second_run_starts_nothing_and_writes_nothing(
+    place: Place, checkout: Make, started: Callable[[], list[str]]
 ) -> None:
-    """Neither its release nor its companion's is even downloaded."""
-    pins = ["flashinfer_python[cu13]==0.6.7.post3", "flashinfer_cubin==0.6.7.post3", "torch"]
-    both = make_package("sglang", "0.5.10.post1", pins), make_package("flashinfer-python", "0.6.18")
-    assert errors(install(both, empty, reporter=heard)) == []
-    assert_installed(empty, *both)
-    assert version_of(empty, "flashinfer-python") == "0.6.18"
-    assert version_of(empty, "flashinfer-cubin") == ""
-    assert not any(
-        f"{name}-0.6.7" in line for line in heard.lines for name in ("flashinfer_python", "flashinfer_cubin")
+    both = checkout("sglang", "v0.5.3"), checkout("flashinfer", "v0.6.7.post3")
+    place.install(*both)
+    before, log = place.files(), place.log.read_text()
+    started()
+    processes = len(started())
+    assert place.install(*both) == ["already installed"] * 2
+    assert (place.files(), place.log.read_text(), len(started())) == (before, log, processes)
+    assert place.install(*both, overrides=["torch<3"]) == ["installed" and "reinstalled"] * 2  # the state has changed
+
+
+def test_a_pin_on_another_flashinfer_does_not_replace_the_checkout(place: Place, make_package: Make) -> None:
+    """Neither its release nor its companion's is even downloaded, whoever asks for them; its extras are installed."""
+    pins = ["flashinfer_python[cu13]==0.6.7.post3", "flashinfer_cubin==0.6.7.post3", "wants-old", "torch"]
+    write_wheel(place.path, "wants-old", "1", {}, ["flashinfer-python==0.3.0", "flashinfer-jit-cache==0.3.0"])
+    both = (
+        make_package("sglang", "0.5.10.post1", pins),
+        make_package("flashinfer-python", "0.6.18", extras={"cu13": ["apache-tvm-ffi"]}),
     )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UV_FIND_LINKS", ",".join([str(place.path), *_links()]))
+        place.install(*both)
+    place.assert_installed(*both)
+    assert place.version("flashinfer-python") == "0.6.18"
+    assert [place.version(name) for name in COMPANIONS] == ["", ""]
+    assert place.version("apache-tvm-ffi") and place.version("wants-old")
+    assert "flashinfer_cubin-0.6.7" not in place.log.read_text()
 
 
-def test_a_second_run_starts_and_writes_nothing(
-    empty: Environment, make_package: Callable[..., Package], heard: Heard, started: Callable[[], list[str]]
-) -> None:
-    pins = ["flashinfer_python==0.6.7.post3", "flashinfer_cubin==0.6.7.post3", "torch"]
-    both = make_package("sglang", "1.0", pins), make_package("flashinfer-python", "0.6.18")
-    assert errors(install(both, empty, reporter=heard)) == []
-    again, times = Heard(), {path: path.stat().st_mtime_ns for path in (both[0].repository.path / ".git").iterdir()}
-    before = len(started())
-    assert [one.action for one in install(both, empty, reporter=again)] == ["already installed"] * 2
-    assert started()[before:] == []
-    assert {path: path.stat().st_mtime_ns for path in (both[0].repository.path / ".git").iterdir()} == times
-    assert again.commands == again.events == []
+def _links() -> list[str]:
+    import os
 
-
-def test_what_has_changed_is_installed_again(
-    empty: Environment, make_package: Callable[..., Package], heard: Heard, tmp_path: Path
-) -> None:
-    dry = Context(Config(overrides={"run": {"dry": True}}))
-
-    def action(package: Package, c: Context | None = dry, **options: Any) -> str:
-        (outcome,) = install([package], empty, reporter=heard, c=c, **options)
-        assert not outcome.error
-        return outcome.action
-
-    package = make_package("sglang", "1.0", ["torch"])
-    assert action(package, None) == "installed"
-    assert action(package) == "already installed"
-    assert action(package, reinstall=True) == "would install"
-    assert action(replace(package, commit="2" * 40)) == "would install"
-    assert action(with_extras(package, "srt")) == "would install"
-    assert action(make_package("sglang", "1.0", ["torch"], folder=tmp_path / "other")) == "would install"
-    (metadata,) = empty.purelib.glob("sglang*/direct_url.json")
-    for file in (metadata, package.repository.path / ".git/installed.json"):
-        before = file.read_text()
-        file.write_text("[[")
-        assert action(package) == "would install"
-        file.write_text(before)
-    assert action(package) == "already installed"
-    (package.folder / "setup.cfg").write_text("# new\n")
-    assert action(package) == "would install"
-    assert action(package, None) == "reinstalled"
-    subprocess.run(["uv", "pip", "uninstall", "-q", "--python", empty.python, "torch"], check=True)
-    assert action(package) == "would install"
-    heard.commands.clear()
-    assert action(package, None) == "reinstalled"
-    assert heard.commands
-    assert_installed(empty, package)
-    assert version_of(empty, "torch")
-
-
-def test_without_dependencies_just_the_two_are_installed(
-    empty: Environment, make_package: Callable[..., Package], heard: Heard
-) -> None:
-    both = make_package("sglang", "1.0", ["torch"]), make_package("flashinfer-python", "0.6.18")
-    assert errors(install(both, empty, deps=False, reporter=heard)) == []
-    assert_installed(empty, *both)
-    assert {path.name.partition("-")[0] for path in empty.purelib.glob("*.dist-info")} == {
-        "sglang",
-        "flashinfer_python",
-    }
-    assert [one.action for one in install(both, empty, deps=False, reporter=heard)] == ["already installed"] * 2
-    assert [one.action for one in install(both, empty, reporter=heard)] == ["reinstalled"] * 2
-    assert version_of(empty, "torch")
-    assert [one.action for one in install(both, empty, deps=False, reporter=heard)] == ["already installed"] * 2
+    return os.environ["UV_FIND_LINKS"].split(",")
 
 
 def test_a_checkout_of_a_release_is_that_release_though_there_are_newer_tags(
-    empty: Environment, checkout: Callable[..., Package], upstream: Upstream, heard: Heard
+    place: Place, checkout: Make, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SETUPTOOLS_SCM_PRETEND_VERSION", "9")  # would count for every package
     upstream.move_tag("sglang", "v0.5.99")
+    place.install(checkout("sglang", "v0.5.10.post1"), deps=False)
+    assert place.version("sglang") == "0.5.10.post1"
+
+
+def test_a_checkout_without_tags_is_installed_with_a_warning(place: Place, checkout: Make) -> None:
     package = checkout("sglang", "v0.5.10.post1")
-    assert errors(install([package], empty, deps=False, reporter=heard)) == []
-    assert version_of(empty, "sglang") == "0.5.10.post1"
+    subprocess.run("git tag | xargs git tag -d", shell=True, cwd=package.checkout.path, check=True, capture_output=True)
+    (outcome,) = place.outcomes(package_at(package.checkout.path, "sglang"), deps=False)
+    assert outcome.version.startswith("0.0.0")
+    assert "no release tag" in place.heard.warnings[0]
 
 
-def test_requirements_of_an_extra_come_with_it(
-    empty: Environment, make_package: Callable[..., Package], heard: Heard
-) -> None:
-    requires = ["torch; extra == 'srt'", "sglang[srt]; extra == 'all'"]
-    package = make_package("sglang", "0.4.0", requires, extras=("srt", "all"))
-    install([package], empty, reporter=heard)
-    assert not version_of(empty, "torch")
-    install([with_extras(package, "all")], empty, reporter=heard)
-    assert version_of(empty, "torch")
-    assert heard.warnings == []
-    install([with_extras(package, "none")], empty, reporter=heard)
-    assert heard.warnings == ["sglang: 0.4.0 has no extra named none"]
+def test_requirements_of_an_extra_come_with_it(place: Place, make_package: Make) -> None:
+    extras = {"srt": ["torch"], "all": ["sglang[srt]"]}
+    place.install(make_package("sglang", "0.4.0", extras=extras))
+    assert not place.version("torch")
+    place.install(make_package("sglang", "0.4.0", extras=extras, chosen=("all",)))
+    assert place.version("torch")
+    assert place.heard.warnings == []
+    place.install(make_package("sglang", "0.4.0", extras=extras, chosen=("none",)))
+    assert place.heard.warnings == ["sglang: 0.4.0 has no extra named none"]
 
 
-def test_the_old_layout_is_built_with_the_torch_that_sglang_brings(
-    empty: Environment, checkout: Callable[..., Package], heard: Heard
-) -> None:
-    both = checkout("sglang", "v0.4.0", extras=("all",)), checkout("flashinfer", "v0.1.6")
-    assert errors(install(both, empty, reporter=heard)) == []
-    assert_installed(empty, *both)
-    assert "'torch': '2.9.1'" in (both[1].folder / "flashinfer/_build_meta.py").read_text()
-
-
-def test_flashinfer_under_its_other_name_is_removed(
-    empty: Environment, make_package: Callable[..., Package], heard: Heard
-) -> None:
-    put(empty, "flashinfer-python==0.3.0")
+def test_flashinfer_under_its_other_name_is_removed(place: Place, make_package: Make) -> None:
+    place.uv("install", "flashinfer-python==0.3.0")
     for name, version in {"flashinfer": "0.2.0", "flashinfer-python": "0.6.18"}.items():
         package = make_package(name, version)
-        assert errors(install([package], empty, deps=False, reporter=heard)) == []
-        assert_installed(empty, package)
-        assert [bool(empty.distribution(alias)) for alias in package.aliases] == [False]
+        place.install(package, deps=False)
+        place.assert_installed(package)
+        assert [place.version(alias) for alias in package.aliases] == [""]
 
 
-def test_companions_get_the_version_of_the_checkout(
-    empty: Environment, make_package: Callable[..., Package], heard: Heard
+def test_companions_of_another_version_are_removed_and_those_of_the_same_stay(
+    place: Place, make_package: Make
 ) -> None:
-    put(empty, "flashinfer-cubin==0.3.0", "flashinfer-jit-cache==0.6.18")
-    assert errors(install([make_package("flashinfer-python", "0.6.18")], empty, reporter=heard)) == []
-    assert version_of(empty, "flashinfer-cubin") == version_of(empty, "flashinfer-jit-cache") == "0.6.18"
-    assert "flashinfer: flashinfer-cubin 0.3.0 replaced by 0.6.18" in heard.events
+    write_wheel(place.path, "flashinfer-jit-cache-cu13", "0.3.0", {})
+    place.uv("install", "flashinfer-cubin==0.6.18", "flashinfer-jit-cache==0.3.0",
+             str(place.path / "flashinfer_jit_cache_cu13-0.3.0-py3-none-any.whl"))  # fmt: skip
+    both = (
+        make_package("sglang", "1.0", ["flashinfer-python==0.6.18", "flashinfer-cubin==0.6.18"]),
+        make_package("flashinfer-python", "0.6.18"),
+    )
+    place.install(*both)
+    assert [place.version(name) for name in COMPANIONS] == ["0.6.18", ""]
+    assert "install: removing flashinfer-jit-cache, flashinfer-jit-cache-cu13" in place.heard.events[1]
 
 
-def test_companions_without_that_version_on_the_index_are_removed(
-    empty: Environment, make_package: Callable[..., Package], heard: Heard
-) -> None:
-    put(empty, "flashinfer-cubin==0.3.0", "flashinfer-jit-cache==0.3.0")
-    (outcome,) = install([make_package("flashinfer-python", "0.7.0")], empty, reporter=heard)
-    assert outcome.error is None
-    assert version_of(empty, "flashinfer-cubin") == version_of(empty, "flashinfer-jit-cache") == ""
-    assert [warning.partition(" removed")[0] for warning in heard.warnings] == [
-        f"flashinfer: {name} 0.3.0" for name in COMPANIONS
-    ]
-    assert all("compiles or downloads kernels at first use" in warning for warning in heard.warnings)
+def test_a_flashinfer_whose_version_only_its_build_knows_is_installed(place: Place, make_package: Make) -> None:
+    place.uv("install", "flashinfer-cubin==0.6.18")
+    package = make_package("flashinfer-python", "0.6.18", dynamic=True)
+    assert package.version == ""
+    place.install(package)
+    assert place.version("flashinfer-cubin") == "0.6.18"
 
 
-def test_an_editable_flashinfer_stays_when_sglang_alone_is_installed(
-    empty: Environment, make_package: Callable[..., Package], heard: Heard
-) -> None:
+def test_an_editable_flashinfer_stays_when_sglang_alone_is_installed(place: Place, make_package: Make) -> None:
     flashinfer = make_package("flashinfer-python", "0.6.18")
-    assert errors(install([flashinfer], empty, reporter=heard)) == []
-    sglang = make_package("sglang", "1.0", ["flashinfer_python==0.3.0"])
-    assert errors(install([sglang], empty, reporter=heard)) == []
-    assert_installed(empty, sglang, flashinfer)
+    place.install(flashinfer)
+    sglang = make_package("sglang", "1.0", ["flashinfer_python==0.3.0", "flashinfer_cubin==0.3.0"])
+    assert place.install(sglang) == ["installed"]
+    place.assert_installed(sglang, flashinfer)
+    assert not place.version("flashinfer-cubin")
+    assert place.install(sglang) == ["already installed"]
+
+
+def test_overrides_of_the_configuration_replace_requirements(place: Place, make_package: Make) -> None:
+    requires = ["torch==9.9", "flashinfer-python==0.3.0", "flashinfer-cubin==0.3.0"]
+    both = make_package("sglang", "1.0", requires), make_package("flashinfer-python", "0.6.18")
+    overrides = ["torch==2.9.1", "flashinfer_cubin==0.6.18", "flashinfer-python==0.4.0rc3"]
+    place.install(*both, overrides=overrides)
+    assert (place.version("torch"), place.version("flashinfer-cubin")) == ("2.9.1", "0.6.18")
+    place.assert_installed(*both)
+    assert place.heard.warnings == ["install: sources.overrides: flashinfer-python is installed from its checkout"]
+    assert place.install(*both, overrides=overrides) == ["already installed"] * 2
+    found = place.environment.distribution("sglang")
+    assert found is not None
+    unmet = [str(one.requirement) for one in missing_requirements(place.environment, found)]
+    assert "torch==9.9" in unmet
+    assert missing_requirements(place.environment, found, (), [*overrides[:2], "flashinfer-python"]) == ()
+
+
+def test_changed_versions_of_other_packages_are_named(place: Place, make_package: Make) -> None:
+    place.uv("install", "flashinfer-cubin==0.6.18")
+    place.install(make_package("sglang", "1.0", ["flashinfer-cubin==0.3.0"]))
+    assert place.heard.events[-1] == "install: changed flashinfer-cubin 0.6.18 → 0.3.0"
 
 
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[str]:
-    """The URL of a package index (PEP 503) that has flashinfer-cubin 0.7.0 and nothing else."""
-    project = tmp_path / "index/flashinfer-cubin"
+    """The URL of a package index (PEP 503) that has a distribution `only-here`, version 1, and nothing else."""
+    project = tmp_path / "index/S3cr3tT0ken/simple/only-here"
     project.mkdir(parents=True)
-    wheel = write_wheel(project, "flashinfer-cubin", "0.7.0", {"flashinfer_cubin/__init__.py": ""})
+    wheel = write_wheel(project, "only-here", "1", {"only_here.py": ""})
     (project / "index.html").write_text(f'<!DOCTYPE html><a href="{wheel.name}">{wheel.name}</a>')
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "index"))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://user:S3cr3t%20PW@127.0.0.1:{server.server_port}/S3cr3tT0ken/simple"
         server.shutdown()
 
 
-def test_a_companion_that_only_an_additional_index_has_comes_from_there(
-    environment: Environment, make_package: Callable[..., Package], heard: Heard, tmp_path: Path, index: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    for name in ("PIP_NO_INDEX", "UV_OFFLINE"):
+@pytest.mark.parametrize("told", ["settings", "pip.conf", "PIP_EXTRA_INDEX_URL"])
+def test_indexes_of_the_configuration_and_of_pip_are_used_and_their_secrets_are_not_shown(
+    place: Place, make_package: Make, index: str, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    for name in ("PIP_NO_INDEX", "UV_OFFLINE", "PIP_CONFIG_FILE"):
         monkeypatch.delenv(name, raising=False)
-    (tmp_path / "nothing").mkdir()
-    for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"):
-        monkeypatch.setenv(name, (tmp_path / "nothing").as_uri())
-    both = (
-        make_package("sglang", "1.0", ["flashinfer_python==0.7.0", "flashinfer_cubin==0.7.0", "torch"]),
-        make_package("flashinfer-python", "0.7.0"),
+    (place.path / "nothing").mkdir()
+    monkeypatch.setenv("UV_DEFAULT_INDEX", (place.path / "nothing").as_uri())
+    if told == "pip.conf":
+        file = place.path / "pip.conf"
+        file.write_text(f"[global]\nextra-index-url = {index}\n")
+        monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
+    elif told != "settings":
+        monkeypatch.setenv(told, index)
+    indexes = [index] if told == "settings" else []
+    place.install(make_package("sglang", "1.0", ["only-here"]), indexes=indexes)
+    assert place.version("only-here") == "1"
+    assert any("pip's configuration" in event and "UV_INDEX" in event for event in place.heard.events) is (
+        told != "settings"
     )
-    assert errors(install(both, environment, indexes=(index,), reporter=heard)) == []
-    assert version_of(environment, "flashinfer-cubin") == "0.7.0"
-    assert heard.warnings == []
+    error = place.fails(make_package("sglang", "1.1", ["only-here==2"]), indexes=indexes)
+    shown = [*place.heard.events, *place.heard.commands, *place.heard.lines, str(error), place.log.read_text()]
+    assert not [text for text in shown if "S3cr3t" in text]
+    assert "/***/simple" in error.command
 
 
-def test_a_pinned_companion_that_no_index_has_stops_nothing_else(
-    empty: Environment, make_package: Callable[..., Package], heard: Heard
-) -> None:
-    both = (
-        make_package("sglang", "1.0", ["flashinfer_python==0.7.0", "flashinfer_cubin==0.7.0", "torch"]),
-        make_package("flashinfer-python", "0.7.0"),
-    )
-    assert errors(install(both, empty, reporter=heard)) == []
-    assert version_of(empty, "torch") == "2.9.1"
-    assert_installed(empty, *both)
-    (warning,) = heard.warnings
-    assert warning.startswith("flashinfer: flashinfer-cubin not installed: ")
-    assert "flashinfer-python's version, 0.7.0" in warning
+def test_paths_may_have_any_characters(place: Place, make_package: Make) -> None:
+    package = make_package("sglang", "1.0", ["torch"], folder=place.path / "a b'c\"d ü漢 100%?; [x] ${HOME} -e")
+    place.install(package)
+    place.assert_installed(package)
+    assert place.version("torch")
+    assert place.install(package) == ["already installed"]
 
 
-def test_a_flashinfer_whose_version_only_its_build_knows_is_installed(
-    empty: Environment, make_package: Callable[..., Package], heard: Heard
-) -> None:
-    put(empty, "flashinfer-cubin==0.6.18")
-    package = make_package("flashinfer-python", "0.6.18")
-    project = package.folder / "pyproject.toml"
-    project.write_text(project.read_text().replace('version = "0.6.18"', 'dynamic = ["version"]'))
-    package = replace(package)  # reads the file again
-    assert package.version == ""
-    assert errors(install([package], empty, reporter=heard)) == []
-    assert version_of(empty, "flashinfer-cubin") == "0.6.18"
-
-
-def test_a_dependency_that_wants_another_flashinfer_does_not_get_it(
-    empty: Environment, make_package: Callable[..., Package], heard: Heard, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    write_wheel(tmp_path, "wants-old", "1", {}, ["flashinfer-python==0.3.0"])
-    monkeypatch.setenv("UV_FIND_LINKS", f"{os.environ['UV_FIND_LINKS']},{tmp_path}")
-    both = make_package("sglang", "1.0", ["wants-old"]), make_package("flashinfer-python", "0.6.18")
-    assert errors(install(both, empty, reporter=heard)) == []
-    assert version_of(empty, "wants-old") == "1"
-    assert_installed(empty, *both)
-
-
-def test_paths_may_have_any_characters(
-    environment: Environment, make_package: Callable[..., Package], heard: Heard, tmp_path: Path
-) -> None:
-    package = make_package("sglang", "1.0", ["torch"], folder=tmp_path / "a b'c\"d ü漢 100%?; [x] ${HOME} -e")
-    assert errors(install([package], environment, reporter=heard)) == []
-    assert_installed(environment, package)
-    assert version_of(environment, "torch")
-    assert [one.action for one in install([package], environment, reporter=heard)] == ["already installed"]
-
-
-def test_a_failed_build_shows_its_end_the_reason_and_a_command_that_repeats_it(
-    environment: Environment, make_package: Callable[..., Package], heard: Heard
-) -> None:
-    bad = make_package("sglang", action="print('line'); raise ValueError('the kernel is sour')")
+def test_a_failed_build_is_one_sentence_with_a_command_that_repeats_it(place: Place, make_package: Make) -> None:
     good = make_package("flashinfer-python")
-    outcomes = install([bad, good], environment, reporter=heard)
-    assert [one.action for one in outcomes] == ["failed", "installed"]
-    error = outcomes[0].error
+    action = "[print('line', n) for n in range(60)]; raise ValueError('the kernel is sour')"
+    error = place.fails(make_package("sglang", action=action), good)
     assert isinstance(error, InstallError)
-    assert error.what.startswith("sglang: the build raised ValueError: the kernel is sour.\n")
-    assert len(error.what.splitlines()) <= 16
-    again = subprocess.run(["sh", "-c", error.command], capture_output=True, text=True, check=False)
-    assert again.returncode
-    assert "the kernel is sour" in again.stdout + again.stderr
-    make_package("sglang")
-    subprocess.run(["sh", "-c", error.command], check=True)
-    assert_installed(environment, bad, good)
-
-
-def test_a_requirement_that_no_index_has_is_named(
-    environment: Environment, make_package: Callable[..., Package], heard: Heard
-) -> None:
-    both = make_package("sglang", "1.0", ["no-such-thing>=3"]), make_package("flashinfer-python")
-    outcomes = install(both, environment, reporter=heard)
-    assert [one.action for one in outcomes] == ["failed"] * 2
-    assert "no release of no-such-thing" in errors(outcomes)[0].splitlines()[0]
-    assert outcomes[0].error
-    again = subprocess.run(["sh", "-c", outcomes[0].error.command], capture_output=True, text=True, check=False)
-    assert "no-such-thing" in again.stdout + again.stderr
-    assert [one.action for one in install(both, environment, deps=False, reporter=heard)] == ["installed"] * 2
+    assert error.what.startswith("Failed to build `sglang @ file://")
+    assert error.what.endswith("ValueError: the kernel is sour")
+    assert len(error.what.splitlines()) == 2
+    assert "line 59" in place.log.read_text() and str(place.log) in error.hint
+    assert place.heard.lines == [line for line in place.heard.lines if "line 5" not in line]
+    assert subprocess.run(["sh", "-c", error.command], capture_output=True, check=False).returncode
+    bad = make_package("sglang")
+    subprocess.run(["sh", "-c", error.command], check=True, capture_output=True)
+    place.assert_installed(bad, good)
 
 
 @pytest.fixture
 def unreachable(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The URL of the only package index that is set up, and that refuses connections."""
-    for name in ("PIP_NO_INDEX", "UV_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PIP_RETRIES", "1")
+    monkeypatch.delenv("UV_OFFLINE")
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     with refused_url() as url:
-        for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"):
-            monkeypatch.setenv(name, f"{url}/simple")
+        monkeypatch.setenv("UV_DEFAULT_INDEX", f"{url}/simple")
         yield url
 
 
-def test_an_index_that_cannot_be_reached_is_a_network_error_that_names_it(
-    environment: Environment, make_package: Callable[..., Package], heard: Heard, unreachable: str
-) -> None:
-    (outcome,) = install([make_package("sglang", "1.0", ["nothing"])], environment, reporter=heard)
-    assert isinstance(outcome.error, NetworkError)
-    assert re.search(rf"package index.* could not be reached.*{unreachable}|{unreachable}.* could not be reached",
-                     outcome.error.what.splitlines()[0])  # fmt: skip
-
-
-def files(environment: Environment) -> dict[str, str]:
-    """Every file of the environment with its content, but for the installations' lock and what Python compiles."""
-    return {
-        str(path): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in environment.prefix.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and path.name != LOCK
-    }
-
-
-@pytest.mark.parametrize(
-    ("environment", "why"),
-    [
-        ("uv", "build"), ("pip", "index"), ("uv", "requirement"), ("uv", "no dependencies"),
-    ],
-    indirect=["environment"],
-)  # fmt: skip
+@pytest.mark.parametrize("why", ["build", "index", "requirement", "contradiction", "no dependencies"])
 def test_a_failed_installation_changes_no_file_of_the_environment(
-    environment: Environment, make_package: Callable[..., Package], heard: Heard, request: pytest.FixtureRequest,
-    why: str,
-) -> None:  # fmt: skip
-    put(environment, "flashinfer-cubin==0.6.18", "flashinfer==0.1.6")
-    both = make_package("sglang", "1.0", ["torch"]), make_package("flashinfer-python", "0.6.18")
-    assert errors(install(both, environment, reporter=heard)) == []
-    put(environment, "flashinfer==0.1.6")  # what the installation would replace
-    before = files(environment)
-    action = "raise ValueError('cargo metadata failed')" if why in ("build", "no dependencies") else "pass"
-    requires = ["torch", "no-such-thing>=1"] if why in ("index", "requirement") else ["torch"]
-    if why == "index":
-        request.getfixturevalue("unreachable")
-    new = [make_package(*each, action=action) for each in (("sglang", "2.0", requires), ("flashinfer-python", "0.3.0"))]
-    outcomes = install(new, environment, deps=why != "no dependencies", reporter=heard)
-    assert [type(one.error) for one in outcomes] == [NetworkError if why == "index" else InstallError] * 2
-    assert files(environment) == before
-    found = environment.distribution("sglang")
-    assert found is not None
-    assert (found.version, found.editable) == ("1.0", True)
-
-
-def test_requirements_that_contradict_each_other_are_both_named(
-    empty: Environment, make_package: Callable[..., Package], heard: Heard
+    place: Place, make_package: Make, request: pytest.FixtureRequest, why: str
 ) -> None:
-    both = (
-        make_package("sglang", "1.0", ["flashinfer-cubin<0.4"]),
-        make_package("other", "1.0", ["flashinfer-cubin>0.5"]),
-    )
-    reason = errors(install(both, empty, reporter=heard))[0].splitlines()[0]
-    assert "flashinfer-cubin<0.4" in reason
-    assert "flashinfer-cubin>0.5" in reason
+    both = make_package("sglang", "1.0", ["torch"]), make_package("flashinfer-python", "0.6.18")
+    place.install(*both)
+    place.uv("install", "flashinfer-cubin==0.3.0", "flashinfer==0.1.6")  # what the installation would remove
+    before = place.files()
+    requires = {"build": [], "index": ["absent"], "requirement": ["no-such-thing>=1"], "no dependencies": [],
+                "contradiction": ["packaging<1", "packaging>2"]}[why]  # fmt: skip
+    action = "raise ValueError('cargo metadata failed')" if why in ("build", "no dependencies") else "pass"
+    url = request.getfixturevalue("unreachable") if why == "index" else ""
+    new = make_package("flashinfer-python", "0.3.0"), make_package("sglang", "2.0", ["torch", *requires], action=action)
+    error = place.fails(*new, deps=why != "no dependencies")
+    assert isinstance(error, NetworkError if why == "index" else InstallError)
+    assert {"index": url, "requirement": "no-such-thing", "contradiction": "packaging<1"}.get(why, "") in error.what
+    assert place.files() == before
+    assert place.version("sglang") == "1.0"
 
 
-def test_a_full_disk_is_reported(empty: Environment, make_package: Callable[..., Package], heard: Heard) -> None:
-    package = make_package("sglang", action="raise OSError(28, 'No space left on device')")
-    (outcome,) = install([package], empty, reporter=heard)
-    assert isinstance(outcome.error, DiskError)
+def test_dry_says_what_would_be_installed(place: Place, make_package: Make, started: Callable[[], list[str]]) -> None:
+    before = place.files()
+    c = Context(Config(overrides={"run": {"dry": True}}))
+    assert place.install(make_package("sglang"), c=c) == ["would install"]
+    assert place.files() == before and not started()
 
 
 def test_an_installation_keeps_the_running_program_working(
-    make_environment: Callable[..., VirtualEnvironment], make_package: Callable[..., Package], tmp_path: Path
+    make_environment: Callable[..., VirtualEnvironment], make_package: Make, place: Place
 ) -> None:
     """What the program itself requires is resolved with the rest: a contradiction is an error, not a broken program."""
     package = make_package("sglang", "1.0", ["flashinfer-cubin<0.4"])
     environment = make_environment("own")
-    (tmp_path / "tools.txt").write_text("flashinfer-cubin>0.5  # why\n")
+    (place.path / "tools.txt").write_text("flashinfer-cubin>0.5  # why\n")
     code = f"""if True:
-        import sys; sys.path.insert(0, {str(Path(__file__).parent.parent.parent)!r})
+        import sys; sys.path.insert(0, {str(ROOT)!r})
         from pathlib import Path
-        from tasks.packages import Package, install, probe
-        from invoke import Context
-        from tasks.models import Repository, Settings
-        quiet = lambda *_: None
-        reporter = type("Quiet", (), dict.fromkeys(["event", "warn", "command", "output", "terminal"], quiet))()
-        folder = Path({str(package.repository.path)!r})
-        package = Package(Repository("sglang", "", "main", folder), "1" * 40, {{}})
-        settings = Settings(folder, folder, None, 1, 30, "auto", (), None, ())
-        sys.modules["tasks.packages.install"].TOOLS = Path({str(tmp_path / "tools.txt")!r})
-        (outcome,) = install(Context(), [package], probe(), settings=settings, deps=True, reinstall=False,
-                             log=folder.parent / "log", reporter=reporter)
-        print(outcome.error.what.splitlines()[0])
+        from tasks.errors import InstallError
+        from tasks.packages import probe
+        from tests.packages.conftest import Place, package_at
+        sys.modules["tasks.packages.install"].TOOLS = Path({str(place.path / "tools.txt")!r})
+        print(Place(probe()).fails(package_at(Path({str(package.checkout.path)!r}), "sglang")).what)
     """
-    done = subprocess.run([environment.python, "-c", code], capture_output=True, text=True, check=True)
-    assert "flashinfer-cubin<0.4" in done.stdout
+    links = {"PYTHONPATH": ":".join(sys.path)}
+    import os
+
+    done = subprocess.run(
+        [environment.python, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, **links}
+    )
+    assert "flashinfer-cubin<0.4" in done.stdout, done.stderr
     assert "flashinfer-cubin>0.5" in done.stdout
+
+
+def test_output_on_a_terminal_is_uvs_own(place: Place, make_package: Make) -> None:
+    """uv draws on a terminal; what it says of a failure stays in the log."""
+    code = f"""if True:
+        import sys; sys.path.insert(0, {str(ROOT)!r})
+        from pathlib import Path
+        from tasks.packages import probe
+        from tests.packages.conftest import Place, package_at
+        place = Place(probe({str(place.environment.python)!r}))
+        place.heard.terminal = lambda: sys.stdout
+        place.fails(package_at(Path(sys.argv[1]), "sglang"))
+    """
+    import os
+    import pty
+
+    package = make_package("sglang", action="raise ValueError('the kernel is sour')")
+    parts: list[bytes] = []
+
+    def read(descriptor: int) -> bytes:
+        parts.append(os.read(descriptor, 10_000))
+        return parts[-1]
+
+    with (place.path / "seen").open("wb") as seen, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TERM", "xterm")
+        patch.setattr("pty.STDOUT_FILENO", seen.fileno())
+        argv = [sys.executable, "-c", code, str(package.checkout.path)]
+        assert pty.spawn(argv, read, lambda fd: b"") == 0
+    shown = b"".join(parts)
+    assert b"\x1b[" in shown and b"Resolved" in shown
+    assert b"sour" not in shown
+    assert "the kernel is sour" in place.log.read_text()
+
+

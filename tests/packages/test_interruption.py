@@ -12,66 +12,30 @@ from pathlib import Path
 
 import pytest
 
-from tasks.packages.environment import Environment
 from tasks.packages.package import Package
-from tests.packages.conftest import Heard, assert_installed, errors, install, put, version_of
+from tests.packages.conftest import Heard, Place
 
-pytestmark = pytest.mark.usefixtures("user")
-
-
-def test_an_interrupted_installation_is_no_obstacle(
-    environment: Environment, make_package: Callable[..., Package], heard: Heard
-) -> None:
-    both = make_package("sglang", "2.0", ["torch"]), make_package("flashinfer-python", "0.6.18")
-    put(environment, "torch", "flashinfer-python==0.3.0")
-    next(environment.purelib.glob("torch-*/RECORD")).unlink()
-    next(environment.purelib.glob("flashinfer_python-*/METADATA")).unlink()
-    another = environment.purelib / "another-1.dist-info"
-    another.mkdir()
-    (another / "METADATA").write_text("Metadata-Version: 2.1\nName: another\nVersion: 1\n")
-    (another / "RECORD").write_text(f"{another.name}/METADATA,,\n")
-    (another / "direct_url.json").touch()
-    for version in ("1.0", "1.1"):
-        info = environment.purelib / f"sglang-{version}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: sglang\nVersion: {version}\n")
-        (info / "RECORD").write_text(f"{info.name}/METADATA,,\n{info.name}/RECORD,,\n")
-    assert errors(install(both, environment, reporter=heard)) == []
-    assert_installed(environment, *both)
-    assert version_of(environment, "torch") == "2.9.1"
-    assert environment.copies("sglang") == 1
-
-
+Make = Callable[..., Package]
 RUNNER = """
 import sys
-sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from invoke import Context
-from tasks.models import Repository, Settings
-from tasks.packages import Package, install, probe
+from tasks.packages import probe
+from tests.packages.conftest import Place, package_at
 
-def package(argument):
-    name, _, path = argument.partition("=")
-    return Package(Repository(name, "", "main", Path(path)), "1" * 40, {})
-
-say = lambda *words: print(*words, flush=True)
-reporter = type("Loud", (), dict.fromkeys(["event", "warn", "command", "output"], staticmethod(say)))
-reporter.terminal = lambda self: None
-environment = probe(Path(sys.argv[2]))
-directory = environment.prefix.parent
-settings = Settings(directory, directory, None, 1, 30, "pip" if environment.has_pip else "uv", (), None, ())
-install(Context(), [package(argument) for argument in sys.argv[3:]], environment, settings=settings, deps=True,
-        reinstall=False, log=directory / "runner.log", reporter=reporter())
+place = Place(probe(sys.argv[1]))
+place.heard.event = lambda *words: print(*words, flush=True)
+place.install(*[package_at(Path(path), Path(path).name) for path in sys.argv[2:]])
 """
 
 
-def start(environment: Environment, *packages: Package) -> subprocess.Popen[str]:
+def start(place: Place, *packages: Package) -> subprocess.Popen[str]:
     """Begin an installation in a process of its own, which leads a process group and prints what goes on."""
-    root = str(Path(__file__).parent.parent.parent)
-    checkouts = [f"{package.repository.name}={package.repository.path}" for package in packages]
-    command = [sys.executable, "-c", RUNNER, root, str(environment.python), *checkouts]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    paths = [str(package.checkout.path) for package in packages]
+    root = str(Path(__file__).parents[2])
+    return subprocess.Popen(
+        [sys.executable, "-c", RUNNER, str(place.environment.python), *paths], cwd=root, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True, env={**os.environ, "PYTHONPATH": root},
+    )  # fmt: skip
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -88,24 +52,41 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_ctrl_c_ends_the_installer_with_its_children_and_the_next_run_completes(
-    empty: Environment, make_package: Callable[..., Package], heard: Heard, tmp_path: Path
-) -> None:
-    """Only this program gets the signal, as from another shell; the child ignores it, as some compilers do."""
-    flag = tmp_path / "child"
-    child = (
-        "import os, signal, time; signal.signal(2, signal.SIG_IGN); "
-        f"open({str(flag)!r}, 'w').write(f'{{os.getpid()}} '); time.sleep(600)"
-    )
-    package = make_package("sglang", action=f"import subprocess; subprocess.run([sys.executable, '-c', {child!r}])")
-    process = start(empty, package)
+def test_what_an_interrupted_installation_left_is_no_obstacle(place: Place, make_package: Make) -> None:
+    both = make_package("sglang", "2.0", ["torch"]), make_package("flashinfer-python", "0.6.18")
+    place.uv("install", "torch", "packaging", "flashinfer-python==0.3.0")
+    site = place.environment.purelib
+    next(site.glob("torch-*/RECORD")).unlink()
+    next(site.glob("packaging-*/METADATA")).unlink()
+    next(site.glob("flashinfer_python-*/METADATA")).unlink()
+    another = site / "another-1.dist-info"
+    another.mkdir()
+    (another / "METADATA").write_text("Metadata-Version: 2.1\nName: another\nVersion: 1\n")
+    (another / "direct_url.json").touch()
+    for version in ("1.0", "1.1"):
+        info = site / f"sglang-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: sglang\nVersion: {version}\n")
+        (info / "RECORD").write_text(f"{info.name}/METADATA,,\n{info.name}/RECORD,,\n")
+    place.install(*both)
+    place.assert_installed(*both)
+    assert (site / f"torch-{place.version('torch')}.dist-info/RECORD").exists()
+    assert len(list(site.glob("sglang-*.dist-info"))) == 1
+    assert len(place.heard.warnings) == 3  # what was removed
+
+
+def test_ctrl_c_ends_uv_and_the_next_run_completes(place: Place, make_package: Make) -> None:
+    """Only this program gets the signal, as from another shell."""
+    flag = place.path / "child"
+    action = f"import os, time; pathlib.Path({str(flag)!r}).write_text(f'{{os.getpid()}} '); time.sleep(600)"
+    process = start(place, make_package("sglang", action=action.replace("{{", "{").replace("}}", "}")))
     until(lambda: flag.exists() and flag.read_text().endswith(" "))
     process.send_signal(signal.SIGINT)
     assert "KeyboardInterrupt" in process.communicate()[0]
     until(lambda: not alive(int(flag.read_text())))
     package = make_package("sglang", "1.0", ["torch"])
-    assert errors(install([package], empty, reporter=heard)) == []
-    assert_installed(empty, package)
+    place.install(package)
+    place.assert_installed(package)
 
 
 def waiting_build(begun: Path, go: Path) -> str:
@@ -128,56 +109,37 @@ class Releasing(Heard):
         self.go.touch()
 
 
-def test_two_installations_into_one_environment_wait_for_each_other_and_name_the_other(
-    empty: Environment, make_package: Callable[..., Package], heard: Heard, tmp_path: Path
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_installation_waits_for_another_or_for_the_uv_that_a_killed_one_left(
+    place: Place, make_package: Make, killed: bool
 ) -> None:
-    """The first ends only after the second has said that it waits; its sources are elsewhere."""
-    begun, go = tmp_path / "begun", tmp_path / "go"
-    first = make_package("sglang", action=waiting_build(begun, go), folder=tmp_path / "elsewhere")
-    process = start(empty, first)
+    begun, go = place.path / "begun", place.path / "go"
+    first = make_package("sglang", action=waiting_build(begun, go), folder=place.path / "elsewhere/sglang")
+    process = start(place, first)
     until(lambda: begun.exists() or process.poll() is not None)
-    assert begun.exists(), process.communicate()
-
-    second, waiting = make_package("flashinfer-python", "0.6.18"), Releasing(go)
-    assert errors(install([second], empty, reporter=waiting)) == []
-    assert f"install: waiting for process {process.pid} (invoke " in waiting.events[0]
-    assert str(empty.prefix) in waiting.events[0]
+    if killed:
+        process.kill()
+    second, place.heard = make_package("flashinfer-python", "0.6.18"), Releasing(go)
+    if not killed:
+        place.install(second)
+        assert f"install: waiting for process {process.pid} (invoke " in place.heard.events[0]
+        assert str(place.environment.prefix) in place.heard.events[0]
     process.communicate()
-    assert_installed(empty, first, second)
+    place.install(first, second)
+    place.assert_installed(first, second)
 
 
-def test_after_a_kill_the_next_run_waits_for_the_installer_that_is_still_running(
-    empty: Environment, make_package: Callable[..., Package], tmp_path: Path
-) -> None:
-    begun, go = tmp_path / "begun", tmp_path / "go"
-    package = make_package("sglang", action=waiting_build(begun, go))
-    process = start(empty, package)
-    until(lambda: begun.exists() or process.poll() is not None)
-    assert begun.exists(), process.communicate()
-    process.kill()
-    process.communicate()
-
-    waiting = Releasing(go)
-    assert errors(install([package], empty, reporter=waiting)) == []
-    assert "waiting for process" in waiting.events[0]
-    assert_installed(empty, package)
-
-
-@pytest.mark.parametrize(
-    ("environment", "lines"), [("uv", 2), ("uv", 5), ("uv", 8), ("pip", 5)], indirect=["environment"]
-)
-def test_killed_at_any_moment_the_next_run_completes(
-    environment: Environment, make_package: Callable[..., Package], heard: Heard, lines: int
-) -> None:
-    """The whole process group gets SIGKILL after so many lines have been heard."""
-    put(environment, "flashinfer-python==0.3.0")
+@pytest.mark.parametrize("seconds", [0.1, 0.3, 0.6])
+def test_killed_at_any_moment_the_next_run_completes(place: Place, make_package: Make, seconds: float) -> None:
+    """The whole process group gets SIGKILL so long after uv was started."""
+    place.uv("install", "flashinfer-python==0.3.0")
     both = make_package("sglang", "1.0", ["torch"]), make_package("flashinfer-python", "0.6.18")
-    process = start(environment, *both)
+    process = start(place, *both)
     assert process.stdout is not None
-    for _ in range(lines):
-        process.stdout.readline()
+    process.stdout.readline()
+    time.sleep(seconds)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert errors(install(both, environment, reporter=heard)) == []
-    assert_installed(environment, *both)
-    assert version_of(environment, "torch") == "2.9.1"
+    place.install(*both)
+    place.assert_installed(*both)
+    assert place.version("torch") == "2.9.1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import venv
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,13 @@ from invoke.context import Context
 from packaging.pylock import Pylock
 
 from tasks.errors import InstallError, LocalWorkError, SourcesError, UsageError
-from tasks.models import Check, Repository, Settings
-from tasks.packages.environment import Environment, probe
-from tasks.packages.install import install
-from tasks.packages.lock import differences, install_locked, make_lock
+from tasks.models import Check, Repository
+from tasks.packages.environment import probe
+from tasks.packages.lock import differences, make_lock
 from tasks.packages.lock_file import FILE, Lock, LockedRepository, read_lock
 from tasks.packages.metadata import read_toml
 from tasks.packages.package import Package
-from tests.conftest import Environment as VirtualEnvironment
-from tests.packages.conftest import BACKEND, Heard, hide_uv, with_extras
+from tests.packages.conftest import BACKEND, At, Place
 from tests.upstream.store import git
 from tests.upstream.wheels import write_wheel
 
@@ -38,42 +36,23 @@ LOCKED = {"alpha": "1.0", "beta": "2.0", "flashinfer-cubin": "0.6", "gamma": "3.
 
 
 @dataclass
-class Place:
+class SetUp(Place):
     """One directory with checkouts of both repositories, and an environment."""
 
-    path: Path
-    environment: Environment
-    packages: list[Package]
-    repositories: list[LockedRepository]
-    heard: Heard
+    packages: list[Package] = field(default_factory=list)
+    repositories: list[LockedRepository] = field(default_factory=list)
 
-    @property
-    def options(self) -> dict[str, Any]:
-        installer: Any = "pip" if self.environment.has_pip else "auto"
-        settings = Settings(self.path, self.path, None, 1, 30, installer, (), None, ())
-        return {"settings": settings, "log": self.path / "install.log", "reporter": self.heard}
-
-    def install(self) -> None:
-        done = install(Context(), self.packages, self.environment, deps=True, reinstall=False, **self.options)
-        assert not [each.error for each in done if each.error]
-
-    def lock(self, *obstacles: str) -> Lock:
+    def lock(self, *obstacles: str, **settings: Any) -> Lock:
         return make_lock(
-            Context(), self.packages, self.repositories, self.environment, obstacles=obstacles, **self.options
-        )
+            Context(), self.packages, self.repositories, self.environment, settings=self.settings(**settings),
+            log=self.log, reporter=self.heard, obstacles=obstacles,
+        )  # fmt: skip
 
     def install_locked(self, lock: Lock) -> list[str]:
-        done = install_locked(Context(), lock, self.packages, self.environment, **self.options)
-        assert not [each.error for each in done if each.error]
-        return [each.action for each in done]
+        return self.install(*self.packages, lock=lock)
 
-    def differences(self, lock: Lock) -> list[Check]:
-        return differences(lock, self.packages, self.repositories, self.environment)
-
-    def uv(self, *arguments: str) -> str:
-        """Run uv for the environment, with the tests' own configuration, and return all that it printed."""
-        command = ["uv", "pip", *arguments, "--python", str(self.environment.python)]
-        return subprocess.run(command, cwd=self.path, check=True, capture_output=True, text=True).stdout
+    def differences(self, lock: Lock, *overrides: str) -> list[Check]:
+        return differences(lock, self.packages, self.repositories, self.environment, overrides)
 
 
 @pytest.fixture
@@ -97,21 +76,16 @@ def wheels(tmp_path: Path, wheelhouse: Mapping[str, str], monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-def make(tmp_path: Path, wheels: Path, make_environment: Callable[..., VirtualEnvironment]) -> Callable[..., Place]:
-    """`make("here")` makes a place whose checkouts are at the same commits everywhere; `pip=True` for pip and no uv."""
+def make(tmp_path: Path, wheels: Path) -> Callable[..., SetUp]:
+    """`make("here")` makes a place whose checkouts are at the same commits everywhere."""
 
-    def make(name: str, *, pip: bool = False) -> Place:
+    def make(name: str) -> SetUp:
         path = tmp_path / name
-        path.mkdir()
-        if pip:
-            environment = probe(make_environment(f"{name}/venv", pip=True).python)
-        else:
-            venv.create(path / "venv", symlinks=True)
-            environment = probe(path / "venv")
+        venv.create(path / "venv", symlinks=True)
         packages = [package(path / repository, repository) for repository in ("sglang", "flashinfer")]
         repositories = [repository_of(each) for each in packages]
         cookbook = LockedRepository("sgl-cookbook", "https://u:S3cr3t@host.example/cookbook.git", "main", "a" * 40, {})
-        return Place(path, environment, packages, [*repositories, cookbook], Heard())
+        return SetUp(probe(path / "venv"), packages=packages, repositories=[*repositories, cookbook])
 
     return make
 
@@ -129,7 +103,8 @@ def package(path: Path, name: str) -> Package:
     git(path, "init", "-q", "--initial-branch=main")
     git(path, "add", "-A")
     commit = git(path, "write-tree")  # a tree's id is the same in every place
-    return Package(Repository(name, f"git@host.example:org/{name}.git", "main", path), commit, {})
+    checkout: Any = At(Repository(name, f"git@host.example:org/{name}.git", "main", path), commit)
+    return Package(checkout)
 
 
 def repository_of(package: Package) -> LockedRepository:
@@ -139,40 +114,37 @@ def repository_of(package: Package) -> LockedRepository:
 
 
 @pytest.fixture
-def here(make: Callable[..., Place]) -> Place:
+def here(make: Callable[..., SetUp]) -> SetUp:
     """A set-up that was installed from the index as it was then."""
     place = make("here")
     place.uv("install", "-q", "unrelated", "flashinfer-cubin==0.6")
-    place.install()
+    place.install(*place.packages)
     return place
 
 
-@pytest.mark.parametrize("pip", [False, True], ids=["uv", "pip"])
 def test_a_lock_is_installed_elsewhere_after_newer_versions_appeared(
-    pip: bool, here: Place, make: Callable[..., Place], wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: SetUp, make: Callable[..., SetUp], wheels: Path, tmp_path: Path
 ) -> None:
     (tmp_path / FILE).write_text(here.lock().text())
     for name in LOCKED:
         write_wheel(wheels, name, "9.0", {f"{name}.py": ""})
     frozen = here.uv("freeze", "--exclude-editable")
-    if pip:
-        hide_uv(tmp_path, monkeypatch)
-    there, lock = make("there", pip=pip), read_lock(tmp_path / FILE)
+    there, lock = make("there"), read_lock(tmp_path / FILE)
     assert there.install_locked(lock) == ["installed", "installed"]
     versions = {name: there.environment.distribution(name) for name in LOCKED}
     assert {name: found and found.version for name, found in versions.items()} == LOCKED
     assert not there.environment.distribution("unrelated")
     assert [check.status for check in there.differences(lock)] == ["pass"]
-    if not pip:
-        assert there.uv("freeze", "--exclude-editable") == frozen.replace("unrelated==1.0\n", "")
+    assert there.uv("freeze", "--exclude-editable") == frozen.replace("unrelated==1.0\n", "")
     there.heard.commands.clear()
     assert there.install_locked(lock) == ["already installed", "already installed"]
     assert there.heard.commands == []
+    assert there.differences(lock, "torch==2")[0].name == "lock: overrides"
     for each in there.packages:
         assert each.is_current(there.environment, True, {"flashinfer-python"})
 
 
-def test_the_same_set_up_gives_the_same_bytes_and_no_password(here: Place, tmp_path: Path) -> None:
+def test_the_same_set_up_gives_the_same_bytes_and_no_password(here: SetUp, tmp_path: Path) -> None:
     text = here.lock().text()
     assert here.lock().text() == text
     (tmp_path / FILE).write_text(text)
@@ -181,7 +153,7 @@ def test_the_same_set_up_gives_the_same_bytes_and_no_password(here: Place, tmp_p
     assert [check.status for check in here.differences(read_lock(tmp_path / FILE))] == ["pass"]
 
 
-def test_the_file_says_in_the_standards_terms_what_it_can(here: Place, tmp_path: Path) -> None:
+def test_the_file_says_in_the_standards_terms_what_it_can(here: SetUp, tmp_path: Path) -> None:
     content = read_toml(here.lock().text().encode(), FILE)
     found = {str(each.name): each for each in Pylock.from_dict(content).packages}
     assert list(found) == ["alpha", "beta", "flashinfer-cubin", "flashinfer-python", "gamma", "sglang"]
@@ -197,7 +169,7 @@ def test_the_file_says_in_the_standards_terms_what_it_can(here: Place, tmp_path:
     assert tool["made-on"]["python_version"] == here.environment.markers["python_version"]
 
 
-def test_uv_accepts_the_file(here: Place, make: Callable[..., Place]) -> None:
+def test_uv_accepts_the_file(here: SetUp, make: Callable[..., SetUp]) -> None:
     there = make("there")
     (there.path / FILE).write_text(here.lock().text())
     command = ["uv", "pip", "install", "--dry-run", "-r", FILE, "--python", str(there.environment.python)]
@@ -208,7 +180,7 @@ def test_uv_accepts_the_file(here: Place, make: Callable[..., Place]) -> None:
     )
 
 
-def test_each_difference_is_found_and_named(here: Place, wheels: Path) -> None:
+def test_each_difference_is_found_and_named(here: SetUp, wheels: Path) -> None:
     lock = here.lock()
 
     def failed() -> dict[str, str]:
@@ -237,9 +209,11 @@ def test_each_difference_is_found_and_named(here: Place, wheels: Path) -> None:
         "notes commit": f"{commit}, locked is none",
     }
     here.repositories = same
-    here.packages[0] = with_extras(here.packages[0], "srt")
+    sglang_package = here.packages[0]
+    checkout: Any = At(replace(sglang_package.repository, extras=("srt",)), sglang_package.commit)
+    here.packages[0] = Package(checkout)
     assert failed() == {"sglang extras": "srt, locked is none"}
-    here.packages[0] = with_extras(here.packages[0])
+    here.packages[0] = sglang_package
 
     write_wheel(wheels, "beta", "2.1", {"beta.py": ""}, ["delta"])
     write_wheel(wheels, "delta", "4.0", {"delta.py": ""})
@@ -255,7 +229,7 @@ def test_each_difference_is_found_and_named(here: Place, wheels: Path) -> None:
     }
 
 
-def test_another_python_or_platform_is_reported(here: Place, make: Callable[..., Place]) -> None:
+def test_another_python_or_platform_is_reported(here: SetUp, make: Callable[..., SetUp]) -> None:
     lock = replace(here.lock(), made_on={**here.lock().made_on, "python_version": "3.9", "sys_platform": "darwin"})
     there = make("there")
     with pytest.raises(InstallError, match=r"python_version is 3.*, not 3.9, sys_platform is linux, not darwin"):
@@ -266,7 +240,7 @@ def test_another_python_or_platform_is_reported(here: Place, make: Callable[...,
     assert found["lock: sys_platform"] == "linux, locked is darwin"
 
 
-def test_what_cannot_be_reproduced_is_refused_and_named(here: Place, wheels: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_reproduced_is_refused_and_named(here: SetUp, wheels: Path, tmp_path: Path) -> None:
     third = package(tmp_path / "third", "third")
     here.uv("install", "-q", "--reinstall-package=beta", str(wheels / "beta-2.0-py3-none-any.whl"))
     here.uv("install", "-q", "--no-deps", "-e", str(third.folder))
@@ -283,7 +257,7 @@ def test_what_cannot_be_reproduced_is_refused_and_named(here: Place, wheels: Pat
     assert raised.value.command == "invoke install"
 
 
-def test_versions_that_the_index_no_longer_has_are_named(here: Place, wheels: Path) -> None:
+def test_versions_that_the_index_no_longer_has_are_named(here: SetUp, wheels: Path) -> None:
     (wheels / "beta-2.0-py3-none-any.whl").unlink()
     write_wheel(wheels, "beta", "2.1", {"beta.py": ""})
     with pytest.raises(SourcesError, match=r"beta==2\.0") as raised:
@@ -292,7 +266,7 @@ def test_versions_that_the_index_no_longer_has_are_named(here: Place, wheels: Pa
 
 
 def test_nothing_is_installed_of_files_that_are_not_the_locked_ones(
-    here: Place, make: Callable[..., Place], wheels: Path
+    here: SetUp, make: Callable[..., SetUp], wheels: Path
 ) -> None:
     lock = here.lock()
     write_wheel(wheels, "beta", "2.0", {"beta.py": "changed = True\n"})
@@ -302,7 +276,7 @@ def test_nothing_is_installed_of_files_that_are_not_the_locked_ones(
     assert not there.environment.distribution("beta")
 
 
-def test_what_is_not_a_lock_file_of_this_tool_is_refused_in_one_sentence(here: Place, tmp_path: Path) -> None:
+def test_what_is_not_a_lock_file_of_this_tool_is_refused_in_one_sentence(here: SetUp, tmp_path: Path) -> None:
     text = here.lock().text()
     for old, new in (
         ('lock-version = "1.0"', 'lock-version = "x"'),
@@ -311,6 +285,10 @@ def test_what_is_not_a_lock_file_of_this_tool_is_refused_in_one_sentence(here: P
         ("https://host.example/cookbook.git", "ext::sh -c id"),
         ("extras = []", "extras = 5"),
         ("commit = ", "comit = "),
+        ('ref = "main"', 'ref = "--upload-pack=x"'),
+        ('ref = "main"', "ref = 2026-11-28"),
+        ('name = "sgl-cookbook"', "name = [1]"),
+        ("overrides = []", "overrides = 5"),
         ("[[packages]]", "[[packages"),
     ):
         assert old in text

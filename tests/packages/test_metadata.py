@@ -43,10 +43,10 @@ def test_a_static_version_and_requirements_in_the_base() -> None:
         "torch==2.8.0", "flashinfer_python==0.4.0rc3", 'pytest; extra == "test"',
     ]  # fmt: skip
     assert read.extras == ("test",)
-    assert not (read.needs_rust or read.needs_torch_to_build)
+    assert not read.needs_rust
 
 
-def test_a_version_that_only_the_build_knows_is_none() -> None:
+def test_a_version_that_only_the_build_knows_is_empty() -> None:
     text = b"""
         [build-system]
         requires = ["setuptools>=61.0", "setuptools-rust>=1.10", "setuptools-scm>=8.0"]
@@ -58,8 +58,8 @@ def test_a_version_that_only_the_build_knows_is_none() -> None:
         target = "sglang.srt.grpc._core"
     """
     read = read_metadata({"python/pyproject.toml": text}, "python")
-    assert (read.version, read.requires_python, read.needs_rust) == (None, ">=3.11", True)
-    assert read.build_requires == ("setuptools>=61.0", "setuptools-rust>=1.10", "setuptools-scm>=8.0")
+    assert (read.version, read.requires_python, read.needs_rust) == ("", ">=3.11", True)
+    assert read.from_tags
 
 
 @pytest.mark.parametrize(
@@ -87,29 +87,6 @@ if __name__ == "__main__":
     files = {"python/setup.py": script, "python/version.txt": b"../version.txt", "version.txt": b"0.1.6\n"}
     read = read_metadata(files, "python")
     assert (read.distribution, read.version, read.requires_python) == ("flashinfer", "0.1.6", ">=3.8")
-    assert read.needs_torch_to_build
-
-
-def test_torch_is_needed_only_where_every_build_imports_it_without_asking_for_it() -> None:
-    script = b"import setuptools\nif AOT:\n    import torch\nsetuptools.setup(install_requires=['torch'])"
-    project = b'[project]\nname = "flashinfer"\ndynamic = ["dependencies"]\n'
-    read = read_metadata({"pyproject.toml": project, "setup.py": script}, "")
-    assert not read.needs_torch_to_build
-    asks = b'[build-system]\nrequires = ["torch"]\n' + project
-    assert not read_metadata({"pyproject.toml": asks, "setup.py": b"import torch"}, "").needs_torch_to_build
-    assert read_metadata({"pyproject.toml": project, "setup.py": b"from torch import x"}, "").needs_torch_to_build
-
-
-def test_an_old_configuration_file_is_read_too() -> None:
-    config = b"""
-[metadata]
-name = third
-version = attr: third.VERSION
-[options]
-python_requires = >=3.9
-"""
-    read = read_metadata({"setup.cfg": config, "setup.py": b"import setuptools\nsetuptools.setup()"}, "")
-    assert (read.distribution, read.version, read.requires_python) == ("third", None, ">=3.9")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +110,6 @@ python_requires = >=3.9
         ("setup.py", b"(" * 40_000, "setup.py"),
         ("setup.py", b"a" + b".b" * 40_000 + b"()", "setup.py"),
         ("setup.py", b"x = " + b"-" * 40_000 + b"1", "setup.py"),
-        ("setup.cfg", b"name = 'x'", "setup.cfg"),
     ],
 )
 def test_a_file_that_is_not_what_its_name_says_is_named_with_the_place(name: str, content: bytes, told: str) -> None:
@@ -143,7 +119,7 @@ def test_a_file_that_is_not_what_its_name_says_is_named_with_the_place(name: str
 
 
 @given(
-    st.sampled_from(["pyproject.toml", "setup.py", "setup.cfg", "version.txt"]),
+    st.sampled_from(["pyproject.toml", "setup.py", "version.txt"]),
     st.binary(max_size=60) | st.text().map(str.encode),
 )
 def test_no_content_of_a_file_is_a_traceback(name: str, content: bytes) -> None:

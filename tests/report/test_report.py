@@ -348,7 +348,7 @@ def test_ready_with_a_warning_is_yellow_and_repeats_it() -> None:
 def test_the_last_line_names_the_activation_of_an_environment_that_is_not_active(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/activate").touch()
-    result = replace(succeeded("setup"), environment=EnvironmentState(tmp_path / "bin/python", tmp_path, "uv"))
+    result = replace(succeeded("setup"), environment=EnvironmentState(tmp_path / "bin/python", tmp_path))
     assert finished(result)[0].endswith(f"\nNext: source {tmp_path}/bin/activate\n")
     assert finished(result, {"VIRTUAL_ENV": str(tmp_path)})[0].endswith("\nNext: import sglang and flashinfer\n")
 

@@ -31,7 +31,7 @@ CHECKS = (
     Check("flashinfer: version", "fail", "0.6.18 is installed, 0.6.7.post3 is checked out", command=FIX),
     Check("flashinfer: imports", "skip", "not installed"),
 )
-ENVIRONMENT = EnvironmentState(Path("/p/.venv/bin/python"), Path("/p/.venv"), "uv")
+ENVIRONMENT = EnvironmentState(Path("/p/.venv/bin/python"), Path("/p/.venv"))
 CLONED = Outcome(
     "flashinfer", "cloned", "matching", "1a2b3c4d5e" * 4, "0.6.7.post3", bytes=52_300_000, seconds=41,
     ref_source="option", resolved="v0.6.7.post3", warnings=("attempt 1 of 5 failed: connection reset",),

@@ -8,7 +8,6 @@ import subprocess
 import venv
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from tasks.models import Check, Repository
 from tasks.packages import Environment, Package, probe
 from tasks.verify.checkouts import Found
 from tasks.verify.packages import check_imports, check_package
+from tests.packages.conftest import package_at
 
 ABSENT: dict[str, Any] = {"gpus": []}
 GPU: dict[str, Any] = {"gpus": ["one"]}
@@ -45,7 +45,7 @@ def sglang(tmp_path: Path) -> Package:
     (checkout / "python/sglang").mkdir(parents=True)
     (checkout / "python/sglang/__init__.py").write_text('__version__ = "1.0"\n')
     write_project(checkout / "python")
-    return Package(Repository("sglang", "", "main", checkout), "1" * 40, {})
+    return package_at(checkout, "sglang")
 
 
 def put(
@@ -109,7 +109,7 @@ def test_pins_of_an_extra_that_matching_reads_are_checked_though_it_is_not_insta
 def test_matching_is_not_advised_where_no_tag_has_that_release(environment: Environment, sglang: Package) -> None:
     put(environment, "sglang", "1.0", ["flashinfer-python==0.7.2"], folder=sglang.folder)
     write_project(sglang.folder, '"flashinfer-python==0.7.2"')
-    check = checked(replace(sglang), environment)["pins"]
+    check = checked(package_at(sglang.checkout.path, "sglang"), environment)["pins"]
     assert (check.status, check.command) == ("warn", "")
     assert "No tag" in check.hint
 
@@ -137,7 +137,7 @@ def test_a_version_without_a_tag_is_a_warning(environment: Environment, sglang: 
     project = '[project]\nname = "sglang"\ndynamic = ["version"]\n[build-system]\nrequires = ["setuptools-scm"]\n'
     (sglang.folder / "pyproject.toml").write_text(project)
     put(environment, "sglang", "0.0.0.dev0", folder=sglang.folder)
-    check = checked(replace(sglang), environment)["version"]
+    check = checked(package_at(sglang.checkout.path, "sglang"), environment)["version"]
     assert (check.status, check.detail) == ("warn", "0.0.0.dev0")
 
 
@@ -147,7 +147,7 @@ def test_every_companion_of_another_version_is_a_failure_also_a_provider_of_jit_
     checkout = tmp_path / "flashinfer"
     (checkout / "flashinfer").mkdir(parents=True)
     (checkout / "pyproject.toml").write_text('[project]\nname = "flashinfer-python"\nversion = "0.7.4"\n')
-    package = Package(Repository("flashinfer", "", "main", checkout), "1" * 40, {})
+    package = package_at(checkout, "flashinfer")
     put(environment, "flashinfer-python", "0.7.4", folder=checkout)
     put(environment, "flashinfer-jit-cache", "0.7.4+cu130")
     put(environment, "flashinfer-jit-cache-sm90a", "0.7.2+cu130")
