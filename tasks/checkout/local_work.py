@@ -106,11 +106,12 @@ def overlapping(paths: Iterable[str], files: Collection[str]) -> list[str]:
     return found
 
 
-def write_again(checkout: Checkout) -> None:
+def write_again(checkout: Checkout) -> list[str]:
     """Write the files anew whose bytes are those of the commit, though git takes them for changed: their line endings
-    do not fit their attributes, and git would refuse to replace them."""
+    do not fit their attributes, and git would refuse to replace them. Returns their paths."""
     if alike := same_bytes(checkout, _changes(checkout, "all")):
         checkout.git("checkout-index", "--force", "-u", "-z", "--stdin", stdin="".join(f"{path}\0" for path in alike))
+    return alike
 
 
 def commits_without_ref(checkout: Checkout, tips: Iterable[str], known: Iterable[str], but: str = "") -> list[str]:

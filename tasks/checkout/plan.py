@@ -58,11 +58,12 @@ def bring_submodules(move: Move, source: fetch.Source, depth: int = 1) -> Move:
     if depth > DEEPEST:
         raise SourcesError(f"{checkout.name}: submodules are nested more than {DEEPEST} deep.")
     pyproject = checkout.git("cat-file", "blob", f"{commit}:{PYPROJECT}", check=False)
-    before = submodules.gitlinks(checkout, checkout.head, *declared) if checkout.head else {}
+    before = submodules.declared(checkout, checkout.head) if checkout.head else {}
 
     def bring_one(submodule: submodules.Submodule) -> Move:
         shipped = None if source.full else sparse.shipped_directories(pyproject, submodule.path)
-        return _bring_submodule(checkout, submodule, shipped, before.get(submodule.path, ""), source, depth)
+        known = before[submodule.path].commit if submodule.path in before else ""
+        return _bring_submodule(checkout, submodule, shipped, known, source, depth)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return replace(move, submodules=tuple(pool.map(bring_one, declared.values())))

@@ -49,7 +49,7 @@ def choose(checkout: Checkout, shipped: Directories) -> tuple[Directories, Direc
         return shipped, shipped
     if not checkout.is_sparse:
         return None, None
-    if checkout.git("config", "--bool", "core.sparseCheckoutCone", check=False) == "false":
+    if checkout.config.get("core.sparsecheckoutcone") == "false":
         return None, None  # patterns of another kind, which no list of directories can say
     now = tuple(filter(None, checkout.git("sparse-checkout", "list", check=False).split("\n")))
     if sorted(now) != sorted(checkout.record.configured.splitlines()):

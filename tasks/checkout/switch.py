@@ -24,7 +24,7 @@ def carry_out(move: plan.Move, reporter: Reporter) -> None:
 
     Raises LocalWorkError where git refuses.
     """
-    checkout, commit = move.checkout.again(), move.target.commit
+    checkout, commit = move.checkout, move.target.commit
     before = checkout.record
     checkout.keep_record(replace(before, moving=commit))
     present = [submodule for submodule in move.submodules if submodule.checkout.is_linked]
@@ -36,7 +36,12 @@ def carry_out(move: plan.Move, reporter: Reporter) -> None:
             if submodule.checkout.is_linked and not submodule.is_done:
                 say_left_branch(submodule.checkout, reporter)
                 carry_out(submodule, reporter)
-        switch(checkout, move.target, before, reporter)
+        try:
+            switch(checkout, move.target, before, reporter)
+        except LocalWorkError:
+            if not local_work.write_again(checkout):
+                raise
+            switch(checkout, move.target, before, reporter)
     except LocalWorkError:
         checkout.keep_record(before)
         raise
@@ -48,7 +53,6 @@ def carry_out(move: plan.Move, reporter: Reporter) -> None:
 def switch(checkout: Checkout, target: refs.Target, before: Record, reporter: Reporter) -> None:
     """Switch the working tree, and the branch of the target with it, unless git refuses: LocalWorkError, nothing is
     changed then."""
-    local_work.write_again(checkout)
     branch, old = target.branch, checkout.refs.get(f"{names.HEADS}{target.branch}")
     if branch and checkout.branch == branch:
         base = checkout.git("merge-base", "HEAD", target.commit, check=False)

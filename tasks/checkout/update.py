@@ -36,7 +36,7 @@ def update(session: Session, repository: Repository) -> Outcome:
         outcome = _move(session, checkout, target, outcome)
     if session.dry:
         return replace(outcome, version=version if outcome.action == "up to date" else "")
-    tags.bring_release_tag(session, checkout.again())
+    tags.bring_release_tag(session, checkout)
     moved = fetch.packed_bytes(checkout.git_dir) - packed
     is_same = not moved and outcome.action != "updated"
     after = version if is_same else session.version(checkout.again())

@@ -10,6 +10,7 @@ import os
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from .. import names
@@ -39,17 +40,23 @@ class Account:
 
 def accounts(checkout: Checkout, commit: str) -> list[Account]:
     """The accounts of the submodules of a checkout whose directories the commit does not have as the same ones."""
+    return [account(checkout, path, oid) for path, oid in _leaving(checkout, checkout.head, commit).items()]
+
+
+@cache
+def _leaving(checkout: Checkout, head: str, commit: str) -> dict[str, str]:
+    """The paths of the submodules that the commit does not have as the same ones, each with its commit in `head`."""
     leaving = {}
-    difference = checkout.git("diff-tree", "-r", "-z", "--raw", "--no-renames", checkout.head, commit).split("\0")
-    for head, path in zip(difference[::2], difference[1::2], strict=False):
-        old, new, oid, *_ = head.lstrip(":").split()
+    difference = checkout.git("diff-tree", "-r", "-z", "--raw", "--no-renames", head, commit).split("\0")
+    for entry, path in zip(difference[::2], difference[1::2], strict=False):
+        old, new, oid, *_ = entry.lstrip(":").split()
         if old == submodules.GITLINK and new != old:
             leaving[path] = oid
-    before, after = submodules.declared(checkout, checkout.head), submodules.declared(checkout, commit)
+    before, after = submodules.declared(checkout, head), submodules.declared(checkout, commit)
     for path, submodule in before.items():
         if path in after and after[path].name != submodule.name:
             leaving[path] = submodule.commit
-    return [account(checkout, path, oid) for path, oid in leaving.items()]
+    return leaving
 
 
 def account(parent: Checkout, path: str, commit: str) -> Account:

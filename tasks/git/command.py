@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import selectors
 import shutil
 import signal
@@ -101,13 +100,12 @@ def check_version() -> None:
     wanted = ".".join(map(str, MINIMUM))
     hint = f"Install git {wanted} or newer, such as with `apt-get install git`."
     try:
-        version = git(Path("/"), "version")
+        local = git(Path("/"), "rev-parse", "--local-env-vars").split()
+        version = Git().version_info
     except GitCommandNotFound:
         raise SourcesError("git was not found on the PATH.", hint) from None
-    numbers = re.search(r"\d+(\.\d+)+", version)
-    if not numbers or tuple(map(int, numbers[0].split(".")))[:2] < MINIMUM:
-        raise SourcesError(f"git {numbers[0] if numbers else 'of unknown version'} is too old.", hint)
-    local = git(Path("/"), "rev-parse", "--local-env-vars").split()
+    if version[:2] < MINIMUM:
+        raise SourcesError(f"git {'.'.join(map(str, version)) or 'of unknown version'} is too old.", hint)
     for name in local:
         os.environ.pop(name, None)
     if not os.environ.get("GIT_SSH_COMMAND", "").strip():

@@ -94,12 +94,24 @@ class Checkout:
     @cached_property
     def head(self) -> str:
         """The commit that is checked out; empty on a branch that has none yet."""
-        return self.git("rev-parse", "--quiet", "--verify", "HEAD^{commit}", check=False)
+        ref = self._head_file
+        if not ref.startswith("refs/"):
+            return ref
+        return self.refs[ref].commit if ref in self.refs else ""
 
-    @cached_property
+    @property
     def branch(self) -> str:
         """The branch HEAD is on; empty where HEAD is detached."""
-        return self.git("symbolic-ref", "--quiet", "HEAD", check=False).removeprefix(HEADS)
+        return self._head_file.removeprefix(HEADS) if self._head_file.startswith(HEADS) else ""
+
+    @cached_property
+    def _head_file(self) -> str:
+        """What HEAD is: a commit, or the full name of a ref; empty where there is no HEAD that can be read."""
+        try:
+            text = (self.git_dir / "HEAD").read_text(errors="surrogateescape").removesuffix("\n")
+        except OSError:
+            return ""
+        return text.removeprefix("ref: ").strip(" ")
 
     @cached_property
     def refs(self) -> Mapping[str, Ref]:
@@ -117,13 +129,16 @@ class Checkout:
         return {name.removeprefix(TAGS): ref.commit for name, ref in self.refs.items() if name.startswith(TAGS)}
 
     @cached_property
+    def config(self) -> Mapping[str, str]:
+        """The configuration that counts in the repository, the last value of each key."""
+        pairs = (setting.partition("\n") for setting in self.git("config", "--null", "--list", check=False).split("\0"))
+        return {key: value for key, _, value in pairs}
+
+    @property
     def remotes(self) -> dict[str, str]:
         """The remotes, name to URL."""
-        pairs = self.git("config", "--null", "--get-regexp", r"^remote\..*\.url$", check=False).split("\0")
-        urls: dict[str, str] = {}
-        for key, _, url in (pair.partition("\n") for pair in filter(None, pairs)):
-            urls.setdefault(key.removeprefix("remote.").removesuffix(".url"), url)
-        return urls
+        keys = [key for key in self.config if key.startswith("remote.") and key.endswith(".url")]
+        return {key.removeprefix("remote.").removesuffix(".url"): self.config[key] for key in keys}
 
     @property
     def remote(self) -> str:
@@ -139,7 +154,7 @@ class Checkout:
     @property
     def is_sparse(self) -> bool:
         """Whether only some directories are checked out."""
-        return self.git("config", "--bool", "core.sparseCheckout", check=False) == "true"
+        return self.config.get("core.sparsecheckout") == "true"
 
     @property
     def record(self) -> Record:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import PurePosixPath
 
 from ..errors import SourcesError, UsageError
@@ -27,6 +28,7 @@ class Submodule:
     commit: str
 
 
+@cache
 def declared(parent: Checkout, commit: str) -> dict[str, Submodule]:
     """The submodules of a commit by their paths. A gitlink without an entry in .gitmodules, for which git knows no URL,
     is none.
