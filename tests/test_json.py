@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import select
 import shutil
 import subprocess
@@ -174,6 +175,23 @@ def test_a_run_that_waits_for_another_prints_the_object_alone(project: Project) 
         assert not select.select([process.stdout], [], [], 0)[0]
     out, err = process.communicate(timeout=60)
     read(Result(process.returncode, out, err), "setup")
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="jq is not installed")
+def test_the_examples_of_the_documentation_run(project: Project) -> None:
+    invoke = project.path / "bin/invoke"
+    invoke.parent.mkdir()
+    invoke.write_text(f'#!/bin/sh\nexec {project.environment.python} -m invoke "$@"\n')
+    invoke.chmod(0o755)
+    environ = {**project.environ, "PATH": f"{invoke.parent}:{project.environ['PATH']}"}
+    (first, second) = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/json.md").read_text(encoding="utf-8"), re.S)
+    printed = subprocess.run(
+        ["bash", "-e", "-c", first + second], cwd=project.path, env=environ, capture_output=True, text=True, check=False
+    )
+    assert printed.returncode == 0, printed.stderr
+    assert f"{project.tmp}/sglang/python/sglang/srt/models" in printed.stdout.splitlines()
+    assert re.search(r"^\S+ [\d.]+ 0 behind$", printed.stdout, re.M)
+    assert json.loads((project.path / "verify.json").read_text())["ok"]
 
 
 def test_a_reader_that_leaves_changes_no_exit_status(project: Project) -> None:

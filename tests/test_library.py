@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from tasks import Check, Failed, Outcome, RepositoryState, Result, SourcesError,
 
 context = Context(Config(overrides={"run": {"hide": "both"}}))
 outcomes = clone(context, sglang_branch="v0.5.3")
+assert [outcome.repository for outcome in clone(context, only="sglang")] == ["sglang"]
 assert all(isinstance(outcome, Outcome) for outcome in outcomes)
 for outcome in outcomes:
     print("got", outcome.repository, outcome.action, outcome.ref, outcome.version)
@@ -53,6 +53,7 @@ from tasks import clone
 tree = {"directory": "elsewhere", "repositories": {"sglang": {"branch": "v0.4.0"}}}
 print(*(outcome.ref for outcome in clone(Context(Config(overrides={"sources": tree})))))
 """
+ROOT = Path(__file__).parent.parent
 WRONG = """
 from invoke import Config, Context
 from tasks import Failed, clone
@@ -92,23 +93,26 @@ def test_the_tasks_are_functions_that_return_and_raise_typed_values(project: Pro
     assert re.match("2 {} flashinfer: https:.*nothing-like-it", failed)
 
 
-def test_the_example_in_the_documentation_is_typed_for_a_strict_checker(tmp_path: Path) -> None:
-    root = Path(__file__).parent.parent
-    pages = [root / "README.md", *root.glob("docs/*.md")]
-    blocks = [block for page in pages for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S)]
-    (example,) = [block for block in blocks if "from tasks import" in block]
-    (tmp_path / "example.py").write_text(example)
-    shutil.copytree(root / "tasks", tmp_path / "tasks")
+def test_the_example_in_the_documentation_runs_and_is_typed(project: Project, tmp_path: Path) -> None:
+    (example,) = re.findall(r"```python\n(.*?from tasks import.*?)```", (ROOT / "docs/library.md").read_text(), re.S)
+    (project.path / "invoke.yaml").write_text("sources: {directory: elsewhere}\n")
+    project.environ["INVOKE_SOURCES_REPOSITORIES_SGLANG_BRANCH"] = "v0.5.3"
+    cloning = example.replace("setup", "clone").replace('sglang_branch="latest", ', "").partition("for outcome")[0]
+    printed = script(project, cloning)
+    assert printed.out == ""
+    assert 'version = "0.5.3"' in (project.path / "elsewhere/sglang/python/pyproject.toml").read_text()
+    misspelt = example.replace("sglang_branch", "sglang_brach")
+    for name, code in {"example": f"{example}\nreveal_type(setup)\n", "misspelt": misspelt}.items():
+        (tmp_path / f"{name}.py").write_text(code)
+    shutil.copytree(ROOT / "tasks", tmp_path / "tasks")
     options = ("--strict", "--config-file=", f"--cache-dir={tmp_path}/cache", "--follow-imports=silent")
-    run = subprocess.run(
-        [sys.executable, "-m", "mypy", *options, "example.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert (root / "tasks/py.typed").is_file()
+    command = [sys.executable, "-m", "mypy", *options, "example.py", "misspelt.py"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    (error,) = re.findall(r"^\S+ error: .*", run.stdout, re.M)
+    assert error.startswith("misspelt.py:") and 'Unexpected keyword argument "sglang_brach"' in error
+    (revealed,) = re.findall(r'Revealed type is "(.*)"', run.stdout)
+    assert revealed.startswith("def (c: invoke.context.Context") and "Any" not in revealed
+    assert (ROOT / "tasks/py.typed").is_file()
 
 
 def test_a_script_configures_what_differs_from_the_defaults(project: Project) -> None:
@@ -160,19 +164,6 @@ sources:
     assert (
         project.environment.run("import bench; print(bench.__file__)").out == f"{project.tmp}/bench/bench/__init__.py\n"
     )
-
-
-def test_another_url_for_an_existing_checkout_is_noticed_and_explained(project: Project, upstream: Upstream) -> None:
-    project.invoke("clone")
-    shutil.copytree(upstream.path("sglang"), upstream.root / "mirror/sglang.git")
-    mirror = "https://github.com/mirror/sglang.git"
-    variable = {"INVOKE_SOURCES_REPOSITORIES_SGLANG_URL": mirror}
-    told = project.invoke("update", env=variable, check=5).err
-    assert "https://github.com/sgl-project/sglang.git" in told
-    (command,) = re.findall("^  (git .*)$", told, re.M)
-    subprocess.run(shlex.split(command), check=True)
-    project.invoke("update", env=variable)
-    assert project.git("sglang", "config", "remote.origin.url") == mirror
 
 
 def test_installing_the_project_puts_no_module_anywhere(project: Project, tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from tasks import namespace
 from tasks.packages.layouts import LAYOUTS
 from tasks.settings import DEFAULTS, REPOSITORIES, REPOSITORY
 from tests.conftest import Environment, Project
-from tests.upstream.store import Upstream
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -29,7 +28,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
 HOME = "/home/you/project"
 SESSION = re.compile(r"```console\n(.*?)```", re.S)
 SVG = "{http://www.w3.org/2000/svg}"
-INSTALL = "python3 -m venv .venv && .venv/bin/pip install "
+INSTALL = "python3 -m venv .venv && .venv/bin/pip install -q "
 LEFT_OUT = "..."
 WITH_SESSIONS = [page for page in PAGES if SESSION.search(page.read_text(encoding="utf-8"))]
 
@@ -102,11 +101,8 @@ def test_the_sessions_are_what_is_seen(page: Path, shell: Project) -> None:
         page.write_text(text, encoding="utf-8")
 
 
-def test_the_recording_shows_a_set_up_of_the_stand_ins(built: Upstream) -> None:
-    svg = (ROOT / "docs/setup.svg").read_text(encoding="utf-8")
-    shown = [text for text in last_screen(svg) if text]
-    for name, branch in (("sglang", "main"), ("flashinfer", "v0.6.7.post3")):
-        assert any(built.commit(name, branch)[:10] in text for text in shown)
+def test_the_recording_shows_a_set_up() -> None:
+    shown = last_screen((ROOT / "docs/setup.svg").read_text(encoding="utf-8"))
     assert any(text.startswith("Ready in ") for text in shown)
 
 
@@ -132,7 +128,7 @@ def last_screen(svg: str) -> list[str]:
 def test_the_configuration_shown_is_the_default() -> None:
     (shown,) = re.findall(r"these are the defaults:\n\n```yaml\n(.*?)```", TEXT, re.S)
     tree = yaml.safe_load(shown)["sources"]  # type: ignore[no-untyped-call]
-    kinds = {key: value if isinstance(value, dict | list) else str(value) for key, value in tree.items()}
+    kinds = {key: value if isinstance(value, dict) else (value and str(value)) or None for key, value in tree.items()}
     assert kinds == DEFAULTS
     page = (ROOT / "docs/configuration.md").read_text()
     assert set(re.findall(r"`([\w-]+)`", re.findall(r"Known by name.*?\.\n", page, re.S)[0])) >= {*REPOSITORIES}
@@ -144,7 +140,7 @@ def test_tasks_and_options_in_the_table_are_those_that_exist(project: Project) -
     (table,) = re.findall(r"\| task \|.*?\n\n", TEXT, re.S)
     rows = {task: set(re.findall(r"`(--[\w-]+)", row)) for task, row in re.findall(r"^\| `(\w+)` (.*)", table, re.M)}
     rows["update"] = rows["clone"]
-    rows["setup"] = set().union(*rows.values())
+    rows["setup"] = rows["clone"] | rows["install"] | rows["verify"]
     assert {*rows} == {*namespace.task_names}
     for task, options in rows.items():
         helped = project.invoke("--help", task).out.partition("Options:")[2]
@@ -168,28 +164,23 @@ def test_the_keys_of_the_json_in_the_documentation_are_those_of_the_schema() -> 
 
 def test_the_commands_install_what_pyproject_offers() -> None:
     commands = re.findall(rf"^{re.escape(INSTALL)}.*$", TEXT, re.M)
-    assert f"{INSTALL}. && .venv/bin/invoke setup" in commands
+    assert f"{INSTALL}. && source .venv/bin/activate" in commands
     assert f"{INSTALL}'.[test]' && .venv/bin/python -m pytest -n auto" in commands
     project = (ROOT / "pyproject.toml").read_text()
     assert "\ntest = [" in project and "\nlint = [" in project
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
-    for path, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text):
-        target = page.parent / path if path else page
-        assert target.exists(), path
-        headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.M) if anchor else []
-        assert not anchor or anchor in [re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_pages_have_plain_words_and_nothing_private(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    assert not re.search(r"/work/|/root/|\bissue \d|localhost|127\.0\.0\.1", text)
-    prose = re.sub(r"```.*?```|\| say \|.*?\n\n", "", text, flags=re.S)
-    assert not re.findall(r"\b(?:mends?|settled?s?|left-overs?|on a train|win over|folders?)\b", prose, re.I)
+def test_links_lead_somewhere_and_pages_have_nothing_private() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r"/work/|/root/|\bissue \d|localhost|127\.0\.0\.1", text), page
+        prose = re.sub(r"```.*?```", "", text, flags=re.S)
+        for path, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", prose):
+            target = page.parent / path if path else page
+            assert target.exists(), path
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.M) if anchor else []
+            anchors = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+            assert not anchor or anchor in anchors, f"{page}: {path}#{anchor}"
 
 
 def test_every_layout_is_of_a_repository_that_readme_names() -> None:
