@@ -113,7 +113,7 @@ def setup(
 
 
 def status(c: Context, only: Names | None = None, json: bool = False) -> Verification:
-    """Show what is here: REFs, branches, commits, changed files, versions; offline, in half a second.
+    """Show what is here: REFs, branches, changes, versions; offline.
 
     Returns what was found, without checks. Raises Failed.
     """

@@ -344,10 +344,8 @@ def _prepare(c: Context, task: str, options: Options, report: Report) -> Run:
         commits = {repository.name: repository.commit for repository in lock.repositories}
     command.check_version()
     command.start()
-    dry = bool(c.config.run.dry)
-    session = checkout.Session(
-        configured, report, refs, options.full, dry, version=packages.version_of, commits=commits
-    )  # fmt: skip
+    dry = bool(c.config.get("run", {}).get("dry"))
+    session = checkout.Session(configured, report, refs, options.full, dry, version=packages.version_of, commits=commits)
     return Run(c, task, options, configured, report, session, lock)
 
 

@@ -102,10 +102,11 @@ def gone_versions(project: Project, host: GitHost) -> None:
 
 
 def interrupted(project: Project, host: GitHost) -> None:
-    """The first git that the task starts presses Ctrl-C, and waits for its end."""
+    """The first git that the task starts presses Ctrl-C, and waits for its end (GitPython asks for the version)."""
     wrapper = project.path / "bin/git"
     wrapper.parent.mkdir()
-    wrapper.write_text("#!/bin/sh\nkill -INT $PPID\nexec sleep 60\n")
+    real = shutil.which("git")
+    wrapper.write_text(f'#!/bin/sh\ncase "$*" in *version) exec {real} "$@";; esac\nkill -INT $PPID\nexec sleep 60\n')
     wrapper.chmod(0o755)
     project.environ["PATH"] = f"{wrapper.parent}:{project.environ['PATH']}"
 

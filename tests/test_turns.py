@@ -44,10 +44,11 @@ def test_the_second_run_waits_and_names_the_first_and_status_and_dry_do_not_wait
 
 
 def test_the_lock_of_a_killed_run_is_free(project: Project, host: GitHost) -> None:
-    first, _ = stalled(project, host)
+    first, fault = stalled(project, host)
     second = project.start("clone")
     until_it_waits(second)
     os.killpg(first.pid, signal.SIGKILL)
+    fault.release.set()  # the git of the first run holds the lock until it has ended
     first.communicate()
     out, err = second.communicate(timeout=120)
     assert second.returncode == 0, f"{out}\n{err}"
