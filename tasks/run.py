@@ -345,7 +345,8 @@ def _prepare(c: Context, task: str, options: Options, report: Report) -> Run:
     command.check_version()
     command.start()
     dry = bool(c.config.get("run", {}).get("dry"))
-    session = checkout.Session(configured, report, refs, options.full, dry, version=packages.version_of, commits=commits)
+    version = packages.version_of
+    session = checkout.Session(configured, report, refs, options.full, dry, version=version, commits=commits)
     return Run(c, task, options, configured, report, session, lock)
 
 
