@@ -4,7 +4,7 @@
 set -eu
 github=https://github.com
 superproject() { # PATH NAME
-    git init -q -b main "$2" && git -C "$2" remote add origin "$github/$1/$2.git"
+    git init -q -b main "$2" && git -C "$2" remote add -t main origin "$github/$1/$2.git"
     git -C "$2" fetch -q --depth=1 --no-tags origin main
     git -C "$2" checkout -q --track -B main origin/main
 }
@@ -28,7 +28,7 @@ if [ "$1" = clone ]; then
     superproject sgl-project sglang
     superproject flashinfer-ai flashinfer
 else
-    for name in sglang flashinfer; do git -C $name pull -q --ff-only; done
+    for name in sglang flashinfer; do git -C $name pull -q --ff-only --no-tags --no-recurse-submodules; done
 fi
 submodule NVIDIA cutlass include tools/util/include
 submodule gabime spdlog include
