@@ -122,6 +122,13 @@ def test_without_flashinfer_among_the_repositories_nothing_is_claimed_about_its_
     assert (check.status, check.hint, check.command) == ("warn", "", "")
 
 
+def test_requirements_that_the_user_has_overridden_count_as_met(environment: Environment, sglang: Package) -> None:
+    put(environment, "sglang", "1.0", ["torch==2.14.1"], folder=sglang.folder)
+    put(environment, "torch", "2.9.1+cu128")
+    assert checked(sglang, environment)["requirements"].status == "warn"
+    assert checked(sglang, environment, ["torch==2.9.1+cu128"])["requirements"].status == "pass"
+
+
 @pytest.mark.parametrize("before", ["", "torch; "])
 def test_requirements_that_cannot_be_read_are_a_failed_check(
     environment: Environment, sglang: Package, before: str
