@@ -83,7 +83,8 @@ class Session:
         words = ("ls-remote", "--heads", "--tags", "--", repository.url)
         is_cloned = (repository.path / ".git").is_dir()  # then its configuration counts
         place = repository.path if is_cloned else self.settings.root
-        output = command.transfer(place, *words, url=repository.url, who=repository.name, network=self.network)
+        url, who, network = repository.url, repository.name, self.network
+        output = command.transfer(place, *words, url=url, who=who, doing="asking", network=network)
         where = f"{repository.name}: {redact(repository.url)}"
         advertised = Advertised.parse(output, where)
         if not advertised.heads and not advertised.tags:

@@ -10,26 +10,25 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any
 
 from ..errors import SourcesError
 from ..models import Network
 from ..names import redact
 from . import messages
+from .progress import Progress
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # `check_version` reports a missing git
 from git import Git, GitCommandNotFound
 
 MINIMUM = (2, 34)
 LONGEST_PAUSE = 30.0  # seconds between two attempts
-KEPT = 1_000_000  # bytes of a transfer's messages, the last ones
-MOST = 200_000_000  # bytes of a transfer's output; no list of refs is that long
 PATIENCE = 5.0  # seconds for a process to end by itself
-BLOCK = 65536
+KEPT = 1_000_000  # bytes of a transfer's messages, the last ones
 OPTIONS = {
     "advice.detachedHead": "false",
     "core.fsmonitor": "false",
@@ -60,25 +59,18 @@ ONLINE = {"GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh"}
 FOREIGN = ("GIT_QUARANTINE_PATH", "GIT_DEFAULT_HASH", "GIT_INTERNAL_SUPER_PREFIX")
 
 
-class Listener(Protocol):
-    """What takes git's messages as they come."""
-
-    def read(self, block: bytes) -> None:
-        """Take a part of the messages."""
-
-
 class _State:
     """What all commands of this process share."""
 
     stopping = threading.Event()
-    killed = False  # whether a git process was killed, so that it may have left locks
-    inherited: tuple[int, ...] = ()  # descriptors of a lock, which then lasts as long as the last git
+    was_killed = False  # whether a git process was killed, so that it may have left locks
+    inherited: tuple[int, ...] = ()  # descriptors of a lock, which then lasts as long as the last local command
 
 
 def start(*, inherited: Sequence[int] = ()) -> None:
-    """Let git run (again); its processes inherit these descriptors of a lock."""
+    """Let git run (again); local commands inherit these descriptors of a lock."""
     _State.stopping.clear()
-    _State.killed = False
+    _State.was_killed = False
     _State.inherited = tuple(inherited)
 
 
@@ -89,7 +81,7 @@ def stop() -> None:
 
 def left_locks() -> bool:
     """Whether a git process of this run was killed and may have left locks."""
-    return _State.killed
+    return _State.was_killed
 
 
 def check_version() -> None:
@@ -97,8 +89,7 @@ def check_version() -> None:
     are removed from this process."""
     for name in FOREIGN:
         os.environ.pop(name, None)
-    wanted = ".".join(map(str, MINIMUM))
-    hint = f"Install git {wanted} or newer, such as with `apt-get install git`."
+    hint = f"Install git {'.'.join(map(str, MINIMUM))} or newer, such as with `apt-get install git`."
     try:
         local = git(Path("/"), "rev-parse", "--local-env-vars").split()
         version = Git().version_info
@@ -120,30 +111,19 @@ def git(
     `env` are variables in addition. Raises what `messages.explain` makes of git's messages; with `check` off a failure
     returns ''.
     """
-    if _State.stopping.is_set():
-        raise KeyboardInterrupt
-    with _given(stdin) as stream:
-        finished: Any = Git().execute(
-            _command(path, words),
-            istream=stream,
-            env={**ENVIRONMENT, **OFFLINE, **_where(path), **(env or {})},
-            with_extended_output=True,
-            with_exceptions=False,
-            stdout_as_string=False,
-            start_new_session=True,
-            pass_fds=_State.inherited,
-        )
-    status, output, errors = finished
+    variables = {**OFFLINE, **(env or {})}
+    status, output, errors = _execute(
+        path, words, variables, stdin, with_extended_output=True, with_exceptions=False, stdout_as_string=False,
+        pass_fds=_State.inherited,
+    )  # fmt: skip
     text = _with_signal(status, errors)
     if status and check:
         raise messages.explain(text, who or path.name, str(path), path)
     return "" if status else os.fsdecode(output)
 
 
-def transfer(
-    path: Path, *words: str, url: str, who: str, network: Network, listener: Listener | None = None, stdin: str = ""
-) -> str:
-    """Run a git command that contacts the remote at `url` and return its standard output.
+def transfer(path: Path, *words: str, url: str, who: str, doing: str, network: Network, stdin: str = "") -> str:
+    """Run a git command that contacts the remote at `url` and return its standard output. Progress is reported.
 
     After a transient error it is tried again, at most `network.attempts` times in all, with pauses that double. An
     attempt is given up after `network.stall` seconds without a byte of output, whatever the protocol. Raises
@@ -152,7 +132,7 @@ def transfer(
     pause, attempt = 1.0, 1
     while True:
         try:
-            return _attempt(path, words, url, who, network, listener, stdin)
+            return _attempt(path, words, url, who, doing, network, stdin)
         except messages.TransientError as error:
             attempts = min(network.attempts, error.attempts or network.attempts)
             if attempt >= attempts:
@@ -167,73 +147,56 @@ def transfer(
 
 
 def _attempt(
-    path: Path, words: Sequence[str], url: str, who: str, network: Network, listener: Listener | None, stdin: str
+    path: Path, words: Sequence[str], url: str, who: str, doing: str, network: Network, stdin: str
 ) -> str:
     network.reporter.command([redact(word) for word in ("git", *words)], path)
-    if _State.stopping.is_set():
-        raise KeyboardInterrupt
-    with _given(stdin) as stream:
-        handle: Any = Git().execute(
-            _command(path, words),
-            istream=stream,
-            env={**ENVIRONMENT, **ONLINE, **_where(path)},
-            as_process=True,
-            start_new_session=True,
-            pass_fds=_State.inherited,
-        )
+    handle = _execute(path, words, ONLINE, stdin, as_process=True)
     process: Popen[bytes] = handle.proc
     try:
-        output, errors, reason = _read(process, network.stall, listener)
-        if reason or _State.stopping.is_set():
+        output, errors, is_stalled = _read(process, network.stall, Progress(network.reporter, who, doing))
+        if is_stalled or _State.stopping.is_set():
             _end(process)
         status = process.wait()
     finally:
-        for pipe in (process.stdout, process.stderr):
-            if pipe:
-                pipe.close()
+        for pipe in filter(None, (process.stdout, process.stderr)):
+            pipe.close()
     if _State.stopping.is_set():
         raise KeyboardInterrupt
-    if reason or status:
-        text = f"fatal: {reason}" if reason else _with_signal(status, os.fsdecode(errors))
-        raise messages.explain(text, who, redact(url), path, network=True)
+    if is_stalled:
+        raise messages.explain(f"fatal: no data for {network.stall:g} s", who, redact(url), path, network=True)
+    if status:
+        raise messages.explain(_with_signal(status, os.fsdecode(errors)), who, redact(url), path, network=True)
     return os.fsdecode(output)
 
 
-def _read(process: Popen[bytes], stall: float, listener: Listener | None) -> tuple[bytes, bytes, str]:
-    """Read both outputs of a process until they are closed. Returns them, and why it has to be ended, if it does."""
-    output, errors = bytearray(), bytearray()
+def _read(process: Popen[bytes], stall: float, progress: Progress) -> tuple[bytes, bytes, bool]:
+    """Read both outputs of a process until they are closed. Returns them, and whether it was silent for too long."""
+    read = {process.stdout: bytearray(), process.stderr: bytearray()}
     last = time.monotonic()
-    assert process.stdout and process.stderr
     with selectors.DefaultSelector() as selector:
-        for pipe in (process.stdout, process.stderr):
+        for pipe in filter(None, read):
             selector.register(pipe, selectors.EVENT_READ)
-        while selector.get_map() and not _State.stopping.is_set():
+        while selector.get_map() and not _State.stopping.is_set() and time.monotonic() - last <= stall:
             ready = selector.select(0.1)
             if not ready and process.poll() is not None:
                 break  # a child that lives on has inherited the pipe
             for key, _ in ready:
-                block = os.read(key.fd, BLOCK)
+                block = os.read(key.fd, 65536)
                 if not block:
                     selector.unregister(key.fileobj)
                     continue
                 last = time.monotonic()
-                if key.fileobj is process.stdout:
-                    output += block
-                    continue
-                errors = (errors + block)[-KEPT:]
-                if listener:
-                    listener.read(block)
-            if time.monotonic() - last > stall:
-                return b"", bytes(errors), f"no data for {stall:g} s"
-            if len(output) > MOST:
-                return b"", bytes(errors), f"more than {MOST:,} bytes of output"
-    return bytes(output), bytes(errors), ""
+                read[key.fileobj] += block  # type: ignore[index]
+                if key.fileobj is process.stderr:
+                    del read[process.stderr][:-KEPT]
+                    progress.read(block)
+    return bytes(read[process.stdout]), bytes(read[process.stderr]), time.monotonic() - last > stall
 
 
 def _end(process: Popen[bytes]) -> None:
     """End the process and its children: by SIGTERM, on which git removes its locks, then by SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        _State.killed = number == signal.SIGKILL
+        _State.was_killed = number == signal.SIGKILL
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)
         with suppress(TimeoutExpired):
@@ -241,37 +204,29 @@ def _end(process: Popen[bytes]) -> None:
             return
 
 
-def _command(path: Path, words: Sequence[str]) -> list[str]:
+def _execute(path: Path, words: Sequence[str], env: Mapping[str, str], stdin: str, **options: Any) -> Any:
+    """Start git in a session of its own, so that Ctrl-C does not reach it, and in no repository above `path`."""
+    if _State.stopping.is_set():
+        raise KeyboardInterrupt
     # Where git-lfs is configured but missing, git would fail: an empty `process` switches both filters off.
     lfs = {} if shutil.which("git-lfs") else {"filter.lfs.process": "", "filter.lfs.required": "false"}
-    options = [word for key, value in {**OPTIONS, **lfs}.items() for word in ("-c", f"{key}={value}")]
-    return ["git", "-C", str(path.absolute()), *options, *words]  # GitPython would expand variables in the path
-
-
-def _where(path: Path) -> dict[str, str]:
-    """The variables that make git work in `path` and in no repository above it."""
-    if (path / "objects").is_dir() and not (path / ".git").exists():  # its `core.worktree` may not exist
-        return {"GIT_DIR": str(path), "GIT_WORK_TREE": str(path)}
+    settings = [word for key, value in {**OPTIONS, **lfs}.items() for word in ("-c", f"{key}={value}")]
+    command = ["git", "-C", str(path.absolute()), *settings, *words]  # GitPython would expand variables in the path
     above = {str(path.absolute().parent), str(path.resolve().parent)}
-    return {"GIT_CEILING_DIRECTORIES": os.pathsep.join(above)}
-
-
-@contextmanager
-def _given(stdin: str) -> Iterator[BinaryIO | None]:
-    """Standard input for a command."""
-    if not stdin:
-        yield None
-        return
+    place = {"GIT_CEILING_DIRECTORIES": os.pathsep.join(above)}
+    if (path / "objects").is_dir() and not (path / ".git").exists():  # its `core.worktree` may not exist
+        place = {"GIT_DIR": str(path), "GIT_WORK_TREE": str(path)}
     with tempfile.TemporaryFile() as stream:
         stream.write(os.fsencode(stdin))
         stream.seek(0)
-        yield cast(BinaryIO, stream)
+        return Git().execute(
+            command, istream=stream, env={**ENVIRONMENT, **place, **env}, start_new_session=True, **options
+        )
 
 
 def _with_signal(status: int, text: str) -> str:
     """git's messages, and the signal that it was killed by (negative `status`)."""
     if status >= 0:
         return text
-    if -status == signal.SIGKILL:
-        _State.killed = True
+    _State.was_killed = True
     return f"{text}\nfatal: git was killed by {signal.Signals(-status).name}"

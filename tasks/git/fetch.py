@@ -17,7 +17,6 @@ from ..models import Network
 from ..names import TAGS, redact
 from . import command, refs
 from .messages import RefusedError
-from .progress import Progress
 from .repository import Checkout
 
 ROUNDS = 4  # of fetching what is missing: trees, then the trees and files in them
@@ -159,8 +158,5 @@ def _fetch(
     """git-fetch(1), retried. Objects that are wanted by their ids have nothing in common with what is here."""
     noop = ("-c", "fetch.negotiationAlgorithm=noop") if stdin else ()
     options = ("fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--refmap=", *words)
-    listener = Progress(network.reporter, checkout.name, doing)
-    words = (*noop, *options)
-    command.transfer(
-        checkout.place, *words, url=checkout.url, who=checkout.name, network=network, listener=listener, stdin=stdin
-    )
+    place, url, who = checkout.place, checkout.url, checkout.name
+    command.transfer(place, *noop, *options, url=url, who=who, doing=doing, network=network, stdin=stdin)

@@ -36,8 +36,7 @@ class Progress(RemoteProgress):
         """Take a part of git's messages as it comes."""
         *lines, self._rest = re.split(r"[\r\n]", self._rest[-_LONGEST:] + block.decode(errors="replace"))
         for line in lines:
-            known = line.replace("Updating files", "Checking out files")  # as git has said it since 2.25
-            self._parse_progress_line(known.replace("Downloading LFS objects", "Receiving objects"))
+            self._parse_progress_line(line)
         self.error_lines.clear()
         self.other_lines.clear()
 

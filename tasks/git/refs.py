@@ -14,7 +14,6 @@ from ..errors import NetworkError, UsageError
 from ..names import HEADS, LATEST, MATCHING, TAGS, check_ref, redact
 
 if TYPE_CHECKING:
-    from packaging.specifiers import SpecifierSet
     from packaging.version import Version
 
 _OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -47,11 +46,6 @@ class Advertised:
     def commit(self, tag: str) -> str:
         """The id of the commit that the tag names."""
         return self.peeled.get(tag, self.tags[tag])
-
-    @property
-    def releases(self) -> dict[str, str]:
-        """The tags that name a version, each with its commit."""
-        return {tag: self.commit(tag) for tag in self.tags if release(tag)}
 
 
 @dataclass(frozen=True)
@@ -158,13 +152,6 @@ def _releases(tags: Iterable[str]) -> list[tuple[Version, str]]:
     """(version, tag) from the lowest up; of two tags for one version the one with a `v` comes last."""
     found = [(version, tag) for tag in tags if (version := release(tag)) is not None]
     return sorted(found, key=lambda pair: (pair[0], pair[1].startswith("v"), pair[1]))
-
-
-def newest(tags: Iterable[str], specifier: SpecifierSet) -> str | None:
-    """The tag of the newest release that satisfies `specifier`; a pre-release only where nothing else does."""
-    fitting = [pair for pair in _releases(tags) if specifier.contains(pair[0], prereleases=True)]
-    finals = [pair for pair in fitting if not pair[0].is_prerelease]
-    return (finals or fitting)[-1][1] if fitting else None
 
 
 def latest(tags: Iterable[str]) -> str | None:
