@@ -122,7 +122,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Upstream:
 def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment variables by which pip and uv install from the tests' wheels."""
     folder = tmp_path_factory.mktemp("wheels")
-    return {**repositories.build_wheels(folder / "wheels"), "UV_CACHE_DIR": str(folder / "cache")}
+    return {**wheels.build(folder / "wheels"), "UV_CACHE_DIR": str(folder / "cache")}
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,7 @@ def test_a_host_refuses_what_it_is_told_to(
 ) -> None:
     """Statuses, connections, users without a password, filters, and commits that are no tip of a branch."""
     path = "gabime/spdlog.git"
-    host.fault("status", "info/refs", status=429, retry_after="7", nth=2, times=2)
+    host.fault("status", "info/refs", status=429, nth=2, times=2)
     assert [git(environ, "ls-remote", f"{host.url}/{path}").returncode for _ in range(4)] == [0, 128, 128, 0]
     with host.refusing():
         assert "connect" in git(environ, "ls-remote", f"{host.url}/{path}").stderr

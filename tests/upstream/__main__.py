@@ -52,7 +52,7 @@ def build(folder: Path) -> dict[str, str]:
     repositories.build(folder / "repositories")
     # The user's own cache stays clean of these, and offline uv does not choose real packages from its cache.
     caches = {"UV_CACHE_DIR": str(folder / "uv"), "UV_LINK_MODE": "copy"}
-    variables = repositories.build_wheels(folder / "wheels") | caches
+    variables = wheels.build(folder / "wheels") | caches
     environment = folder / "venv"
     venv.create(environment, symlinks=True)
     install = [find_uv_bin(), "pip", "install", "-q", "--python", str(environment), "-r", str(wheels.TOOLS)]

@@ -43,7 +43,6 @@ class Fault:
     nth: int = 1
     times: int = 1
     status: int = 503
-    retry_after: str = ""
     call: Callable[[], object] = lambda: None
     answer: bytes = b""
     fired: threading.Event = field(default_factory=threading.Event)

@@ -94,7 +94,7 @@ class Handler(BaseHTTPRequestHandler):
         credentials = base64.b64encode(self.host.credentials.encode()).decode()
         if self.fault and self.fault.action == "status":
             self.fault.fired.set()
-            self._refuse(self.fault.status, self.fault.retry_after)
+            self._refuse(self.fault.status)
         elif self.fault and self.fault.action == "raw":
             self.fault.fired.set()
             self.wfile.write(self.fault.answer)
@@ -135,12 +135,10 @@ class Handler(BaseHTTPRequestHandler):
         tips = {line.split()[0] for line in refs.stdout.splitlines()}
         return next((want.decode() for want in wants if want.decode() not in tips), "")
 
-    def _refuse(self, status: int, retry_after: str = "") -> None:
+    def _refuse(self, status: int) -> None:
         headers = {"Content-Type": "text/plain"}
         if status == 401:
             headers["WWW-Authenticate"] = 'Basic realm="git host"'
-        if retry_after:
-            headers["Retry-After"] = retry_after
         self._start(status, headers)
         self._send(f"status {status}\n".encode())
         self._end()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import flashinfer, sglang, wheels, workshop
+from . import flashinfer, sglang, workshop
 from .store import PATHS, Upstream
 
 
@@ -14,8 +14,3 @@ def build(folder: Path) -> Upstream:
     flashinfer.build(folder)
     workshop.build(folder)
     return Upstream(folder)
-
-
-def build_wheels(folder: Path) -> dict[str, str]:
-    """Build the wheels into a new folder; returns the environment with which pip and uv use them."""
-    return wheels.environment(folder, wheels.build(folder))

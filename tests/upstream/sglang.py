@@ -131,10 +131,8 @@ def release(version: str, pins: Sequence[str] = (), *, rust: bool = False, noise
     }
     for path, text in (SOURCES if old else SOURCES | MOE).items():
         files[f"python/sglang/srt/{path}"] = text
-    for package in sorted({path.rpartition("/")[0] for path in files if path.startswith("python/sglang/srt/")}):
-        files[f"{package}/__init__.py"] = ""
-    files["python/sglang/srt/__init__.py"] = ""
-    files["python/sglang/srt/layers/__init__.py"] = ""
+    for package in ("", "models/", "layers/", "layers/attention/", *([] if old else ["layers/moe/"])):
+        files[f"python/sglang/srt/{package}__init__.py"] = ""
     if not version:
         files[script] = VERSION_TAG
         files["python/pyproject_cpu.toml"] = pyproject.replace('name = "sglang"', 'name = "sglang-cpu"')

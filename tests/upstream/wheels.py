@@ -6,23 +6,17 @@ import base64
 import hashlib
 import importlib.metadata
 import os
-import subprocess
-import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from uv import find_uv_bin
 
 TOOLS = Path(__file__).parent.parent.parent / "tasks/requirements.txt"
 BUILD = ("setuptools>=77", "setuptools-scm>=8", "wheel", "packaging>=24")
 FLASHINFER = ("0.3.0", "0.4.0rc3", "0.6.7.post3", "0.6.18", "0.7.2", "0.7.4")
-TORCH = {
-    "torch/__init__.py": '__version__ = "2.9.1"\n',
-    "torch/utils/__init__.py": "",
-    "torch/utils/cpp_extension.py": "from setuptools.command.build_ext import build_ext as BuildExtension\n",
-}
 
 
 def write_wheel(
@@ -90,14 +84,14 @@ def requirements(file: Path) -> list[str]:
     return [line for line in lines if line]
 
 
-def build(folder: Path) -> bool:
-    """Fill the folder; True where it holds everything, so that no index is needed.
+def build(folder: Path) -> dict[str, str]:
+    """Fill the new folder; returns the variables with which pip and uv use it alone, and nobody asks for Rust.
 
-    What builds and the program itself require is taken from the running environment, or else once from the index that
-    pip is set up for.
+    What builds and the project require is made again from what the running environment has of it. Raises ImportError
+    or LookupError where something is missing there: `pip install '.[test]'`.
     """
     folder.mkdir(parents=True)
-    write_wheel(folder, "torch", "2.9.1", TORCH)
+    write_wheel(folder, "torch", "2.9.1", {"torch/__init__.py": '__version__ = "2.9.1"\n'})
     write_wheel(folder, "apache-tvm-ffi", "0.1.11", {"tvm_ffi/__init__.py": ""})
     write_wheel(folder, "setuptools-rust", "1.12.0", {"setuptools_rust/__init__.py": ""})
     for version in FLASHINFER:
@@ -107,27 +101,12 @@ def build(folder: Path) -> bool:
         write_wheel(folder, "flashinfer-python", version, {"flashinfer/__init__.py": f"{module}from_index = True\n"})
     for version in ("0.1.6", "0.2.0"):
         write_wheel(folder, "flashinfer", version, {"flashinfer/__init__.py": "from_index = True\n"})
-    needed = [*BUILD, *requirements(TOOLS)]
-    try:
-        for name, distribution in closure(needed).items():
-            if name == "uv":  # its program stays where it is
-                from uv import find_uv_bin
-
-                module = f"def find_uv_bin():\n    return {find_uv_bin()!r}\n"
-                write_wheel(folder, name, distribution.version, {"uv/__init__.py": module})
-            else:
-                repack(folder, distribution)
-    except (ImportError, LookupError):  # PackageNotFoundError is an ImportError
-        pip = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "-d", str(folder)]
-        return subprocess.run([*pip, *needed], stderr=subprocess.DEVNULL, check=False).returncode == 0
-    return True
-
-
-def environment(folder: Path, offline: bool) -> dict[str, str]:
-    """What pip and uv must be told to find the wheels; `offline`: there and nowhere else. Rust is not asked for."""
-    if not offline:
-        links = f"{os.environ.get('PIP_FIND_LINKS', '')} {folder.as_uri()}".strip()
-        return {"PIP_FIND_LINKS": links, "UV_FIND_LINKS": str(folder), "SGLANG_BUILD_RUST_EXTS": "none"}
+    for name, distribution in closure([*BUILD, *requirements(TOOLS)]).items():
+        if name == "uv":  # its program stays where it is
+            module = f"def find_uv_bin():\n    return {find_uv_bin()!r}\n"
+            write_wheel(folder, name, distribution.version, {"uv/__init__.py": module})
+        else:
+            repack(folder, distribution)
     pip = {"PIP_FIND_LINKS": str(folder), "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
     uv = {"UV_FIND_LINKS": str(folder), "UV_OFFLINE": "1", "UV_NO_CONFIG": "1"}
     return {**pip, **uv, "SGLANG_BUILD_RUST_EXTS": "none"}
