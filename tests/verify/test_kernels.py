@@ -74,7 +74,7 @@ def alone(environment: Environment) -> Environment:
     site = Path(pytest.__file__).parent.parent
     for path in (site / name for name in ("pytest", "_pytest", "pluggy", "iniconfig", "pygments", "py.py")):
         (environment.purelib / path.name).symlink_to(path)
-    for path in site.glob("p[yl]*[tgy]-*.dist-info"):
+    for path in (*site.glob("pytest-*.dist-info"), *site.glob("pluggy-*.dist-info")):
         (environment.purelib / path.name).symlink_to(path)
     return probe(environment.python)
 
