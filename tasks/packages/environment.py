@@ -112,17 +112,16 @@ def unreadable(info: Path) -> bool:
 
 def _read_direct_url(distribution: importlib.metadata.Distribution) -> tuple[bool, str, str]:
     """Whether its direct_url.json (PEP 610) says editable, from which URL, and what is wrong with it."""
-    from packaging.direct_url import DirectUrl, DirectUrlValidationError
-
     try:
         if (text := distribution.read_text("direct_url.json")) is None:
             return False, "", ""
-        direct = DirectUrl.from_dict(json.loads(text))
-        if "\0" in unquote(urlsplit(direct.url).path, errors="strict"):
+        direct = json.loads(text)
+        url, info = direct["url"], direct.get("dir_info") or {}
+        if "\0" in unquote(urlsplit(url).path, errors="strict"):
             raise ValueError("its URL contains a null character")
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError, DirectUrlValidationError) as error:
+        return bool(info.get("editable")), url, ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return False, "", f"its direct_url.json is damaged: {str(error)[:200]}"
-    return bool(direct.dir_info and direct.dir_info.editable), direct.url, ""
 
 
 def probe(python: str | Path = "", timeout: float = 30) -> Environment:

@@ -26,7 +26,7 @@ from .uv import WHO, WITHOUT_RUST, Uv
 
 LOCK = ".sources-install.lock"
 SHOWN = 5  # changes of other packages in a message
-LATER = ("fastjsonschema", "packaging.direct_url", "rich.progress", "rich.table")
+LATER = ("fastjsonschema", "rich.progress", "rich.table")
 TOOLS = Path(__file__).parent.parent / "requirements.txt"  # what the running program requires
 
 

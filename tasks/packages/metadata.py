@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -64,44 +64,42 @@ def read_metadata(files: Mapping[str, bytes], folder: str) -> Metadata:
     pyproject = read_toml(files.get(toml, b""), toml)
     project, system = (_get(pyproject, key, dict, toml) for key in ("project", "build-system"))
     script, *versions = (
-        _decode(files.get(path, b""), path).strip()
+        files.get(path, b"").decode(errors="replace").strip()
         for path in (f"{prefix}setup.py", f"{prefix}version.txt", "version.txt")
     )
     name = _get(project, "name", str, toml) or _argument("name", script)
     if not name:
         raise SourcesError(f"{toml} and {prefix}setup.py name no distribution.")
-    requires = _requirements(_get(project, "dependencies", list, toml), toml)
     extras = _get(project, "optional-dependencies", dict, toml)
+    requires = _requirements(project, "dependencies", toml)
     for extra in extras:
-        for requirement in _requirements(_get(extras, extra, list, toml), toml):
+        for requirement in _requirements(extras, extra, toml):
             asked = f"extra == '{canonicalize_name(extra)}'"
             requirement.marker = Marker(f"({requirement.marker}) and {asked}" if requirement.marker else asked)
             requires.append(requirement)
     python = _get(project, "requires-python", str, toml) or _argument("python_requires", script)
-    build = _requirements(_get(system, "requires", list, toml), toml)
+    try:
+        requires_python = str(SpecifierSet(python))
+    except ValueError as error:
+        raise SourcesError(f"{toml}: requires-python: {str(error)[:200]}") from None
     return Metadata(
         distribution=name,
         version=_first_version([_get(project, "version", str, toml), _argument("version", script), *versions]),
-        requires_python=str(_parse(SpecifierSet, python, toml)),
+        requires_python=requires_python,
         requires=tuple(requires),
         extras=tuple(map(canonicalize_name, extras)),
-        built_with=frozenset(canonicalize_name(requirement.name) for requirement in build),
+        built_with=frozenset(canonicalize_name(one.name) for one in _requirements(system, "requires", toml)),
     )
 
 
 def read_toml(content: bytes, name: str) -> dict[str, Any]:
     """Parse a TOML document. Raises SourcesError, which names the file and the line, if it is not valid."""
     try:
-        return tomllib.loads(_decode(content, name))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:  # the latter: nested too deeply
-        raise SourcesError(f"{name} is not valid TOML: {error}") from None
-
-
-def _decode(content: bytes, name: str) -> str:
-    try:
-        return content.decode("utf-8-sig")
+        return tomllib.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise SourcesError(f"{name} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:  # the latter: nested too deeply
+        raise SourcesError(f"{name} is not valid TOML: {error}") from None
 
 
 def _get(table: Mapping[str, Any], key: str, kind: type[T], name: str) -> T:
@@ -112,15 +110,15 @@ def _get(table: Mapping[str, Any], key: str, kind: type[T], name: str) -> T:
     return value
 
 
-def _parse(kind: Callable[[str], T], text: Any, name: str) -> T:
-    try:
-        return kind(text)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise SourcesError(f"{name}: {redact(repr(text)[:200])} is not valid: {str(error)[:200]}") from None
-
-
-def _requirements(listed: Iterable[Any], name: str) -> list[Requirement]:
-    return [_parse(Requirement, text, name) for text in listed]
+def _requirements(table: Mapping[str, Any], key: str, name: str) -> list[Requirement]:
+    requirements = []
+    for text in _get(table, key, list, name):
+        try:
+            requirements.append(Requirement(text))
+        except (ValueError, TypeError, RecursionError) as error:
+            shown = redact(repr(text)[:200])
+            raise SourcesError(f"{name}: {shown} is not a valid requirement: {str(error)[:200]}") from None
+    return requirements
 
 
 def _argument(keyword: str, script: str) -> str:

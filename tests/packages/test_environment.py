@@ -70,7 +70,7 @@ def test_modules_in_the_current_directory_do_not_change_the_answer(
 @pytest.mark.parametrize(
     "text",
     [
-        "#!/bin/sh\nsleep 60\n", "#!/bin/sh\nexit 1\n", '#!/bin/sh\necho "$@"\n', "#!/bin/sh\nyes\n", "no program",
+        "#!/bin/sh\nsleep 60\n", "#!/bin/sh\nexit 1\n", '#!/bin/sh\necho "$@"\n', "#!/bin/sh\nexec yes\n", "no program",
         '#!/bin/sh\necho "{}" > "$4"\n', '#!/bin/sh\necho "[[[[" > "$4"\n', '#!/bin/sh\necho "[1]" > "$4"\n',
         '#!/bin/sh\necho "{\\"prefix\\": 1, \\"purelib\\": 2, \\"paths\\": 4}" > "$4"\n',
     ],
@@ -120,7 +120,7 @@ def test_an_editable_distribution_has_its_directory(environment: Environment, tm
     assert (found.editable, found.location) == (True, folder)
 
 
-@pytest.mark.parametrize("text", ["", "no JSON", "[]", "{}", '{"url": 3}', "[" * 100_000, '{"url": "file:///x"}'])
+@pytest.mark.parametrize("text", ["", "no JSON", "[]", "{}", '{"url": 3}', "[" * 100_000])
 def test_a_damaged_direct_url_makes_it_not_editable(environment: Environment, text: str) -> None:
     put(environment, "sglang", "0.5.3", direct_url_json=text)
     found = environment.distribution("sglang")

@@ -105,7 +105,7 @@ if __name__ == "__main__":
         ("pyproject.toml", b'[project]\nname = "x"\noptional-dependencies = {a = "b"}', "`a` must be list, got str"),
         ("pyproject.toml", b'[project]\nname = "x"\n[build-system]\nrequires = 5', "`requires` must be list, got int"),
         ("pyproject.toml", b"", "name no distribution"),
-        ("setup.py", b"\xff", "UTF-8"),
+        ("setup.py", b"\xff", "setup.py"),
         ("setup.py", b"\0", "setup.py"),
         ("setup.py", b"(" * 40_000, "setup.py"),
         ("setup.py", b"a" + b".b" * 40_000 + b"()", "setup.py"),
