@@ -5,8 +5,9 @@ import pytest
 from tasks.errors import SourcesError
 from tasks.packages.layouts import find_layout
 
-SGLANG = {"python/pyproject.toml", "python/sglang", "python/sglang/srt/models", "python/sglang/srt/layers"}
-ATTENTION = "python/sglang/srt/layers/attention"
+LAYERS = "python/sglang/srt/layers"
+ATTENTION = f"{LAYERS}/attention"
+SGLANG = {"python/pyproject.toml", "python/sglang", "python/sglang/srt/models", LAYERS}
 OLD_FLASHINFER = {
     *("python", "python/setup.py", "python/flashinfer", "include/flashinfer", "python/csrc", "src", "python/tests"),
     *("version.txt", "python/version.txt"),
@@ -17,39 +18,10 @@ FLASHINFER = {"pyproject.toml", "setup.py", "flashinfer", "include/flashinfer", 
 @pytest.mark.parametrize(
     ("name", "tree", "folder", "expected"),
     [
-        (
-            "sglang",
-            {*SGLANG, ATTENTION, "python/sglang/srt/layers/fused_moe_triton"},
-            "python",
-            {"attention": ATTENTION, "moe": "python/sglang/srt/layers/fused_moe_triton"},
-        ),
-        (
-            "sglang",
-            {*SGLANG, ATTENTION, "python/sglang/srt/layers/moe"},
-            "python",
-            {
-                "models": "python/sglang/srt/models",
-                "layers": "python/sglang/srt/layers",
-                "moe": "python/sglang/srt/layers/moe",
-            },
-        ),
-        (
-            "flashinfer",
-            OLD_FLASHINFER,
-            "python",
-            {
-                "package": "python/flashinfer",
-                "headers": "include/flashinfer",
-                "sources": "python/csrc",
-                "tests": "python/tests",
-            },
-        ),
-        (
-            "flashinfer",
-            FLASHINFER,
-            "",
-            {"package": "flashinfer", "headers": "include/flashinfer", "sources": "csrc", "tests": "tests"},
-        ),
+        ("sglang", {*SGLANG, ATTENTION, f"{LAYERS}/fused_moe_triton"}, "python", {"moe": f"{LAYERS}/fused_moe_triton"}),
+        ("sglang", {*SGLANG, ATTENTION, f"{LAYERS}/moe"}, "python", {"layers": LAYERS, "moe": f"{LAYERS}/moe"}),
+        ("flashinfer", OLD_FLASHINFER, "python", {"package": "python/flashinfer", "sources": "python/csrc"}),
+        ("flashinfer", FLASHINFER, "", {"package": "flashinfer", "sources": "csrc", "tests": "tests"}),
     ],
 )
 def test_layouts_of_the_releases(name: str, tree: set[str], folder: str, expected: dict[str, str]) -> None:
@@ -63,13 +35,6 @@ def test_layouts_of_the_releases(name: str, tree: set[str], folder: str, expecte
 def test_a_missing_key_directory_is_none() -> None:
     layout = find_layout("sglang", SGLANG.__contains__)
     assert layout.find_directories(SGLANG.__contains__)["attention"] is None
-
-
-def test_metadata_is_read_from_the_package_directory_and_the_version_from_the_root_too() -> None:
-    old = find_layout("flashinfer", OLD_FLASHINFER.__contains__).metadata_files
-    assert {"python/setup.py", "python/version.txt", "version.txt"} <= set(old)
-    new = find_layout("flashinfer", FLASHINFER.__contains__).metadata_files
-    assert {"pyproject.toml", "setup.py", "version.txt"} <= set(new)
 
 
 @pytest.mark.parametrize("name", ["sglang", "flashinfer"])
