@@ -26,7 +26,8 @@ _LOCAL = re.compile(r"(?:file:/)?/.+", re.I)
 # Everything before the last @ of the authority; if a colon is followed by more than a port, before the last @ of all.
 # The lengths are bounded, so that no text takes quadratic time.
 _USERINFO = re.compile(
-    r"([a-z0-9+.-]{0,20}://)(?:[^\s/?#]{0,2000}|(?!\[)[^\s/?#@:]{0,2000}:(?!\d+(?:[/?#\s]|$))\S{0,2000})@", re.I
+    r"([a-z0-9+.-]{0,20}://)(?:[^\s/?#]{0,2000}|(?!\[)[^\s/?#@:]{0,2000}:(?!\d+(?:[/?#\s]|$))(?:\S{0,2000}|[^/'\"\n]{0,200}))@",
+    re.I,
 )
 _SSH_USER = re.compile(r"(?:git\+)?ssh(?:\+git)?://[\w.+-]+@", re.I)
 # What no name may contain (git-check-ref-format(1)), what git would take for an option, and other refs

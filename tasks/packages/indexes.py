@@ -21,7 +21,7 @@ class _Variable(NamedTuple):
 
 # What pip is told (a setting, as `pip config list` shows it) and how uv is told.
 TOLD = {
-    "index-url": _Variable("UV_DEFAULT_INDEX", " ", ("UV_INDEX_URL",)),
+    "index-url": _Variable("UV_DEFAULT_INDEX", "", ("UV_INDEX_URL",)),
     "extra-index-url": _Variable("UV_INDEX", " ", ("UV_EXTRA_INDEX_URL",)),
     "constraint": _Variable("UV_CONSTRAINT", " "),
     "find-links": _Variable("UV_FIND_LINKS", ","),
@@ -43,7 +43,7 @@ def from_pip(environ: Mapping[str, str]) -> dict[str, str]:
     for section in ("global", "install", ":env:"):  # pip lets later ones win
         settings |= {key: str(ast.literal_eval(value)) for where, key, value in lines if where == section}
     return {
-        variable.name: (variable.separator or " ").join(settings[key].split()) if variable.separator else settings[key]
+        variable.name: variable.separator.join(_parts(settings[key])) if variable.separator else settings[key]
         for key, variable in TOLD.items()
         if settings.get(key) and not any(name in environ for name in (variable.name, *variable.same))
     }
@@ -63,6 +63,12 @@ def mask(text: str, environ: Mapping[str, str]) -> str:
 
 
 def _urls(value: str) -> list[str]:
-    """The addresses in a variable that lists URLs and directories; a password may have blanks in it."""
-    parts = re.split(r"[\s,]+(?=(?:[\w-]+=)?https?://|file:|/)", value)
-    return [part.strip(" ,") for part in parts if re.match(r"([\w-]+=)?https?://", part)]
+    """The URLs among the parts of a variable; a named index is `name=URL`."""
+    return [part for part in _parts(value) if re.match(r"([\w-]+=)?https?://", part)]
+
+
+def _parts(value: str) -> list[str]:
+    """The parts of a list of URLs, directories or hosts; the password in a URL may have blanks in it."""
+    if "://" not in value:
+        return value.split()
+    return [part.strip() for part in re.split(r"[\s,]+(?=(?:[\w-]+=)?\w+://|/)", value.strip())]

@@ -65,10 +65,9 @@ def _disk(uv: Uv, ready: Sequence[Package], deps: bool) -> Iterator[SourcesError
     if not deps or not new or uv.environment.distribution("torch"):
         return
     downloaded = any(cache.glob("wheels-*/pypi/torch")) or any(cache.glob("wheels-*/index/*/torch"))
-    places = {} if downloaded else {above.stat().st_dev: above}
-    places = {uv.environment.prefix.stat().st_dev: uv.environment.prefix, **places}
-    if downloaded and above.stat().st_dev in places:
-        return
+    places = {path.stat().st_dev: path for path in (uv.environment.prefix, above)}
+    if downloaded:
+        del places[above.stat().st_dev]
     for place in places.values():
         if (free := disk_usage(place).free) < NEEDED:
             yield DiskError(

@@ -42,7 +42,7 @@ _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")  # ECMA-48
 _DRAWN = re.compile(r"\s*[\u2800-\u28ff]|.*(-{6}|\u2501{6})")  # spinners and bars, for the terminal only
 _STYLE = r"(?:\x1b\[[0-9;]*m)*"
 _FAILED = re.compile(rf"^{_STYLE}(?:error{_STYLE}:|  {_STYLE}\u00d7)", re.MULTILINE)
-_TOLD = re.compile(r" *((Resolved|Prepared|Building|Installed) .*|Downloading .*(GiB|\d{3}\.\d+ ?MiB)\))$")
+_TOLD = re.compile(r" *((Resolved|Prepared|Building|Installed) .*|Downloading .*(GiB|\d\d\.\d+ ?MiB)\))$")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from tasks.errors import SourcesError, UsageError
 from tasks.packages.matching import flashinfer_requirement, matching
 from tasks.packages.metadata import Metadata, read_metadata, read_toml
 
-TAGS = "v0.1.6 v0.2.0 v0.4.0rc3 v0.4.0 v0.6.7 v0.6.7.post3 v0.6.17 v0.6.18rc7 nightly aarch64".split()
+TAGS = ["v0.1.6", "v0.2.0", "v0.4.0rc3", "v0.4.0", "v0.6.7", "v0.6.7.post3", "v0.6.17", "v0.6.18rc7", "nightly"]
 ENDPOINT = "https://user:secret@host.example/flashinfer.git"
 
 
