@@ -136,11 +136,12 @@ def fingerprint(folder: Path, leave_out: str = r"^\.lock", times: bool = True) -
 
 
 def work(folder: Path) -> dict[str, str]:
-    """A fingerprint of all that is a user's: every file but objects that have come, and what says which those are."""
+    """A fingerprint of all that is a user's: every file but objects that have come, where the remote's branches are,
+    and what says which of them are here."""
     return fingerprint(
         folder,
-        r"(^|/)\.lock|\.git/(modules/.*)?(objects(/|$)|shallow$)|\.git/(modules/.*/)?sources\.json$"
-        r"|\.git/modules/.*/config$",
+        r"(^|/)\.lock|\.git/(modules/.*)?(objects(/|$)|shallow$|logs/refs$|(logs/)?refs/remotes(/|$))"
+        r"|\.git/(modules/.*/)?sources\.json$|\.git/modules/.*/config$",
     )
 
 

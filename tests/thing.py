@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,14 @@ NEW = {
     "new.txt": "new\n",
     "folder/new.txt": "new\n",
     "new.log": "new\n",
+}
+
+
+UNDER_WAY = {
+    "MERGE_HEAD": ("merge", "--abort"),
+    "rebase-merge": ("rebase", "--abort"),
+    "CHERRY_PICK_HEAD": ("cherry-pick", "--abort"),
+    "BISECT_LOG": ("bisect", "reset"),
 }
 
 
@@ -124,13 +132,33 @@ class Thing:
         self.sources("update")
 
     def put_away(self, place: str) -> None:
-        """What a user does about work that is in the way: stash all of it, and move away what cannot be stashed."""
-        self.git(place, "stash", "push", "-q", "--all", check=False)
-        away = self.sources.path / "away"
-        for name in self.git(place, "ls-files", "--others", "--directory").split("\n"):
+        """What a user does about work that is in the way: end what is under way, move repositories of his own away,
+        stash, move away what cannot be stashed, give commits a branch and main its place."""
+        top, git_dir = self.sources.path / place, self.git_dir(place)
+        for file, command in UNDER_WAY.items():
+            if (git_dir / file).exists():
+                self.git(place, *command, check=False)
+        for own in [*top.glob("**/.git")]:
+            if own.is_dir() and own.parent != top:
+                self._move_away(own.parent, top)
+        for entry in self.git(place, "ls-files", "-v", "-z").split("\0"):
+            if entry[:1] not in ("H", "") and os.path.lexists(top / entry[2:]):
+                for option in ("--no-skip-worktree", "--no-assume-unchanged"):
+                    self.git(place, "update-index", option, entry[2:])
+        for words in ("stash -q --all", "reset -q", "stash -q --all"):
+            self.git(place, *words.split(), check=False)
+        for name in self.git(place, "ls-files", "--others", "--directory", "-z").split("\0"):
             if name:
-                (away / name).parent.mkdir(parents=True, exist_ok=True)
-                (self.sources.path / place / name.rstrip("/")).rename(away / name.rstrip("/"))
+                self._move_away(top / name.rstrip("/"), top)
+        self.git(place, "branch", "put-away", check=False)
+        if self.git(place, "branch", "--show-current") == "main":
+            self.git(place, "reset", "-q", "--hard", "origin/main", check=False)
+
+    def _move_away(self, path: Path, top: Path) -> None:
+        if os.path.lexists(path):
+            away = self.sources.path / "away" / path.relative_to(top)
+            away.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(away)
 
     def interrupt(self, place: str = "thing", at: str = "new.txt") -> str:
         """Let upstream move on, and an update be killed while git writes the file `at`. Returns the new commit."""
@@ -178,17 +206,18 @@ def nested(thing: Thing, tmp_path_factory: pytest.TempPathFactory) -> Thing:
 
 
 @pytest.fixture
-def before_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
-    """`before_git(words, script)` has the shell script run once, just before the first git command whose words contain
-    these; returns a file that exists once that has happened."""
+def before_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[str], str], Path]:
+    """`before_git(words, script)` has the shell script run once, just before the first git command that has one of
+    the words; returns a file that exists once that has happened."""
     git = shutil.which("git")
 
-    def before(words: str, script: str) -> Path:
+    def before(words: Sequence[str], script: str) -> Path:
         directory = tmp_path / "bin"
         directory.mkdir()
         done = directory / "done"
+        patterns = "|".join(f'*" {word} "*' for word in words)
         (directory / "git").write_text(
-            f'#!/bin/sh\ncase " $* " in *" {words} "*) if mkdir {done} 2>/dev/null; then\n'
+            f'#!/bin/sh\ncase " $* " in {patterns}) if mkdir {done} 2>/dev/null; then\n'
             f"( PATH={os.environ['PATH']}; unset GIT_INDEX_FILE; {script} ) >{directory}/log 2>&1 </dev/null\n"
             "fi;; esac\n"
             f'exec {git} "$@"\n'

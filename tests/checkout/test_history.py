@@ -8,8 +8,6 @@ from tests.sources import Sources
 from tests.thing import Thing
 from tests.upstream.store import Upstream, git
 
-pytestmark = pytest.mark.xfail(strict=False, reason="the checkouts are being rewritten")
-
 
 def count(sources: Sources, repository: str, revision: str = "HEAD") -> int:
     return int(sources.git(repository, "rev-list", "--count", revision))

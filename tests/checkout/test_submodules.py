@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from tests.checkout.test_clone import sound
+from tests.reliability.actions import INNER, OUTER, change_inner, change_outer, links
 from tests.sources import Sources, fingerprint, url, work
-from tests.thing import FILES, MODULES, PRECIOUS, Thing, section
+from tests.thing import MODULES, PRECIOUS, Thing, section
 from tests.upstream.store import Gitlink, Symlink, Tree, Upstream
 
-pytestmark = pytest.mark.xfail(strict=False, reason="the checkouts are being rewritten")
-
-INNER = "thing/deps/outer/inner"
+PLACE = "thing/deps/outer/inner"
 Act = Callable[[Thing, str], None]
 
 
@@ -76,63 +75,17 @@ def nothing(thing: Thing, place: str) -> None:
 
 UNSAFE: tuple[Act, ...] = (untracked, ignored, changed, staged_alone, hidden, own_repository, own_clone)
 HARMLESS: tuple[Act, ...] = (stashed, nothing)
-OUTER = section("outer", "deps/outer")
-
-
-def links(thing: Thing) -> dict[str, Gitlink]:
-    return {name: Gitlink(thing.upstream.commit(f"some/{name}")) for name in ("lib", "outer", "inner")}
-
-
-def change_outer(thing: Thing, how: str) -> None:
-    link = links(thing)
-    third = MODULES.replace("deps/", "third/") + section("outer", "third/outer")
-    moved: Tree = {"third/lib": link["lib"], "third/outer": link["outer"], "deps/lib": None, "deps/outer": None}
-    without: Tree = {".gitmodules": MODULES, "deps/outer": None}
-    trees: dict[str, Tree] = {
-        "drops": without,
-        "moves": {**without, ".gitmodules": MODULES + section("outer", "other/outer"), "other/outer": link["outer"]},
-        "moves with another name": {
-            **without,
-            ".gitmodules": MODULES + section("renamed", "other/outer", "outer"),
-            "other/outer": link["outer"],
-        },
-        "becomes a file": {**without, "deps/outer": "a file\n"},
-        "becomes a link": {**without, "deps/outer": Symlink("lib")},
-        "becomes a directory": {**without, "deps/outer/inner/a.txt": "vendored\n"},
-        "moves with the directory above it": {".gitmodules": third, **moved},
-        "has a file above it": {".gitmodules": third, **moved, "deps": "a file\n"},
-        "has a link above it": {".gitmodules": third, **moved, "deps": Symlink("third")},
-    }
-    thing.upstream.add_commit("some/thing", "main", trees[how])
-
-
-def change_inner(thing: Thing, how: str) -> None:
-    trees: dict[str, Tree] = {
-        "drops": {".gitmodules": None, "inner": None},
-        "moves": {".gitmodules": section("inner", "moved"), "inner": None, "moved": links(thing)["inner"]},
-        "becomes a file": {".gitmodules": None, "inner": "a file\n"},
-        "becomes a link": {".gitmodules": None, "inner": Symlink("a.txt")},
-        "becomes a directory": {".gitmodules": None, "inner": None, **{f"inner/{name}": FILES[name] for name in FILES}},
-    }
-    link = Gitlink(thing.upstream.add_commit("some/outer", "main", trees[how]))
-    thing.upstream.add_commit("some/thing", "main", {"deps/outer": link})
-
-
-CHANGES = [
-    *((change_outer, how) for how in (
-        "drops", "moves", "moves with another name", "becomes a file", "becomes a link", "becomes a directory",
-        "moves with the directory above it", "has a file above it", "has a link above it")),
-    *((change_inner, how) for how in ("drops", "moves", "becomes a file", "becomes a link", "becomes a directory")),
-]  # fmt: skip
-COMBINED = [(act, INNER, *change) for act in UNSAFE for change in CHANGES]
+Change = tuple[Callable[[Upstream, str], None], str]
+CHANGES: list[Change] = [*((change_outer, how) for how in OUTER), *((change_inner, how) for how in INNER)]
+COMBINED = [(act, PLACE, *change) for act in UNSAFE for change in CHANGES]
 COMBINED += [(act, "thing/deps/lib", change_outer, "has a file above it") for act in UNSAFE]
 CHOSEN = COMBINED[:: len(CHANGES) + 3]
 ids = {"ids": lambda given: getattr(given, "__name__", given)}
 
 
-def work_is_kept(act: Act, place: str, change: Callable[[Thing, str], None], how: str, thing: Thing) -> None:
+def work_is_kept(act: Act, place: str, change: Callable[[Upstream, str], None], how: str, thing: Thing) -> None:
     act(thing, place)
-    change(thing, how)
+    change(thing.upstream, how)
     before = work(thing.top)
     result = thing.sources("update", check=None)
     assert thing.has(), f"lost with status {result.status}"
@@ -158,7 +111,7 @@ def completed(thing: Thing) -> None:
 
 @pytest.mark.parametrize(("act", "place", "change", "how"), CHOSEN, **ids)  # type: ignore[arg-type]
 def test_work_in_a_submodule_that_goes_stops_the_update(
-    act: Act, place: str, change: Callable[[Thing, str], None], how: str, nested: Thing
+    act: Act, place: str, change: Callable[[Upstream, str], None], how: str, nested: Thing
 ) -> None:
     work_is_kept(act, place, change, how, nested)
 
@@ -166,15 +119,15 @@ def test_work_in_a_submodule_that_goes_stops_the_update(
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("act", "place", "change", "how"), COMBINED, **ids)  # type: ignore[arg-type]
 def test_work_in_a_submodule_that_goes_stops_every_update(
-    act: Act, place: str, change: Callable[[Thing, str], None], how: str, nested: Thing
+    act: Act, place: str, change: Callable[[Upstream, str], None], how: str, nested: Thing
 ) -> None:
     work_is_kept(act, place, change, how, nested)
 
 
 @pytest.mark.parametrize(("change", "how"), CHANGES, **ids)  # type: ignore[arg-type]
-def test_a_submodule_without_work_goes(change: Callable[[Thing, str], None], how: str, nested: Thing) -> None:
-    (stashed if how in ("drops", "moves") else nothing)(nested, INNER)
-    change(nested, how)
+def test_a_submodule_without_work_goes(change: Callable[[Upstream, str], None], how: str, nested: Thing) -> None:
+    (stashed if how in ("drops", "moves") else nothing)(nested, PLACE)
+    change(nested.upstream, how)
     completed(nested)
     left = nested.git("thing", "status", "--porcelain", "--ignored", "--untracked-files=all")
     assert left == "", "no directory is left behind"
@@ -182,12 +135,12 @@ def test_a_submodule_without_work_goes(change: Callable[[Thing, str], None], how
 
 @pytest.mark.parametrize("act", [committed], ids=["committed"])
 def test_commits_in_a_submodule_of_a_submodule_that_goes_are_kept(act: Act, nested: Thing) -> None:
-    act(nested, INNER)
-    change_outer(nested, "drops")
+    act(nested, PLACE)
+    change_outer(nested.upstream, "drops")
     result = nested.sources("update", check=None)
     assert result.status in (0, 5)
     assert nested.has()
-    change_outer(nested, "moves")
+    change_outer(nested.upstream, "moves")
     assert nested.sources("update", check=None).status in (0, 5)
     assert nested.has()
 
@@ -197,7 +150,7 @@ def test_all_refusals_of_one_repository_come_together(nested: Thing) -> None:
         nested.write("thing", f"folder/mine{number}.txt")
         nested.git("thing", "add", f"folder/mine{number}.txt")
     changed(nested, "thing/deps/lib")
-    untracked(nested, INNER)
+    untracked(nested, PLACE)
     lib = Gitlink(nested.upstream.add_commit("some/lib", "main", {"a.txt": "new\n"}))
     nested.upstream.add_commit("some/thing", "main", {"deps/lib": lib, "deps/outer": None, ".gitmodules": MODULES})
     before = work(nested.sources.path)
@@ -248,7 +201,7 @@ def test_another_submodule_takes_the_path_of_one_that_moved(thing: Thing) -> Non
 
 
 def test_two_submodules_change_their_places(nested: Thing) -> None:
-    link = links(nested)
+    link = links(nested.upstream)
     modules = section("lib", "deps/outer") + section("outer", "deps/lib")
     files: Tree = {".gitmodules": modules, "deps/outer": link["lib"], "deps/lib": link["outer"]}
     nested.upstream.add_commit("some/thing", "main", files)
