@@ -170,7 +170,7 @@ def explain(status: int, lines: Sequence[str], log: Path, command: str, again: s
     """
     text = "\n".join(lines)
     head, _, rest = text.partition("\n\n")
-    reason = ": ".join(re.sub(r"^[\s\u2502\u251c\u2570\u2500\u25b6\u00d7]*(error: |cause: )?", "", line).rstrip(".")
+    reason = ": ".join(re.sub(r"^[\s\u2502\u251c\u2570\u2500\u25b6\u00d7]*(error: |cause: )?", "", line).rstrip(".:")
                        for line in head.splitlines())  # fmt: skip
     build = rest.partition("\n\nhint: ")[0].strip().splitlines()
     last = f"\n    {build[-1].strip()[:WIDTH]}" if build else ""
