@@ -12,7 +12,7 @@ from ..errors import DiskError, UsageError
 from ..git import fetch, refs
 from ..git.repository import Checkout
 from ..models import Outcome, Repository
-from . import plan, space, state, switch, tags
+from . import plan, recovery, space, state, switch, tags
 from .session import Session
 
 
@@ -97,7 +97,7 @@ def _existing(session: Session, checkout: Checkout, strict: bool) -> Outcome:
     if is_elsewhere and given and session.target(repository).commit != head:
         command = names.shell("invoke", "update", f"--{repository.name}-branch={given}")
         raise UsageError(f"{repository.name} is already cloned at {at}, not at {given}.", command=command)
-    interrupted = "; an update was interrupted, `invoke update` finishes it" if state.is_interrupted(checkout) else ""
+    interrupted = "; an update was interrupted, `invoke update` finishes it" if recovery.interrupted(checkout) else ""
     session.reporter.event(repository.name, f"already cloned at {at}{interrupted}")
     resolved = record.name if record.shown != record.ref else ""
     origin = state.kept_ref(repository, record)[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import names
 from ..git.repository import Checkout
 from ..models import RepositoryState
-from . import local_work, state
+from . import local_work, recovery, state
 
 
 def describe(checkout: Checkout) -> RepositoryState:
@@ -29,5 +29,5 @@ def describe(checkout: Checkout) -> RepositoryState:
         ahead=ahead,
         behind=behind,
         changed=changed,
-        problem="an update was interrupted" if state.is_interrupted(checkout) else "",
+        problem="an update was interrupted" if recovery.interrupted(checkout) else "",
     )

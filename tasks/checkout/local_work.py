@@ -81,6 +81,7 @@ def in_the_way(checkout: Checkout, commit: str) -> list[LocalWorkError]:
     """What git-switch(1) would refuse for, before it is asked: changed files that git was told not to look at, and
     untracked and ignored files in the way of a path of the next commit. Where sparse-checkout is on, git itself
     overwrites the latter (seen with git 2.39 and 2.43)."""
+    checkout.git("update-index", "-q", "--refresh", check=False)  # git-read-tree(1) goes by times alone
     try:
         checkout.git("read-tree", "-n", "-m", "-u", "HEAD", commit)
     except LocalWorkError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from .. import names
 from ..errors import LocalWorkError, counted, examples
 from ..git import messages
-from ..git.repository import Checkout, linked_git_dir, read_record
+from ..git.repository import RECORD, Checkout, linked_git_dir, read_record
 from ..models import Reporter, Repository
 from . import local_work, vanish
 
@@ -22,18 +22,33 @@ IDENTITY = {
 }
 
 
+def interrupted(checkout: Checkout) -> list[Checkout]:
+    """The submodules, also of submodules, whose files are there and whose switch was interrupted; then the checkout
+    itself, if its own was."""
+    unfinished = []
+    for file in sorted((checkout.git_dir / "modules").rglob(RECORD)):
+        git_dir, record = file.parent, read_record(file.parent)
+        if record.moving:
+            at = Checkout(Repository(checkout.name, record.ref, "", git_dir, install=False), git_dir)
+            path = (git_dir / at.config.get("core.worktree", ".")).resolve()
+            linked = linked_git_dir(path)
+            if linked and linked.resolve() == git_dir.resolve():
+                name = f"{checkout.name}/{path.relative_to(checkout.path.resolve())}"
+                unfinished.append(Checkout(replace(at.repository, name=name, path=path), git_dir))
+    return [*unfinished, checkout] if checkout.record.moving else unfinished
+
+
 def finish(checkout: Checkout, reporter: Reporter) -> Checkout:
     """Finish the interrupted switches of a checkout and of its submodules. Working tree and index as they were found
     stay below refs/rescue/, as commits on top of HEAD, and are named. Raises LocalWorkError where a merge or the like
     is in progress, or where something cannot be kept; nothing has changed then."""
-    interrupted = [*_interrupted_submodules(checkout), *([checkout] if checkout.record.moving else [])]
     accounts: dict[Path, list[vanish.Account]] = {}
-    for switched in interrupted:
+    for switched in interrupted(checkout):
         accounts[switched.path] = vanish.accounts(switched, switched.record.moving) if switched.head else []
         problems = [problem for account in accounts[switched.path] for problem in account.problems]
         local_work.refuse([*local_work.operation(switched), *problems])
         _check_own_repositories(switched, switched.record.moving)
-    for switched in interrupted:
+    for switched in interrupted(checkout):
         moving = switched.record.moving
         keep(switched, moving, reporter)
         for account in accounts.pop(switched.path):
@@ -45,20 +60,19 @@ def finish(checkout: Checkout, reporter: Reporter) -> Checkout:
 
 def keep(checkout: Checkout, moving: str, reporter: Reporter) -> None:
     """Keep the working tree and the index as they are below refs/rescue/; say so where they are not HEAD's."""
-    parents = ["-p", checkout.head] if checkout.head else []
     index = checkout.git("write-tree", "--missing-ok", check=False)
     files = _files_as_found(checkout, moving) if checkout.is_linked else index
     trees = list(dict.fromkeys(filter(None, (index, files))))
     head = checkout.git("rev-parse", "--quiet", "--verify", "HEAD^{tree}", check=False)
     if not trees or trees == [head]:
         return
-    commit = ""
+    commit = checkout.head
     for tree in trees:
-        below = [*parents, *(["-p", commit] if commit else [])]
+        below = ["-p", commit] if commit else []
         commit = checkout.git("commit-tree", tree, "-m", "As found after an interrupted update", *below, env=IDENTITY)
     ref = f"{RESCUE}{time.strftime('%Y%m%d-%H%M%S')}-{commit[:7]}"
     checkout.git("update-ref", ref, commit)
-    show = names.shell("git", "-C", str(checkout.path), "show", "--first-parent", ref)
+    show = names.shell("git", "-C", str(checkout.path), "log", "--patch", f"-{len(trees)}", ref)
     reporter.warn(checkout.name, f"an update was interrupted; its files as they were found are kept as {ref} ({show})")
 
 
@@ -95,19 +109,3 @@ def _check_own_repositories(checkout: Checkout, moving: str) -> None:
         place = checkout.path / in_the_way[0]
         what = f"{checkout.name}: {place} is a repository of your own, where the next commit has files."
         raise LocalWorkError(what, "Move it away:", names.shell("mv", str(place), f"{place}.mine"))
-
-
-def _interrupted_submodules(checkout: Checkout) -> list[Checkout]:
-    """The submodules, also of submodules, whose files are there and whose switch was interrupted."""
-    interrupted = []
-    for file in sorted((checkout.git_dir / "modules").rglob("sources.json")):
-        git_dir, record = file.parent, read_record(file.parent)
-        if record.moving:
-            at = Checkout(Repository(checkout.name, record.ref, "", git_dir, install=False), git_dir)
-            worktree = at.git("config", "core.worktree", check=False)
-            path = (git_dir / worktree).resolve()
-            linked = linked_git_dir(path) if worktree else None
-            if linked and linked.resolve() == git_dir.resolve():
-                name = f"{checkout.name}/{path.relative_to(checkout.path.resolve())}"
-                interrupted.append(replace(at, repository=replace(at.repository, name=name, path=path)))
-    return interrupted

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from .. import names
-from ..errors import LocalWorkError, SourcesError
+from ..errors import LocalWorkError, SourcesError, examples
 from ..git import submodules
-from ..git.repository import Checkout, Record, read_record
+from ..git.repository import Checkout, Record
 from ..models import RefSource, Repository
 
 
@@ -57,32 +55,21 @@ def is_users_branch(checkout: Checkout, branch: str) -> bool:
     return checkout.branch not in ("", branch, checkout.record.branch)
 
 
-def submodules_of(checkout: Checkout, commit: str) -> Iterator[tuple[submodules.Submodule, Checkout]]:
-    """The submodules that a commit of the checkout declares, each with its checkout."""
-    for submodule in submodules.declared(checkout, commit).values():
-        yield submodule, submodules.checkout_of(checkout, submodule)
-
-
-def submodule_faults(checkout: Checkout) -> dict[str, str]:
-    """What is wrong with the submodules of a checkout, by their paths; nothing is contacted or changed."""
+def submodule_faults(checkout: Checkout, *, files: bool = True) -> dict[str, str]:
+    """What is wrong with the submodules of a checkout, by their paths: those that are missing or at another commit, and
+    with `files` those whose files are gone. Nothing is contacted or changed."""
     faults = {}
-    for submodule, inner in submodules_of(checkout, checkout.head):
+    for path, submodule in submodules.declared(checkout, checkout.head).items():
+        inner = submodules.checkout_of(checkout, submodule)
         if not inner.is_linked or not inner.head:
-            faults[submodule.path] = "missing"
+            faults[path] = "missing"
         elif inner.head != submodule.commit:
-            faults[submodule.path] = f"at {inner.head[:10]}, not at {submodule.commit[:10]}"
-        elif gone := list(filter(None, inner.git("ls-files", "--deleted", "-z").split("\0"))):
-            faults[submodule.path] = f"{gone[0]} and other files are gone" if gone[1:] else f"{gone[0]} is gone"
-        else:
-            nested = submodule_faults(inner) if (inner.path / ".gitmodules").is_file() else {}
-            faults |= {f"{submodule.path}/{path}": fault for path, fault in nested.items()}
+            faults[path] = f"at {inner.head[:10]}, not at {submodule.commit[:10]}"
+        elif files and (gone := inner.git("ls-files", "--deleted", "-z").split("\0")[:-1]):
+            faults[path] = f"{examples(gone)} {'are' if gone[1:] else 'is'} gone"
+        elif (inner.path / ".gitmodules").is_file() and not inner.is_sparse:
+            faults |= {f"{path}/{name}": fault for name, fault in submodule_faults(inner, files=files).items()}
     return faults
-
-
-def is_interrupted(checkout: Checkout) -> bool:
-    """Whether a switch of the checkout or of one of its submodules was interrupted."""
-    stores = (checkout.git_dir / "modules").rglob("sources.json")
-    return bool(checkout.record.moving) or any(read_record(file.parent).moving for file in stores)
 
 
 def _other_remote(checkout: Checkout) -> LocalWorkError:

@@ -21,7 +21,7 @@ def update(session: Session, repository: Repository) -> Outcome:
     something would be lost, UsageError for a REF that the remote does not have, NetworkError, DiskError.
     """
     checkout = state.require(repository)
-    if state.is_interrupted(checkout) and not session.dry:
+    if recovery.interrupted(checkout) and not session.dry:
         session.reporter.event(repository.name, "finishing an interrupted update")
         checkout = recovery.finish(checkout, session.reporter)
     packed, version = fetch.packed_bytes(checkout.git_dir), session.version(checkout)
@@ -45,21 +45,11 @@ def update(session: Session, repository: Repository) -> Outcome:
 
 def is_current(session: Session, checkout: Checkout, target: refs.Target) -> bool:
     """Whether nothing is to be done: the commit, its branch and all submodules are there."""
-    if (checkout.head, checkout.branch) != (target.commit, target.branch) or state.is_interrupted(checkout):
+    if (checkout.head, checkout.branch) != (target.commit, target.branch) or recovery.interrupted(checkout):
         return False
     if session.full and checkout.is_shallow:
         return False
-    return not _submodule_is_elsewhere(checkout)
-
-
-def _submodule_is_elsewhere(checkout: Checkout) -> bool:
-    for submodule in submodules.declared(checkout, checkout.head).values():
-        inner = submodules.checkout_of(checkout, submodule)
-        if not inner.is_linked or inner.head != submodule.commit:
-            return True
-        if (inner.path / ".gitmodules").is_file() and not inner.is_sparse and _submodule_is_elsewhere(inner):
-            return True
-    return False
+    return not state.submodule_faults(checkout, files=False)
 
 
 def _record(session: Session, checkout: Checkout, target: refs.Target) -> Record:
@@ -100,7 +90,8 @@ def _move(session: Session, checkout: Checkout, target: refs.Target, outcome: Ou
     known = [was.commit, target.commit, before]
     problems = local_work.problems(checkout, branch=target.branch, known=known)
     if problems:  # those of submodules come together with them
-        for submodule, inner in state.submodules_of(checkout, checkout.head):
+        for submodule in submodules.declared(checkout, checkout.head).values():
+            inner = submodules.checkout_of(checkout, submodule)
             if inner.is_linked:
                 problems += local_work.problems(inner, known=[inner.record.commit, submodule.commit])
     local_work.refuse(problems)

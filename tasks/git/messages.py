@@ -60,7 +60,7 @@ _LOCKED = re.compile(r"Unable to create '(.*\.lock)': File exists")
 _KILLED = re.compile(r"git was killed by (SIG\w+)")
 _NO_OBJECT = re.compile(r"not our ref ([0-9a-f]+)|couldn't find remote ref")
 _SSH = r"Host key verification failed\.|Permission denied \(.*\)\."
-_ESSENTIAL = re.compile(rf"(fatal|error|remote):(?! *(Enumerating|Counting|Compressing|Total)\b)|.*: No space|{_SSH}")
+_ESSENTIAL = re.compile(rf"^(fatal|error|remote):(?! *(Enumerating|Counting|Compressing|Total)\b)|: No space|{_SSH}")
 # The first that matches counts. On this machine; a remote's messages may tell of the same troubles there.
 _LOCAL: tuple[tuple[str, type[SourcesError], str], ...] = (
     (r"no space left on device|out of diskspace|disk quota exceeded", DiskFullError, ""),
@@ -73,12 +73,13 @@ _LOCAL: tuple[tuple[str, type[SourcesError], str], ...] = (
 _REMOTE: tuple[tuple[str, type[SourcesError], str], ...] = (
     (r"unadvertised object|dumb http transport does not support|does not support shallow", RefusedError, ""),
     (_SSH, NetworkError, KEYS),
+    (_HTTP + r"4\d\d|authentication failed|could not read (user|pass)", NetworkError, ACCESS),
     (r"connection (refused|reset|closed|timed out)|recv failure|send failure|(failed|couldn't|could not) (to )?connect|"
      r"timed? ?out|timeout was reached|no data for|early eof|unexpected disconnect|hung up unexpectedly|"
      r"transfer closed|empty reply|curl (16|18|28|35|52|55|56|61|92) |ssl_error_syscall|gnutls|"
      r"invalid index-pack output|expected flush|unexpected eof|bad pack header|bytes of body are still expected|"
      r"network is unreachable|no route to host", TransientError, ""),
-    (_HTTP + r"\d{3}|authentication failed|could not read (user|pass)|not found|access rights", NetworkError, ACCESS),
+    (_HTTP + r"\d{3}|not found|access rights", NetworkError, ACCESS),
     (r"is this a git repository|protocol error|redirects followed|content (un)?encoding", NetworkError, PORTAL),
 )  # fmt: skip
 
@@ -146,6 +147,6 @@ def _about_the_remote(text: str, who: str, place: str, what: str) -> NetworkErro
 def _essence(text: str) -> str:
     """The last lines that say what went wrong, as one; ssh's own reason comes before git's."""
     printed = [line.strip() for line in text.split("\n") if line.strip() and not re.search(r"\d% \(", line)]
-    chosen = [line for line in printed if _ESSENTIAL.match(line)] or printed
+    chosen = [line for line in printed if _ESSENTIAL.search(line)] or printed
     lines = [re.sub(r"^((fatal|error|remote): *)+", "", line).strip() for line in chosen[-4:]]
     return "; ".join(dict.fromkeys(lines))[-1000:].strip().rstrip(".") or "git failed without a message"
