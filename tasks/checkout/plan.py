@@ -42,15 +42,9 @@ class Move:
         return checkout.is_linked and checkout.again().head == self.target.commit and checkout.record == self.record
 
 
-def bring(checkout: Checkout, target: refs.Target, source: fetch.Source) -> Move:
-    """Bring every object of the target and of its submodules. Raises NetworkError, DiskError, UsageError for a commit
-    that the remote does not have, SourcesError for what .gitmodules declares."""
-    fetch.bring(checkout, target, source)
-    return bring_submodules(Move(checkout, target), source)
-
-
 def bring_submodules(move: Move, source: fetch.Source, depth: int = 1) -> Move:
-    """Bring every object of the submodules of a commit that is here, all at once."""
+    """Bring every object of the submodules of a commit that is here, all at once. Raises NetworkError, DiskError, and
+    SourcesError for what .gitmodules declares."""
     checkout, commit = move.checkout, move.target.commit
     declared = submodules.declared(checkout, commit)
     if not declared:

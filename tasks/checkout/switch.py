@@ -27,12 +27,11 @@ def carry_out(move: plan.Move, reporter: Reporter) -> None:
     checkout, commit = move.checkout, move.target.commit
     before = checkout.record
     checkout.keep_record(replace(before, moving=commit))
-    present = [submodule for submodule in move.submodules if submodule.checkout.is_linked]
     try:
         for account in vanish.accounts(checkout, commit) if checkout.head else ():
             local_work.refuse(account.problems)
             vanish.remove(account)
-        for submodule in present:
+        for submodule in move.submodules:
             if submodule.checkout.is_linked and not submodule.is_done:
                 say_left_branch(submodule.checkout, reporter)
                 carry_out(submodule, reporter)
