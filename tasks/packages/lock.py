@@ -5,7 +5,6 @@ What only the builds need (setuptools and the like) is not locked.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -59,16 +58,18 @@ def make_lock(
 
 def _ask_index(uv: Uv, pins: Sequence[str]) -> Sequence[Entry]:
     """The distributions, with their files and hashes on the package index. Raises as `Uv.run` does."""
-    arguments = ["compile", "--quiet", "--no-deps", "--no-header", "--format=pylock.toml",
-                 "--index-strategy=unsafe-best-match", _write(uv.log.with_suffix(".lock.txt"), pins)]  # fmt: skip
-    with tempfile.TemporaryDirectory() as directory:
-        output = Path(directory) / "pylock.toml"
-        uv.run("asking the package index for hashes", arguments, output=f"--output-file={output}")
-        text = indexes.mask(output.read_text(encoding="utf-8"), uv.variables)
-        try:
-            return Pylock.from_dict(read_toml(text.encode(), "uv's output")).packages
-        except PylockValidationError as error:
-            raise InstallError(f"The package index does not have the hashes of all files: {error}") from None
+    output = uv.log.with_name("pylock.index.toml")
+    output.unlink(missing_ok=True)  # uv would prefer what is in it
+    uv.run("asking the package index for hashes", [
+        "compile", "--quiet", "--no-deps", "--no-header", "--format=pylock.toml", f"--output-file={output}",
+        "--index-strategy=unsafe-best-match", _write(uv.log.with_suffix(".lock.txt"), pins),
+    ])  # fmt: skip
+    text = indexes.mask(output.read_text(encoding="utf-8"), uv.variables)
+    output.unlink()
+    try:
+        return Pylock.from_dict(read_toml(text.encode(), "uv's output")).packages
+    except PylockValidationError as error:
+        raise InstallError(f"The package index does not have the hashes of all files: {error}") from None
 
 
 def differences(

@@ -82,11 +82,8 @@ class Uv:
             environ |= {"BUILD_NVEP": "0", "FLASHINFER_BUILD_NO_PIP": "1"}
         return environ
 
-    def run(
-        self, doing: str, arguments: Sequence[str], variables: Mapping[str, str] | None = None, *, output: str = ""
-    ) -> None:
-        """Run `uv pip ARGUMENTS` in the environment, with additional variables; `doing` is its purpose in words. A file
-        that takes its `output` is no part of the command that a message repeats.
+    def run(self, doing: str, arguments: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
+        """Run `uv pip ARGUMENTS` in the environment, with additional variables; `doing` is its purpose in words.
 
         Raises NetworkError, DiskError or InstallError with the reason and the command to repeat, KeyboardInterrupt, and
         OSError if the log cannot be written.
@@ -108,7 +105,7 @@ class Uv:
             told = Output(file, terminal, self.reporter, environ)
             try:
                 result = Context(config).run(  # noqa: S604 - Invoke's runner always has a shell
-                    f"exec {shlex.join([*argv, *([output] if output else [])])}", shell="/bin/sh", warn=True,
+                    f"exec {shlex.join(argv)}", shell="/bin/sh", warn=True,
                     echo=False, env={**environ, **config.run.env}, replace_env=True, pty=terminal is not None,
                     encoding="utf-8", out_stream=told, in_stream=False,
                 )  # fmt: skip
