@@ -26,6 +26,7 @@ from .uv import WHO, WITHOUT_RUST, Uv
 
 LOCK = ".sources-install.lock"
 SHOWN = 5  # changes of other packages in a message
+COMPAT = "--config-settings-package={}:editable_mode=compat"  # a plain .pth file, which editors can follow
 LATER = ("fastjsonschema", "rich.progress", "rich.table")
 TOOLS = Path(__file__).parent.parent / "requirements.txt"  # what the running program requires
 
@@ -100,11 +101,13 @@ def _install(uv: Uv, packages: Sequence[Package], stale: Sequence[Package], deps
         arguments += [f"--reinstall-package={package.name}"]
     for package in packages:
         variables |= package.variables
-        if "setuptools" in package.metadata.built_with:  # a plain .pth file, which type checkers and editors follow
-            arguments += [f"--config-settings-package={package.name}:editable_mode=compat"]
+        if "setuptools" in package.metadata.built_with:
+            arguments += [COMPAT.format(package.name)]
         arguments += ["-e", _address(package.folder, package.name, required, package.repository.extras)]
         for extra in {*map(canonicalize_name, package.repository.extras)} - {*package.metadata.extras}:
             uv.reporter.warn(package.repository.name, f"{package.version} has no extra named {extra}")
+    if not any(package.name in FLASHINFER for package in packages):
+        arguments += map(COMPAT.format, FLASHINFER)  # with another setting uv would build again what stays
     arguments += _repair(uv, packages)
     if lock:
         arguments += ["--no-deps", "-r", _write(uv.log.with_suffix(".locked.txt"), lock.requirements())]

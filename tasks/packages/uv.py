@@ -177,9 +177,9 @@ def explain(status: int, lines: Sequence[str], log: Path, command: str, again: s
         return InstallError(f"uv was ended by signal {-status}{memory}.", where, command)
     if re.search(r"No space left on device|os error 28\b", text):
         return DiskError(f"The disk is full: {reason[-WIDTH:]}.", "`uv cache clean` empties uv's cache.", command)
-    if re.search(r"(?is)(download|get|resolve|update|spurious|fetch).*crates[.-]io", text):
+    if cargo := re.search(r"(?i).*(download|get|resolve|update|spurious|fetch).*crates[.-]io.*", text):
         otherwise = f"Set https_proxy, or leave the Rust extensions out with the command below; {WITHOUT_RUST}."
-        what = f"crates.io, where Rust packages come from, could not be reached.{last}"
+        what = f"crates.io, where Rust packages come from, could not be reached.\n    {cargo[0].strip()[:WIDTH]}"
         return NetworkError(what, f"{otherwise} {where}", f"{RUST_SWITCH}=none {again}")
     kind = NetworkError if re.search(r"Failed to fetch|error sending request|dns error", text) else InstallError
     return kind(f"{reason or f'uv failed with status {status}'}.{last}", where, command)

@@ -146,12 +146,16 @@ def test_a_flashinfer_whose_version_only_its_build_knows_is_installed(place: Pla
     assert place.version("flashinfer-cubin") == "0.6.18"
 
 
-def test_an_editable_flashinfer_stays_when_sglang_alone_is_installed(place: Place, make_package: Make) -> None:
-    flashinfer = make_package("flashinfer-python", "0.6.18")
+def test_an_editable_flashinfer_stays_and_is_not_built_again_when_sglang_alone_is_installed(
+    place: Place, make_package: Make, checkout: Make
+) -> None:
+    flashinfer = checkout("flashinfer", "v0.6.7.post3")
     place.install(flashinfer)
+    place.heard.lines.clear()
     sglang = make_package("sglang", "1.0", ["flashinfer_python==0.3.0", "flashinfer_cubin==0.3.0"])
     assert place.install(sglang) == ["installed"]
     place.assert_installed(sglang, flashinfer)
+    assert not [line for line in place.heard.lines if "Building flashinfer" in line]
     assert not place.version("flashinfer-cubin")
     assert place.install(sglang) == ["already installed"]
 
