@@ -1,6 +1,7 @@
 """Record a command in a terminal as an animated SVG: `python docs/record.py FILE COMMAND [ARGUMENT ...]`.
 
-Everything in the picture comes from that run. It plays once; where SVG is not animated, the last screen is shown.
+Everything in the picture comes from that run, but waits are cut to a second. It plays again and again; where SVG is not
+animated, the last screen is shown.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import pyte
 
 COLUMNS, ROWS = 100, 30
 WIDTH, HEIGHT = 7.83, 17  # of a character, in pixels
-HOLD = 1.0  # seconds that a screen is shown at least
+HOLD = 1.0  # seconds that a screen is shown at least, and a wait takes at most
+END = 6.0  # seconds that the last screen is shown before it begins again
 COLOURS = {
     "black": "#484f58", "red": "#ff7b72", "green": "#3fb950", "brown": "#d29922", "blue": "#58a6ff",
     "magenta": "#bc8cff", "cyan": "#39c5cf", "white": "#e6edf3", "default": "#c9d1d9",
@@ -60,15 +62,18 @@ def screens(command: Sequence[str], title: str) -> list[tuple[float, Screen]]:
     stream = pyte.ByteStream(screen)
     stream.feed(f"$ {title}\r\n".encode())
     seen = [(0.0, _read(screen))]
+    moment, last = 0.0, None
     for seconds, block in play(command):
         stream.feed(block)
+        moment += min(seconds - last, HOLD) if last is not None else 0.0
+        last = seconds
         now = _read(screen)
         if now == seen[-1][1]:
             continue
-        if seconds - seen[-1][0] < HOLD and len(seen) > 1:
+        if moment - seen[-1][0] < HOLD and len(seen) > 1:
             seen[-1] = (seen[-1][0], now)
         else:
-            seen.append((seconds, now))
+            seen.append((moment, now))
     return seen
 
 
@@ -101,6 +106,9 @@ def draw(seen: Sequence[tuple[float, Screen]]) -> str:
     size = f'width="{COLUMNS * WIDTH + 24:.0f}" height="{used * HEIGHT + 24}"'
     style = "text { font: 13px ui-monospace, Menlo, Consolas, monospace; white-space: pre }"
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n<style>{style}</style>\n'
+    length = seen[-1][0] + END
+    loop = f'<animate id="loop" attributeName="x" from="0" to="0" dur="{length:.2f}s" begin="0s;loop.end"/>'
+    parts = [f'<rect width="0" height="0">{loop}</rect>', *parts]
     return f'{head}<rect width="100%" height="100%" rx="8" fill="#0d1117"/>\n' + "\n".join(parts) + "\n</svg>\n"
 
 
@@ -109,7 +117,7 @@ def _text(row: int, run: Run, begin: float, end: float | None) -> str:
     text = text.rstrip()
     place = f'x="{12 + column * WIDTH:.1f}" y="{12 + (row + 0.8) * HEIGHT:.1f}" textLength="{len(text) * WIDTH:.1f}"'
     weight = ' font-weight="bold"' if bold else ""
-    moment = '<set attributeName="visibility" to="{}" begin="{:.2f}s" dur="{:.2f}s"/>'
+    moment = '<set attributeName="visibility" to="{}" begin="loop.begin+{:.2f}s" dur="{:.2f}s"/>'
     if end is not None:
         hidden, change = ' visibility="hidden"', moment.format("visible", begin, end - begin)
     else:
