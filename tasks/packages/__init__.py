@@ -5,17 +5,15 @@ Git is never run here; uv is run here alone.
 
 from .environment import Environment, probe
 from .install import install
-from .layouts import find_layout
 from .lock import differences, make_lock
 from .lock_file import FILE as LOCK
 from .lock_file import Lock, LockedRepository, read_lock
 from .matching import FLASHINFER, flashinfer_requirement, has_release, matching
-from .metadata import read_metadata, read_toml
 from .package import Package, names, version_of
 from .requirements import Missing, admits, missing_requirements
 
 __all__ = [
     "FLASHINFER", "LOCK", "Environment", "Lock", "LockedRepository", "Missing", "Package", "admits", "differences",
-    "find_layout", "flashinfer_requirement", "has_release", "install", "make_lock", "matching",
-    "missing_requirements", "names", "probe", "read_lock", "read_metadata", "read_toml", "version_of",
+    "flashinfer_requirement", "has_release", "install", "make_lock", "matching",
+    "missing_requirements", "names", "probe", "read_lock", "version_of",
 ]  # fmt: skip

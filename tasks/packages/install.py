@@ -123,6 +123,7 @@ def _install(uv: Uv, packages: Sequence[Package], stale: Sequence[Package], deps
     for package in packages:
         _check(uv, package)
         if package in stale:
+            _warn(uv, package)
             package.remember(environment, deps or lock is not None, uv.settings.overrides)
 
 
@@ -217,7 +218,7 @@ def _tell_changes(uv: Uv, before: Mapping[str, str], ours: Collection[str]) -> N
 
 
 def _check(uv: Uv, package: Package) -> None:
-    """Raise InstallError if the package is not installed as its checkout is; warn of what it lacks."""
+    """Raise InstallError if the package is not installed as its checkout is."""
     found, name = uv.environment.distribution(package.name), package.repository.name
     if not package.is_checkout(found):
         installed = f"{found.version} from {found.location or 'an index'} {found.broken}" if found else "nothing"
@@ -226,9 +227,14 @@ def _check(uv: Uv, package: Package) -> None:
             f"not {package.version} from {package.folder}.",
             command="invoke install --reinstall",
         )
-    if found and found.version.startswith("0.0.0"):
+
+
+def _warn(uv: Uv, package: Package) -> None:
+    """Warn of what the installed package lacks."""
+    version, name = version_of(uv.environment, package.name), package.repository.name
+    if version.startswith("0.0.0"):
         scm = f"SETUPTOOLS_SCM_PRETEND_VERSION_FOR_{package.name.upper().replace('-', '_')}"
-        uv.reporter.warn(name, f"installed as {found.version}, since its checkout has no release tag: fetch one "
+        uv.reporter.warn(name, f"installed as {version}, since its checkout has no release tag: fetch one "
                          f"(git -C {package.checkout.path} fetch URL tag v…), or set {scm}")  # fmt: skip
     if package.metadata.needs_rust and preflight.without_rust(uv) and name == "sglang":
         uv.reporter.warn(name, f"installed without its Rust extensions; {WITHOUT_RUST}")

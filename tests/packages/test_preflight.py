@@ -105,7 +105,7 @@ def test_sglang_without_its_rust_extensions_needs_no_rust_and_says_once_what_is_
     object.__setattr__(package.metadata, "built_with", frozenset({"setuptools-rust"}))
     place.install(package)
     assert "without its Rust extensions; SGLang's native gRPC server" in place.heard.warnings[0]
-    place.install(package)
+    place.install(package, make_package("flashinfer-python"))
     assert len(place.heard.warnings) == 1
 
 
