@@ -10,6 +10,7 @@ import argparse
 import fcntl
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import pyte
 COLUMNS, ROWS = 100, 30
 WIDTH, HEIGHT = 7.83, 17  # of a character, in pixels
 HOLD = 1.0  # seconds that a screen is shown at least, and a wait takes at most
+LIVE = re.compile(r"[\u2800-\u28ff\u2501]|-{6}|\(\d+/\d+\)")  # spinners, bars, counts
 END = 6.0  # seconds that the last screen is shown before it begins again
 COLOURS = {
     "black": "#484f58", "red": "#ff7b72", "green": "#3fb950", "brown": "#d29922", "blue": "#58a6ff",
@@ -62,12 +64,17 @@ def screens(command: Sequence[str], title: str) -> list[tuple[float, Screen]]:
     stream = pyte.ByteStream(screen)
     stream.feed(f"$ {title}\r\n".encode())
     seen = [(0.0, _read(screen))]
-    moment, last = 0.0, None
+    moment, waited, last = 0.0, 0.0, None
     for seconds, block in play(command):
         stream.feed(block)
-        moment += min(seconds - last, HOLD) if last is not None else 0.0
-        last = seconds
         now = _read(screen)
+        pause = min(seconds - last, HOLD) if last is not None else 0.0
+        if _lasting(now) == _lasting(seen[-1][1]):
+            pause = min(pause, HOLD - waited)
+            waited += pause
+        else:
+            waited = 0.0
+        moment, last = moment + pause, seconds
         if now == seen[-1][1]:
             continue
         if moment - seen[-1][0] < HOLD and len(seen) > 1:
@@ -75,6 +82,12 @@ def screens(command: Sequence[str], title: str) -> list[tuple[float, Screen]]:
         else:
             seen.append((moment, now))
     return seen
+
+
+def _lasting(screen: Screen) -> list[Row]:
+    """The lines of a screen without those that live lines and progress bars have changed."""
+    texts = {row: "".join(run[1] for run in row) for row in screen}
+    return [row for row in screen if not LIVE.search(texts[row])]
 
 
 def _read(screen: pyte.Screen) -> Screen:

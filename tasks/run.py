@@ -40,10 +40,6 @@ class Failed(Exit):
         return self.result.failure
 
 
-class _NotYet(Exception):
-    """A dry run cannot know what `matching` will be."""
-
-
 @dataclass(frozen=True)
 class Options:
     """The options of all tasks, named as the tasks have them."""
@@ -146,7 +142,13 @@ class Run:
         last = [r for r in repositories if not self.lock and self.session.ref(r)[0] == names.MATCHING]
         session = replace(self.session, matching=self._matching)
         done = dict[str, Outcome]()
-        for group in ([repository for repository in repositories if repository not in last], last):
+        first = [repository for repository in repositories if repository not in last]
+        if self.dry and last and not (self.settings.directory / "sglang").exists():
+            self.report.event(last[0].name, "would clone the release that SGLang requires, once SGLang is cloned")
+            ref, source = self.session.ref(last[0])
+            done[last[0].name] = Outcome(last[0].name, "would clone", ref, ref_source=source)
+            last = []
+        for group in (first, last):
             with ThreadPoolExecutor(max(1, len(group))) as pool:
                 futures = {repository.name: pool.submit(_attempt, session, repository, work) for repository in group}
                 try:
@@ -161,8 +163,6 @@ class Run:
         configured = {r.name: r for r in settings.load(self.c.config, ROOT).repositories}  # --only leaves out SGLang
         sglang = configured["sglang"]
         if not (found := checkout.find(sglang)):
-            if self.dry:
-                raise _NotYet
             raise SourcesError("flashinfer: `matching` is known once SGLang is cloned.", command="invoke clone")
         package, url = packages.Package(found), configured["flashinfer"].url
         return packages.matching(package.metadata, sglang.extras, advertised.tags, url, version=package.version)
@@ -173,12 +173,13 @@ Step = Callable[[Run], None]
 
 def _check_refs(run: Run) -> None:
     """Ask the remotes for the REFs that are given as options, before anything is downloaded. Raises UsageError."""
-    cloned = [repository for repository in run.settings.repositories if repository.path.exists()]
-    repositories = [repository for repository in run.settings.repositories if repository.name in run.options.refs]
-    repositories = [repository for repository in repositories if run.task != "clone" or repository not in cloned]
+    given = run.options.refs
+    repositories = [repository for repository in run.settings.repositories if repository.name in given]
+    if run.task == "clone":  # which says by itself that an existing checkout is at another REF
+        repositories = [repository for repository in repositories if not repository.path.exists()]
     run.session.ask(repositories)
     for repository in repositories:
-        name, ref = repository.name, run.options.refs[repository.name]
+        name, ref = repository.name, given[repository.name]
         if (name, ref) == ("flashinfer", names.MATCHING):
             continue
         with suppress(NetworkError):  # the steps report it
@@ -259,17 +260,17 @@ def verify_step(run: Run) -> None:
 
 def status_step(run: Run) -> None:
     """Look at the checkouts and at what is installed of them."""
-    with ThreadPoolExecutor(max(1, len(run.settings.repositories))) as pool:
-        states = dict(zip(run.settings.repositories, pool.map(_state, run.settings.repositories), strict=True))
-    installed = dict[str, PackageState]()
-    for repository, (_, package) in states.items():
-        found = run.environment.distribution(package.name) if package else None
-        if package and found:
-            installed[repository.name] = PackageState(found.version, package.is_checkout(found), found.location)
+    repositories, installed = run.settings.repositories, dict[str, PackageState]()
+    with ThreadPoolExecutor(max(1, len(repositories))) as pool:
+        found = dict(zip(repositories, pool.map(_state, repositories), strict=True))
+    for repository, (_, package) in found.items():
+        known = run.environment.distribution(package.name) if package else None
+        if package and known:
+            installed[repository.name] = PackageState(known.version, package.is_checkout(known), known.location)
         elif repository.install:
             installed[repository.name] = PackageState(None, False, None)
-    found_states = {repository.name: state for repository, (state, _) in states.items()}
-    run.verification = Verification(True, found_states, installed, None, ())
+    states = {repository.name: state for repository, (state, _) in found.items()}
+    run.verification = Verification(True, states, installed, None, ())
 
 
 def lock_step(run: Run) -> None:
@@ -387,10 +388,6 @@ def _attempt(
     started = time.monotonic()
     try:
         outcome = work(session, repository)
-    except _NotYet:
-        ref, source = session.ref(repository)
-        session.reporter.event(repository.name, "would clone the release that SGLang requires, once SGLang is cloned")
-        outcome = Outcome(repository.name, "would clone", ref, ref_source=source)
     except (SourcesError, OSError) as caught:
         error = caught if isinstance(caught, SourcesError) else _disk_error(repository.name, caught, repository.path)
         action = f"skipped ({error.label})" if isinstance(error, LocalWorkError) else "failed"

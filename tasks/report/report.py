@@ -175,12 +175,11 @@ class Report:
         """Print the warnings of a run again, and its errors, an error of several repositories once."""
         warnings = [] if self._github or self._hidden else tables.warnings(result)
         errors: dict[tuple[str, ...], list[str]] = {}
-        for step, rows in result.steps.items():
-            for row in rows:
-                if row.error:
-                    what = row.error.what.removeprefix(f"{row.repository}: ").removeprefix(f"{step}: ")
-                    key = (step if len(result.steps) > 1 else "", what, row.error.hint, row.error.command)
-                    errors.setdefault(key, []).append(row.repository)
+        for step, row in ((step, row) for step, rows in result.steps.items() for row in rows):
+            if row.error:
+                what = row.error.what.removeprefix(f"{row.repository}: ").removeprefix(f"{step}: ")
+                key = (step if len(result.steps) > 1 else "", what, row.error.hint, row.error.command)
+                errors.setdefault(key, []).append(row.repository)
         if result.outcomes and (warnings or errors or result.error) and not self._hidden and not self._json:
             self._print("")
         for text in warnings:
