@@ -28,8 +28,8 @@ def verify(settings: Settings, environment: Environment, reporter: Reporter, *, 
             imported = pool.submit(packages.check_imports, one.package, environment, driver) if one.package else None
             checks = states[one.name].result()[1]
             if one.package and imported:
-                checks = checks + packages.check_package(one.package, ours, environment, settings.overrides, found)
-                checks += imported.result()
+                installed = packages.check_package(one.package, ours, environment, settings.overrides, found)
+                checks = [*checks, *installed, *imported.result()]
             return checks
 
         def check_cuda() -> list[Check]:

@@ -29,9 +29,10 @@ TAIL = 2000  # characters in which pytest says how it ended
 
 @dataclass(frozen=True)
 class Case:
-    """One test: its outcome (passed, failed, skipped), why it did not pass, and the properties that it recorded."""
+    """One test: its outcome (passed, failed, skipped), why it did not pass, and the properties that it recorded.
+    `modules` are the parts of its module's name, also where the test is inherited from a class of another file."""
 
-    file: str
+    modules: Sequence[str]
     name: str
     outcome: str
     reason: str
@@ -59,14 +60,15 @@ def run_kernels(
     if not environment.distribution("pytest"):
         command = machine.add_command(environment, "pytest")
         return [Check("kernels: total", "fail", f"pytest is not installed in {environment.prefix}", command=command)]
-    jobs = max(1, min(machine.available_memory() // machine.JOB, machine.wanted_jobs(os.environ)))
-    workers = min(jobs, len(files)) if environment.distribution("pytest-xdist") else 1
+    wanted, jobs = machine.wanted_jobs(os.environ), max(1, machine.available_memory() // machine.JOB)
+    jobs = min(jobs, wanted) if "MAX_JOBS" in os.environ else jobs
+    workers = min(jobs, wanted, len(files)) if environment.distribution("pytest-xdist") else 1
     with tempfile.TemporaryDirectory() as directory:
         xml = junit.absolute() if junit else Path(directory, "junit.xml")
         xml.parent.mkdir(parents=True, exist_ok=True)
         xml.write_bytes(b"")
         ini = Path(directory, "pytest.ini")  # no configuration around the trace data counts
-        ini.write_text("[pytest]\njunit_family = xunit1\n")
+        ini.write_text("[pytest]\n")
         options = ["-c", str(ini), f"--rootdir={trace}", f"--confcutdir={trace}", f"--junitxml={xml}"]
         options += ["-p", "xdist", "-n", str(workers), "--dist", "loadfile"] if workers > 1 else []
         command = shell(*_pytest(environment), *options, *(file for file in files.values() if file.exists()))
@@ -88,7 +90,7 @@ def run_kernels(
     ended = f"{lines[-1] if lines else 'no output'} (status {done.exited})"
     checks = []
     for name, file in files.items():
-        mine = [case for case in cases if case.file == file.name]
+        mine = [case for case in cases if file.stem in case.modules]
         checks.append(_check(f"kernels: {name}", mine, ended, shell(*_pytest(environment), file)))
     return [*checks, _total(cases, environment, f"{time.monotonic() - began:.0f} s, {workers} at once")]
 
@@ -126,9 +128,10 @@ def _read(xml: Path) -> list[Case]:
         outcome = "passed" if ended is None else "skipped" if ended.tag == "skipped" else "failed"
         recorded = {entry.get("name", ""): entry.get("value", "") for entry in element.iter("property")}
         figures = {name: float(recorded[name]) for name in (USED, "error_ratio") if name in recorded}
-        file, seconds = Path(element.get("file", "")).name, float(element.get("time", 0))
+        modules = (element.get("classname") or str(element.get("name"))).split(".")  # a name: it was not imported
         reason = "" if ended is None else _reason(ended.get("message", ""), ended.text or "")
-        cases.append(Case(file, element.get("name", ""), outcome, reason, seconds, figures))
+        seconds = float(element.get("time", 0))
+        cases.append(Case(modules, element.get("name", ""), outcome, reason, seconds, figures))
     return cases
 
 

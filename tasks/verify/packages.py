@@ -49,16 +49,9 @@ def torch_pin(packages: Sequence[Package]) -> str:
 def check_package(
     package: Package, packages: Sequence[Package], environment: Environment, overrides: Sequence[str],
     found: Sequence[Found],
-) -> list[Check]:  # fmt: skip
+) -> Iterator[Check]:  # fmt: skip
     """Check that the package is installed from its checkout, in its version and with its requirements, of which those
     in `overrides` replace others. `packages` are all that come from checkouts, `found` are those checkouts."""
-    return [*_check(package, packages, environment, overrides, found)]
-
-
-def _check(
-    package: Package, packages: Sequence[Package], environment: Environment, overrides: Sequence[str],
-    found: Sequence[Found],
-) -> Iterator[Check]:  # fmt: skip
     name, ours = package.repository.name, names(packages)
     installed = environment.distribution(package.name)
     if not installed:
@@ -85,19 +78,14 @@ def _check(
         yield _pins(package, [one for one in unmet if _name(one) in ours], environment, found)
     except SourcesError as error:
         yield Check(f"{name}: requirements", "fail", error.what, error.hint, REINSTALL)
-    for companion, version in _companions(package, environment):
+    for companion, version in environment.versions().items():
+        if not companion.startswith(package.layout.companions or ("/",)):
+            continue
         if package.fits(version):
             yield Check(f"{name}: {companion}", "pass", version)
         else:
             detail = f"{version}, but {name} is {package.version}"
             yield Check(f"{name}: {companion}", "fail", detail, command="invoke install")
-
-
-def _companions(package: Package, environment: Environment) -> list[tuple[str, str]]:
-    """What is installed of the package's companions, jit-cache's providers (flashinfer-jit-cache-sm90a) among them."""
-    directories = [info for path in environment.paths for info in path.glob("flashinfer_*-*.dist-info")]
-    pairs = (info.name.removesuffix(".dist-info").replace("_", "-").rsplit("-", 1) for info in directories)
-    return [(name, version) for name, version in pairs if name.startswith(package.layout.companions or ("-",))]
 
 
 def check_imports(package: Package, environment: Environment, driver: Future[dict[str, Any]]) -> list[Check]:

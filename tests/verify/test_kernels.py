@@ -193,6 +193,14 @@ def test_definitions_can_be_chosen_by_op_type_name_or_pattern(tmp_path: Path, en
     assert [*run(folder, environment, "norm", "gemm_c", "*_f")] == ["gemm_c", "moe_f", "norm_a", "norm_b", "total"]
 
 
+def test_tests_that_are_inherited_from_a_class_of_another_file_count(tmp_path: Path, environment: Environment) -> None:
+    body = "import flashinfer\nclass Shared:\n    def test_kernel(self): flashinfer.kernel()\n"
+    folder = trace(tmp_path / "trace", norm_a="from shared import Shared\nclass TestA(Shared): ...\n", norm_b=TEST)
+    (folder / "tests/references/shared.py").write_text(body)
+    checks = run(folder, environment)
+    assert {check.status for check in checks.values()} == {"pass"}, checks
+
+
 def test_an_op_type_may_have_one_file_of_tests(tmp_path: Path, environment: Environment) -> None:
     folder = trace(tmp_path / "trace", norm_a="", norm_b="")
     (folder / "tests/references/test_norm.py").write_text(TEST)

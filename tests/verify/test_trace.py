@@ -13,7 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.models import Check
+from tasks.packages import probe
+from tasks.verify import bench
 from tasks.verify.trace import LFS, read_trace
+from tests import conftest
 from tests.conftest import ROOT
 
 REFERENCE = "import torch\n\ndef run(x, n):\n    return x.cumsum(0)[:n]\n"
@@ -199,6 +202,39 @@ def test_nothing_of_the_data_is_run(tmp_path: Path) -> None:
     (tmp_path / "tests/references/conftest.py").write_text(touch)
     read_trace(tmp_path)
     assert not mark.exists()
+
+
+BENCH = """
+import argparse, json, pathlib
+def cli():
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers()
+    command = commands.add_parser({command!r})
+    command.add_argument("--disable-gpu", action="store_true")
+    for option in ("--dataset", "--output-folder", "--outputs"):
+        command.add_argument(option, required=True)
+    given = parser.parse_args()
+    messages = [{{"level": {level!r}, "message": "no baseline"}}]
+    report = {{"definitions": {{"scan_h8": {{"status": "ok", "layout": None, "baseline": {{"messages": messages}}}}}}}}
+    pathlib.Path(given.output_folder, "report.json").write_text(json.dumps(report))
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "level", "status"),
+    [("validate", "info", ["pass"]), ("validate", "warning", ["warn"]), ("validate", "error", ["fail"]), ("x", "", [])],
+)
+def test_flashinfer_bench_gives_its_verdict_where_it_can(
+    tmp_path: Path, make_environment: Callable[..., conftest.Environment], command: str, level: str, status: list[str]
+) -> None:
+    environment = probe(make_environment("verified").python)
+    assert bench.verdict(write(tmp_path / "trace"), environment) == []
+    package, information = (environment.purelib / name for name in ("flashinfer_bench", "flashinfer_bench-1.dist-info"))
+    (package / "cli").mkdir(parents=True)
+    (package / "cli/main.py").write_text(BENCH.format(command=command, level=level))
+    information.mkdir()
+    (information / "METADATA").write_text("Name: flashinfer-bench\nVersion: 1\n")
+    assert [check.status for check in bench.verdict(tmp_path / "trace", environment)] == status
 
 
 VALUES = st.recursive(
