@@ -177,8 +177,9 @@ def _read(process: Popen[bytes], stall: float, progress: Progress) -> tuple[byte
         for pipe in filter(None, read):
             selector.register(pipe, selectors.EVENT_READ)
         while selector.get_map() and not _State.stopping.is_set() and time.monotonic() - last <= stall:
+            has_ended = process.poll() is not None  # asked first: what it wrote before it ended is there to be read
             ready = selector.select(0.1)
-            if not ready and process.poll() is not None:
+            if not ready and has_ended:
                 break  # a child that lives on has inherited the pipe
             for key, _ in ready:
                 block = os.read(key.fd, 65536)
