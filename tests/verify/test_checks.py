@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from typing import Any
 
+from tasks.packages import probe
 from tests.conftest import Project
 
 
@@ -68,6 +69,17 @@ def test_damage_is_named_with_the_command_that_repairs_it(project: Project) -> N
     assert f"line {text.count(chr(10)) + 2}" in checks["sglang: metadata"]["detail"]
     pyproject.write_text(text)
     assert faults(verify(project, "--only=sglang", check=None), "sglang") == {}
+
+    shutil.rmtree(project.tmp / "sglang/python/sglang/srt/models")
+    (command,) = faults(verify(project, "--only=sglang", check=1), "sglang").values()
+    follow(project, command)
+    project.git("sglang", "checkout", "-q", "--detach", "HEAD")
+    assert faults(verify(project, "--only=sglang", check=1), "sglang") == {"sglang: ref": "invoke update"}
+    follow(project, "invoke update")
+    shutil.rmtree(next(probe(project.environment.python).purelib.glob("sglang-*.dist-info")))
+    assert faults(verify(project, "--only=sglang", check=1), "sglang") == {"sglang: installed": "invoke install"}
+    follow(project, "invoke install")
+    assert faults(verify(project), "sglang") == {}
 
     project.git("sglang", "switch", "-q", "-c", "mine")
     assert verify(project)["sglang: ref"]["detail"].startswith("your branch mine (")
