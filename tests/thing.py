@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.sources import Sources, commits, url
+from tests.sources import IDENTITY, Sources, commits, url
 from tests.upstream.store import File, Gitlink, Upstream
 
 PRECIOUS = "precious"
@@ -25,7 +27,7 @@ NEW = {
 }
 
 
-UNDER_WAY = {
+UNDER_WAY: dict[str, tuple[str, ...]] = {
     "MERGE_HEAD": ("merge", "--abort"),
     "rebase-merge": ("rebase", "--abort"),
     "CHERRY_PICK_HEAD": ("cherry-pick", "--abort"),
@@ -66,6 +68,68 @@ def _objects(git_dir: Path) -> set[bytes]:
         found |= {output[:size]} if head.split()[1] == b"blob" else set()
         output = output[size + 1 :]
     return found
+
+
+@dataclass
+class User:
+    """Somebody who works in the checkout at `place`; `text` returns what is written next."""
+
+    place: Path
+    text: Callable[[], str]
+    environ: Mapping[str, str]
+
+    def git(self, *arguments: str) -> str:
+        """What git prints; nothing where it fails."""
+        environ = {**self.environ, **IDENTITY, "GIT_EDITOR": "true"}
+        run = subprocess.run(["git", *arguments], cwd=self.place, env=environ, capture_output=True, check=False)
+        return os.fsdecode(run.stdout).strip() if not run.returncode else ""
+
+    def write(self, name: str) -> None:
+        """Write a file, with the directories above it."""
+        file, text = self.place / name, self.text()
+        with suppress(OSError):
+            if not file.is_symlink() and not (file.is_dir() and not any(file.iterdir())):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text)
+
+    def branches(self) -> list[str]:
+        """The branches."""
+        return self.git("for-each-ref", "--format=%(refname:short)", "refs/heads").split()
+
+    def other(self, *command: str) -> None:
+        """Run the git command with another branch than what is checked out, if there is one."""
+        head = self.git("rev-parse", "HEAD")
+        others = [branch for branch in self.branches() if self.git("rev-parse", branch) != head]
+        if others:
+            self.git(*command, others[-1])
+
+    def put_away(self, away: Path) -> None:
+        """What a user does about work that is in the way: end what is under way, move repositories of his own away,
+        stash, move away what cannot be stashed, give commits a branch and main its place."""
+        git_dir = Path(self.git("rev-parse", "--absolute-git-dir"))
+        for file, command in UNDER_WAY.items():
+            if (git_dir / file).exists():
+                self.git(*command)
+        for own in [*self.place.glob("**/.git")]:
+            if own.is_dir() and own.parent != self.place:
+                self._move(own.parent, away)
+        for entry in self.git("ls-files", "-v", "-z").split("\0"):
+            if entry[:1] not in ("H", "") and os.path.lexists(self.place / entry[2:]):
+                for option in ("--no-skip-worktree", "--no-assume-unchanged"):
+                    self.git("update-index", option, entry[2:])
+        for command in (("stash", "-q", "--all"), ("reset", "-q"), ("stash", "-q", "--all")):
+            self.git(*command)
+        for name in self.git("ls-files", "--others", "--directory", "-z").split("\0"):
+            if name:
+                self._move(self.place / name.rstrip("/"), away)
+        self.git("branch", f"put-away-{len(self.branches())}")
+        if self.git("branch", "--show-current") == "main":
+            self.git("reset", "-q", "--hard", "origin/main")
+
+    def _move(self, path: Path, away: Path) -> None:
+        if os.path.lexists(path):
+            away.mkdir(exist_ok=True)
+            path.rename(away / f"{len([*away.iterdir()])}")
 
 
 class Thing:
@@ -132,33 +196,8 @@ class Thing:
         self.sources("update")
 
     def put_away(self, place: str) -> None:
-        """What a user does about work that is in the way: end what is under way, move repositories of his own away,
-        stash, move away what cannot be stashed, give commits a branch and main its place."""
-        top, git_dir = self.sources.path / place, self.git_dir(place)
-        for file, command in UNDER_WAY.items():
-            if (git_dir / file).exists():
-                self.git(place, *command, check=False)
-        for own in [*top.glob("**/.git")]:
-            if own.is_dir() and own.parent != top:
-                self._move_away(own.parent, top)
-        for entry in self.git(place, "ls-files", "-v", "-z").split("\0"):
-            if entry[:1] not in ("H", "") and os.path.lexists(top / entry[2:]):
-                for option in ("--no-skip-worktree", "--no-assume-unchanged"):
-                    self.git(place, "update-index", option, entry[2:])
-        for words in ("stash -q --all", "reset -q", "stash -q --all"):
-            self.git(place, *words.split(), check=False)
-        for name in self.git(place, "ls-files", "--others", "--directory", "-z").split("\0"):
-            if name:
-                self._move_away(top / name.rstrip("/"), top)
-        self.git(place, "branch", "put-away", check=False)
-        if self.git(place, "branch", "--show-current") == "main":
-            self.git(place, "reset", "-q", "--hard", "origin/main", check=False)
-
-    def _move_away(self, path: Path, top: Path) -> None:
-        if os.path.lexists(path):
-            away = self.sources.path / "away" / path.relative_to(top)
-            away.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(away)
+        """What a user does about work that is in the way: see `User.put_away`."""
+        User(self.sources.path / place, str, os.environ).put_away(self.sources.path / "away")
 
     def interrupt(self, place: str = "thing", at: str = "new.txt") -> str:
         """Let upstream move on, and an update be killed while git writes the file `at`. Returns the new commit."""

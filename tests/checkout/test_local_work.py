@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.reliability import actions
-from tests.reliability.actions import Action, User
+from tests.reliability.actions import Action
 from tests.sources import Sources, commits, fingerprint, url, work
-from tests.thing import MODULES, PRECIOUS, Thing
+from tests.thing import MODULES, PRECIOUS, Thing, User
 from tests.upstream.host import GitHost
 from tests.upstream.store import Gitlink, Upstream
 

@@ -5,52 +5,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 
-from tests.sources import IDENTITY
-from tests.thing import FILES, MODULES, section
+from tests.thing import FILES, MODULES, User, section
 from tests.upstream.store import Gitlink, Symlink, Tree, Upstream
 
 NAMES = ("a.txt", "b.txt", "gone.txt", "kept.txt", "new.txt", "new.log", "folder/new.txt", "folder", "mine.txt",
          "mine.log", "deep/er/mine.txt", 'od"d\nname', "deps/new.txt", "x/y")  # fmt: skip
-
-
-@dataclass
-class User:
-    """Somebody who works in the checkout at `place`; `text` returns what is written next."""
-
-    place: Path
-    text: Callable[[], str]
-    environ: Mapping[str, str]
-
-    def git(self, *arguments: str) -> str:
-        """What git prints; nothing where it fails."""
-        environ = {**self.environ, **IDENTITY, "GIT_EDITOR": "true"}
-        run = subprocess.run(["git", *arguments], cwd=self.place, env=environ, capture_output=True, check=False)
-        return os.fsdecode(run.stdout).strip() if not run.returncode else ""
-
-    def write(self, name: str) -> None:
-        """Write a file, with the directories above it."""
-        file, text = self.place / name, self.text()
-        with suppress(OSError):
-            if not file.is_symlink() and not (file.is_dir() and not any(file.iterdir())):
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(text)
-
-    def branches(self) -> list[str]:
-        """The branches."""
-        return self.git("for-each-ref", "--format=%(refname:short)", "refs/heads").split()
-
-    def other(self, *command: str) -> None:
-        """Run the git command with another branch than what is checked out, if there is one."""
-        head = self.git("rev-parse", "HEAD")
-        others = [branch for branch in self.branches() if self.git("rev-parse", branch) != head]
-        if others:
-            self.git(*command, others[-1])
 
 
 def edit(user: User, name: str) -> None:
