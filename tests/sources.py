@@ -137,12 +137,16 @@ def fingerprint(folder: Path, leave_out: str = r"^\.lock", times: bool = True) -
 
 def work(folder: Path) -> dict[str, str]:
     """A fingerprint of all that is a user's: every file but objects that have come, where the remote's branches are,
-    and what says which of them are here."""
-    return fingerprint(
+    and what says which of them are here. Of an index it is what is staged, not when files were looked at."""
+    state = fingerprint(
         folder,
-        r"(^|/)\.lock|\.git/(modules/.*)?(objects(/|$)|shallow$|logs/refs$|(logs/)?refs/remotes(/|$))"
+        r"(^|/)\.lock|\.git/(modules/.*)?(objects(/|$)|shallow$|logs/refs$|(logs/)?refs/remotes(/|$)|index$)"
         r"|\.git/(modules/.*/)?sources\.json$|\.git/modules/.*/config$",
     )
+    for index in [*folder.glob("**/.git/index"), *folder.glob("**/.git/modules/**/index")]:
+        listing = ("git", f"--git-dir={index.parent}", f"--work-tree={index.parent}", "ls-files", "--stage", "-v")
+        state[str(index)] = subprocess.run(listing, cwd=index.parent, capture_output=True, text=True, check=True).stdout
+    return state
 
 
 def commits(folder: Path, *revisions: str) -> set[str]:

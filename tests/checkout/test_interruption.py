@@ -35,7 +35,7 @@ def rescued(thing: Thing, place: str) -> list[str]:
 
 def shown(thing: Thing, result: Result) -> str:
     """What the commands print that the run names."""
-    commands = re.findall(r"git -C \S+ show[^\n]*?refs/rescue/[^\s),.]+", result.out + result.err)
+    commands = re.findall(r"git -C \S+ (?:show|log)[^\n]*?refs/rescue/[^\s),.]+", result.out + result.err)
     assert commands
     return "".join(
         subprocess.run(["sh", "-c", command], cwd=thing.sources.path, capture_output=True, text=True, check=True).stdout
