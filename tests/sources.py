@@ -144,7 +144,7 @@ def work(folder: Path) -> dict[str, str]:
         r"|\.git/(modules/.*/)?sources\.json$|\.git/modules/.*/config$",
     )
     for index in [*folder.glob("**/.git/index"), *folder.glob("**/.git/modules/**/index")]:
-        listing = ("git", f"--git-dir={index.parent}", f"--work-tree={index.parent}", "ls-files", "--stage", "-v")
+        listing = ("git", f"--git-dir={index.parent}", f"--work-tree={index.parent}", "ls-files", "--stage")
         state[str(index)] = subprocess.run(listing, cwd=index.parent, capture_output=True, text=True, check=True).stdout
     return state
 
