@@ -83,7 +83,7 @@ def test_the_lines_of_the_sessions_are_what_is_printed(page: Path, shell: Projec
 
 def test_the_recording_shows_a_set_up() -> None:
     shown = last_screen((ROOT / "docs/setup.svg").read_text(encoding="utf-8"))
-    assert any(text.startswith("Ready in ") for text in shown)
+    assert any(text.startswith("Ready ") for text in shown)
 
 
 def test_the_recorder_draws_what_a_command_prints_and_when(tmp_path: Path) -> None:
