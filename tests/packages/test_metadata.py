@@ -66,7 +66,7 @@ if __name__ == "__main__":
     [
         ("pyproject.toml", b"[project\nname = 1", "line 1"),
         ("pyproject.toml", b"\xff\xfe", "UTF-8"),
-        ("pyproject.toml", b"a = " + b"[" * 50_000, "recursion"),
+        ("pyproject.toml", b"a = " + b"[" * 50_000, "is not valid TOML"),
         ("pyproject.toml", b"project = 5", "`project` must be dict, got int"),
         ("pyproject.toml", b'[project]\nname = "x"\ndependencies = "torch"', "`dependencies` must be list, got str"),
         ("pyproject.toml", b'[project]\nname = "x"\ndependencies = [5]', "5"),
