@@ -78,31 +78,6 @@ class Sources:
         self.git(repository, "commit", "-q", "-m", f"My {name}")
         return self.head(repository)
 
-    def fix(self, result: Result) -> str:
-        """Run the command that the last error names, as the user would in a shell. Returns the command."""
-        (command,) = re.findall(r"^  ((?:git|mv|invoke) .*)$", result.err, re.M)
-        if not command.startswith("invoke"):
-            run = subprocess.run(
-                ["sh", "-c", command],
-                cwd=self.path,
-                env={**os.environ, **IDENTITY},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert run.returncode == 0, f"{command}\n{run.stdout}{run.stderr}"
-        return str(command)
-
-    def resolve(self, task: str = "update", result: Result | None = None, **refs: Any) -> list[str]:
-        """Run the task and the commands that it names until it succeeds, from `result` on. Returns the commands."""
-        commands: list[str] = []
-        result = result or self(task, check=None, **refs)
-        while result.status:
-            assert result.status == 5 and len(commands) < 4, f"after {commands}:\n{result.err}"
-            commands.append(self.fix(result))
-            result = self(task, check=None, **refs)
-        return commands
-
 
 def url(name: str) -> str:
     """The address of one of the small upstreams."""

@@ -67,8 +67,7 @@ def kill_once(world: World, name: str, seed: int) -> str:
     """Run the scenario with one kill; AssertionError where something does not hold. Returns when it was killed."""
     scenario, random_ = SCENARIOS[name], random.Random(f"{name} {seed}")
     project = world.project
-    if seed % 8 != 1:  # pip is slower, and killed more rarely
-        project.environ["PATH"] += f":{sysconfig.get_path('scripts')}"  # where the tests' uv is
+    project.environ["PATH"] += f":{sysconfig.get_path('scripts')}"  # where the tests' uv is
     mine: dict[str, str] = {}
     if scenario.before:
         project.invoke(*_refs("clone", *scenario.before))
