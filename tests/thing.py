@@ -122,7 +122,8 @@ class User:
         for name in self.git("ls-files", "--others", "--directory", "-z").split("\0"):
             if name:
                 self._move(self.place / name.rstrip("/"), away)
-        self.git("branch", f"put-away-{len(self.branches())}")
+        for commit in ("HEAD", "refs/heads/main"):
+            self.git("branch", f"put-away-{len(self.branches())}", commit)
         if self.git("branch", "--show-current") == "main":
             self.git("reset", "-q", "--hard", "origin/main")
 
