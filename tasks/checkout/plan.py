@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from .. import names
-from ..errors import LocalWorkError, SourcesError, counted, examples
-from ..git import fetch, refs, submodules
-from ..git.repository import Checkout, Record, linked_git_dir
+from ..errors import LocalWorkError, SourcesError
+from ..git import fetch, messages, refs, submodules
+from ..git.repository import Checkout, Record
 from . import local_work, sparse, vanish
 
 PYPROJECT = "pyproject.toml"
@@ -104,21 +103,8 @@ def problems(move: Move) -> Iterator[LocalWorkError]:
 
 def _obstacle(parent: Checkout, submodule: Move) -> Iterator[LocalWorkError]:
     """What is in the place of a submodule whose files are not there yet."""
-    place, name = submodule.checkout.path, submodule.checkout.name
-    path = str(place.relative_to(parent.path))
-    was_submodule = bool(submodules.gitlinks(parent, parent.head, path))
-    mine = names.shell("mv", str(place), f"{place}.mine")
-    if was_submodule and place.is_symlink():
-        yield LocalWorkError(f"{name}: {place} is a symbolic link, where a submodule belongs.", "Move it away:", mine)
-    elif was_submodule and linked_git_dir(place):
-        own = linked_git_dir(place)
-        if own and not own.resolve().is_relative_to((parent.git_dir / "modules").resolve()):
-            what = f"{name}: {place} is a repository of its own, not the submodule."
-            yield LocalWorkError(what, "Move it away:", mine)
-    else:
-        strays = local_work.untracked_files(parent, f":(literal){path}")
-        strays += [str(file.relative_to(parent.path)) for file in vanish.walk(place)] if was_submodule else []
-        strays = [stray for stray in strays if stray != f"{path}/.git"]
-        if strays:
-            what = f"{name}: {counted(len(strays), 'untracked file')} ({examples(strays)}), where a submodule belongs."
-            yield LocalWorkError(what, "Move them away:", mine)
+    path = str(submodule.checkout.path.relative_to(parent.path))
+    if submodules.gitlinks(parent, parent.head, path):
+        yield from vanish.account(parent, path, submodule.before).problems
+    elif strays := local_work.untracked_files(parent, f":(literal){path}"):
+        yield messages.overwrite_error(parent.name, parent.path, strays, untracked=True)

@@ -64,12 +64,12 @@ def account(parent: Checkout, path: str, commit: str) -> Account:
     place, modules = parent.path / path, parent.git_dir / "modules"
     git_dir = linked_git_dir(place)
     if place.is_symlink() or (git_dir is None and (place / ".git").is_symlink()):
-        return Account(place, (), (_refusal(parent, place, "a symbolic link of yours"),))
+        return Account(place, (), (_refusal(parent, place, "is a symbolic link"),))
     if git_dir is None:
         strays = [file for file in walk(place) if file.name != ".git"]
-        return Account(place, (), (_refusal(parent, place, _named(place, strays)),) if strays else ())
+        return Account(place, (), (_refusal(parent, place, _strays(place, strays)),) if strays else ())
     if not git_dir.resolve().is_relative_to(modules.resolve()):
-        return Account(place, (), (_refusal(parent, place, "a repository of its own"),))
+        return Account(place, (), (_refusal(parent, place, "is a repository of its own"),))
     repository = Repository(f"{parent.name}/{path}", "", "", place, install=False)
     return _account(Checkout(repository, git_dir), commit)
 
@@ -90,7 +90,7 @@ def _account(checkout: Checkout, commit: str) -> Account:
             problems += below.problems
     strays = [file for file in walk(checkout.path, *nested) if file not in ours]
     if strays and not problems:
-        problems.append(_refusal(checkout, checkout.path, _named(checkout.path, strays)))
+        problems.append(_refusal(checkout, checkout.path, _strays(checkout.path, strays)))
     return Account(checkout.path, tuple(ours), tuple(problems))
 
 
@@ -137,14 +137,12 @@ def walk(top: Path, *inside: Path) -> list[Path]:
     return files
 
 
-def _named(top: Path, files: list[Path]) -> str:
-    shown = examples([str(file.relative_to(top)) for file in files])
-    return f"{counted(len(files), 'file')} of yours ({shown})"
-
-
-def _refusal(checkout: Checkout, place: Path, what: str) -> LocalWorkError:
+def _refusal(checkout: Checkout, place: Path, holds: str) -> LocalWorkError:
     move = names.shell("mv", str(place), f"{place}.mine")
-    sentence = f"{checkout.name}: {place} is no submodule of the next commit, and contains {what}."
-    if what.startswith("a "):
-        sentence = f"{checkout.name}: {place} is {what}, not a submodule."
-    return LocalWorkError(sentence, "Move what you need elsewhere, such as with:", move)
+    what = f"{checkout.name}: {place} {holds}, where the next commit has something else."
+    return LocalWorkError(what, "Move what you need elsewhere, such as with:", move)
+
+
+def _strays(top: Path, files: list[Path]) -> str:
+    shown = examples([str(file.relative_to(top)) for file in files])
+    return f"contains {counted(len(files), 'file')} of yours ({shown})"
