@@ -60,15 +60,17 @@ def locked(file: Path, waiting: Callable[[str], object], *, writing: bool = True
         if not writing:
             yield Lock()
             return
-        lock = Lock((descriptor,), bool(_holder(descriptor)), os.fstat(descriptor).st_mtime)
+        before = os.fstat(descriptor)
+        lock = Lock((descriptor,), bool(_holder(descriptor)), before.st_mtime)
         _write(descriptor, f"process {os.getpid()} ({' '.join(['invoke', *sys.argv[1:]])[:80]})")
         if lock.was_killed:
-            os.utime(descriptor, (lock.began, lock.began))  # if this one is killed, too, the first one counts
+            os.utime(descriptor, ns=(before.st_atime_ns, before.st_mtime_ns))  # if this one is killed, too, that counts
         try:
             yield lock
         finally:
             if lock.is_clean:
                 _write(descriptor, "")
+                os.utime(descriptor, ns=(before.st_atime_ns, before.st_mtime_ns))  # a run without news leaves no trace
     finally:
         os.close(descriptor)
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
-from ..errors import NetworkError, UsageError
+from ..errors import NetworkError, SourcesError, UsageError
 from ..models import Network
 from ..names import TAGS, redact
 from . import command, refs
@@ -34,6 +35,10 @@ def initialise(checkout: Checkout) -> None:
     """Make the repository of a new checkout, or of a submodule whose files come later; it is complete or absent."""
     if (checkout.git_dir / "HEAD").exists():
         return
+    above = takewhile(lambda parent: parent.name != "modules", checkout.git_dir.parents)
+    if checkout.git_dir.name != ".git" and any((parent / "HEAD").exists() for parent in above):
+        what = f"{checkout.name}: its repository would be inside that of another submodule, {checkout.git_dir.parent}."
+        raise SourcesError(what, "Nothing of it was fetched.")
     draft = checkout.git_dir.with_name(f"{checkout.git_dir.name}.new")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
