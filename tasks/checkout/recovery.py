@@ -54,7 +54,7 @@ def finish(checkout: Checkout, reporter: Reporter) -> Checkout:
         for account in accounts.pop(switched.path):
             vanish.remove(account)
         reset(switched, moving)
-        switched.keep_record(replace(switched.record, commit=moving, moving=""))
+        switched.keep_record(replace(switched.record, moving=""))  # its `commit` is where the branch may still be
     return checkout.again()
 
 
