@@ -30,14 +30,14 @@ def alone(settings: Settings, reporter: Reporter, *, reading: bool) -> Iterator[
         reporter.event(settings.directory.name, f"waiting for {holder}")
 
     with locked(file, waiting, writing=not reading) as lock:
-        command.start(inherited=lock.descriptors)
+        command.inherit(lock.descriptors)
         if lock.was_killed:
             _remove_locks(settings.directory, lock.began)
         try:
             yield
         finally:
             lock.is_clean = not command.left_locks()
-            command.start()
+            command.inherit(())
 
 
 def _remove_locks(directory: Path, began: float) -> None:

@@ -67,11 +67,15 @@ class _State:
     inherited: tuple[int, ...] = ()  # descriptors of a lock, which then lasts as long as the last local command
 
 
-def start(*, inherited: Sequence[int] = ()) -> None:
-    """Let git run (again); local commands inherit these descriptors of a lock."""
+def start() -> None:
+    """Let git run (again)."""
     _State.stopping.clear()
     _State.was_killed = False
-    _State.inherited = tuple(inherited)
+
+
+def inherit(descriptors: Sequence[int]) -> None:
+    """Let local commands inherit these descriptors of a lock."""
+    _State.inherited = tuple(descriptors)
 
 
 def stop() -> None:
