@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import re
 import sys
 import threading
 import time
@@ -21,6 +19,9 @@ from ..names import shell
 from . import tables
 from .document import document
 from .screen import Live, Output, clean, one_line, progress
+
+MESSAGE = str.maketrans({"%": "%25", "\n": "%0A"})  # in a workflow command of GitHub Actions
+TITLE = str.maketrans({"%": "%25", ":": "%3A", ",": "%2C"})
 
 
 class Report:
@@ -118,7 +119,7 @@ class Report:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Measure a step, and print a heading above its lines; under GitHub Actions they can be folded."""
+        """Measure a step, and print a heading above its lines."""
         began, self._heading = time.monotonic(), name
         try:
             yield
@@ -126,8 +127,6 @@ class Report:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
             with self._lock:
                 self._live.end()
-                if self._github and not self._heading:
-                    self._print("::endgroup::")
                 self._heading = ""
 
     def take_warnings(self, repository: str = "") -> tuple[str, ...]:
@@ -159,8 +158,7 @@ class Report:
 
     def _table(self, console: Output, result: Result) -> None:
         if columns := tables.columns(result, "→" if console.unicode else "->"):
-            console.print("")
-            console.print(tables.draw(console, columns))
+            console.print("", tables.draw(console, columns), sep="\n")
 
     def _close(self, result: Result) -> None:
         ended, following, style = tables.closing(result, self._environ)
@@ -206,29 +204,25 @@ class Report:
             if check.status in tables.BAD:
                 level = "error" if check.status == "fail" else "warning"
                 self._annotate(level, check.name, check.detail, check.hint, check.command)
-        text = io.StringIO()
-        plain = Output(text, {})
-        self._table(plain, result)
-        for group, checks in tables.grouped(result.checks).items():
-            plain.print(tables.check_lines(plain, group, checks, False))
-        ended = " ".join(tables.closing(result, self._environ)[:2])
-        summary = f"### invoke {result.task}\n\n{clean(ended)}\n\n```\n{text.getvalue().strip()}\n```\n"
+        ended = clean(" ".join(tables.closing(result, self._environ)[:2]))
         try:
-            if path := self._environ.get("GITHUB_STEP_SUMMARY"):
-                with Path(path).open("a", encoding="utf-8", errors="backslashreplace") as file:
-                    file.write(summary)
+            summary = Path(self._environ.get("GITHUB_STEP_SUMMARY", os.devnull))
+            with summary.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(f"### invoke {result.task}\n\n{ended}\n\n```")
+                self._table(Output(file, {}), result)
+                file.write("```\n")
         except OSError as error:
             self.warn("GITHUB_STEP_SUMMARY", f"could not be written: {error.strerror}")
 
     def _annotate(self, level: str, title: str, *lines: str) -> None:
         """Print a workflow command: an annotation; `level` is error or warning."""
         message = "\n".join(filter(None, (clean(line).strip() for line in lines)))
-        name, text = (re.sub(r"[%\r\n]", _percent, part) for part in (one_line(title), message))
-        self._print(f"::{level} title={re.sub('[:,]', _percent, name)}::{text}", error=True)
+        name = one_line(title).translate(TITLE)
+        self._print(f"::{level} title={name}::{message.translate(MESSAGE)}", error=True)
 
     def _show_heading(self) -> None:
-        if heading := one_line(self._heading):
-            self._print(f"::group::{heading}" if self._github else (heading, "bold cyan"))
+        if self._heading:
+            self._print((one_line(self._heading), "bold cyan"))
         self._heading = ""
 
     def _line(self, who: str, message: str, style: str = "", *, error: bool = False) -> None:
@@ -247,7 +241,3 @@ class Report:
         text = Text.assemble(*parts)
         with self._lock:
             console.print(console.fold(text) if fold else text, soft_wrap=True)
-
-
-def _percent(found: re.Match[str]) -> str:
-    return f"%{ord(found[0]):02X}"

@@ -25,8 +25,9 @@ BAD = ("warn", "fail")
 STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
 MARKS = {"pass": "✓", "warn": "!", "fail": "✗", "skip": "-"}
 WORDS = {"pass": "passed", "warn": "warned", "fail": "failed", "skip": "skipped"}
-DROPPED = ("REF from", "time", "downloaded", "commit")  # by a narrow terminal, in this order
-FOLDED = ("REF", "REF from", "version", "state")  # columns whose cells may take more lines; in others each is a step
+DROPPED = ("REF from", "time", "downloaded", "commit", "version")  # by a narrow terminal, in this order
+WRAPPED = ("REF", "state")  # columns whose cells may take more lines; in `outcome` and `time` each is a step
+ROOM = 24  # columns for each of those
 SHARED = "install"  # the step whose time all repositories share
 
 Columns = Mapping[str, Sequence[str]]
@@ -46,21 +47,16 @@ def columns(result: Result, arrow: str) -> Columns:
 
 
 def draw(console: Output, columns: Columns) -> Table:
-    """Return the table for a console. A narrow one leaves columns out and folds cells, between words as long as there
-    is room for each word."""
-    kept, room = dict(columns), console.width + GAP
+    """Return the table for a console. A narrow one leaves columns out; then some cells take more lines."""
+    kept = dict(columns)
     for narrower in DROPPED:
-        if sum(_widths(kept, FOLDED).values()) <= room:
+        if sum(GAP + _width(title, cells) for title, cells in kept.items()) <= console.width + GAP:
             break
         kept.pop(narrower, None)
-    least, widths = _widths(kept, FOLDED), _widths(kept, ())
-    least = least if sum(least.values()) <= room else _widths(kept, [*kept])
-    while sum(widths.values()) > room:
-        widths[max(kept, key=lambda title: widths[title] - least[title])] -= 1
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
-    for title, width in widths.items():
+    for title in kept:
         justify: JustifyMethod = "right" if title in ("downloaded", "time") else "left"
-        table.add_column(title, width=max(1, width - GAP), overflow="fold", justify=justify)
+        table.add_column(title, no_wrap=title not in WRAPPED, overflow="fold", justify=justify)
     for row in zip(*kept.values(), strict=True):
         texts = [Text(cell) for cell in row]
         for text in texts:
@@ -69,13 +65,10 @@ def draw(console: Output, columns: Columns) -> Table:
     return table
 
 
-def _widths(columns: Columns, folded: Sequence[str]) -> dict[str, int]:
-    """The least width of each column, its gap included, where the cells of those `folded` are divided into words."""
-    widths = dict[str, int]()
-    for title, cells in columns.items():
-        text = "\n".join((title, *cells))
-        widths[title] = GAP + max(map(cell_len, text.split() if title in folded else text.splitlines()))
-    return widths
+def _width(title: str, cells: Sequence[str]) -> int:
+    """The width that a column needs."""
+    needed = max(map(cell_len, "\n".join((title, *cells)).splitlines()))
+    return min(needed, ROOM) if title in WRAPPED else needed
 
 
 def check_lines(console: Output, group: str, checks: Sequence[Check], verbose: bool) -> Text:
