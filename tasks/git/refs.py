@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -118,10 +118,10 @@ def nearest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
 
     known = {other.casefold(): other for other in sorted(names) if other.isprintable()}
     close = [known[each] for each in get_close_matches(name.casefold(), known, count)]
-    if asked := release(name):  # the releases below and above it
+    if asked := release(name):  # the release above it, then those below
         releases = [pair for pair in _releases(known.values()) if asked.is_prerelease or not pair[0].is_prerelease]
-        place = bisect_right(releases, asked, key=itemgetter(0))
-        close = [tag for _, tag in (*releases[:place][:-3:-1], *releases[place : place + 1])] + close
+        place = bisect_left(releases, asked, key=itemgetter(0))
+        close = [tag for _, tag in (*releases[place : place + 1], *releases[:place][:-3:-1])] + close
     return list(dict.fromkeys(close))[:count]
 
 

@@ -92,7 +92,7 @@ def test_ids_that_begin_none_or_several_advertised_ones_are_refused() -> None:
         ("0.6.7.post3", ["v0.6.7.post3"]),
         ("v0.6.7-post3", ["v0.6.7.post3"]),
         ("v0.6.19", ["v0.6.17", "v0.6.10"]),
-        ("v0.6.9", ["v0.6.7.post3", "v0.6.7", "v0.6.10"]),
+        ("v0.6.9", ["v0.6.10", "v0.6.7.post3", "v0.6.7"]),
         ("refs/tags/main", ["main"]),
     ],
 )
