@@ -147,6 +147,8 @@ def _run(c: Context, name: str, options: dict[str, Any]) -> Result:
         requirements = str(Path(__file__).parent / "requirements.txt")
         command = shlex.join([sys.executable, "-m", "pip", "install", "-r", requirements])
         raise Exit(f"error: {error.name} is not installed for {sys.executable}.\n  {command}", code=2) from None
+    except KeyboardInterrupt:  # before `run` takes care of it
+        raise Exit("Interrupted.", code=130) from None
     return run(c, name, Options(**options))
 
 

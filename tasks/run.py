@@ -29,6 +29,10 @@ LOG = "install.log"
 PAUSE = 1.0  # seconds after an interruption in which further ones are the same key press
 
 
+class NoSGLang(SourcesError):
+    """`matching` means nothing yet."""
+
+
 class Failed(Exit):
     """A task failed: `code` is the exit status, `result` is what was done and found. The text says what failed."""
 
@@ -65,6 +69,10 @@ class Options:
         given = {"sglang": self.sglang_branch, "flashinfer": self.flashinfer_branch}
         return {name: ref for name, ref in given.items() if ref is not None}
 
+    def with_ref(self, name: str, ref: str) -> Options:
+        """The options with another REF for the repository."""
+        return replace(self, **{f"{name}_branch": ref})  # type: ignore[arg-type]
+
     def check(self, known: Sequence[str]) -> None:
         """Raise UsageError for options that cannot be meant; `known` are the names of the repositories."""
         for name in ("sglang_branch", "flashinfer_branch", "python", "junit"):
@@ -86,15 +94,15 @@ class Options:
         if self.locked and (self.only or self.refs):
             raise UsageError("--locked takes every repository as the lock file has it.", "Leave out --only and REFs.")
 
-    def command(self, task: str, refs: Mapping[str, str]) -> str:
-        """The command that gives these options, with other REFs."""
-        words, corrected = ["invoke", task], {f"{name}_branch": ref for name, ref in refs.items()}
+    def command(self, task: str) -> str:
+        """The command that gives these options."""
+        words = ["invoke", task]
         for option in fields(self):
-            value, name = corrected.get(option.name, getattr(self, option.name)), option.name.replace("_", "-")
-            if isinstance(value, bool) and value != option.default:
-                words.append(f"--{name}" if value else f"--no-{name}")
-            elif value and not isinstance(value, bool):
-                words += [f"--{name}={text}" for text in ([value] if isinstance(value, str) else value)]
+            value, name = getattr(self, option.name), option.name.replace("_", "-")
+            if isinstance(value, bool):
+                words += [f"--{'' if value else 'no-'}{name}"] if value != option.default else []
+            else:
+                words += [f"--{name}={text}" for text in ([value] if isinstance(value, str) else value or ())]
         return names.shell(*words)
 
 
@@ -140,14 +148,8 @@ class Run:
         """Do the work for all repositories at once, and keep an outcome for each; what fails for one does not stop the
         others. FlashInfer comes last where its REF is `matching`: what the checked-out SGLang requires."""
         last = [r for r in repositories if not self.lock and self.session.ref(r)[0] == names.MATCHING]
-        session = replace(self.session, matching=self._matching)
-        done = dict[str, Outcome]()
         first = [repository for repository in repositories if repository not in last]
-        if self.dry and last and not (self.settings.directory / "sglang").exists():
-            self.report.event(last[0].name, "would clone the release that SGLang requires, once SGLang is cloned")
-            ref, source = self.session.ref(last[0])
-            done[last[0].name] = Outcome(last[0].name, "would clone", ref, ref_source=source)
-            last = []
+        session, done = replace(self.session, matching=self._matching), dict[str, Outcome]()
         for group in (first, last):
             with ThreadPoolExecutor(max(1, len(group))) as pool:
                 futures = {repository.name: pool.submit(_attempt, session, repository, work) for repository in group}
@@ -163,7 +165,7 @@ class Run:
         configured = {r.name: r for r in settings.load(self.c.config, ROOT).repositories}  # --only leaves out SGLang
         sglang = configured["sglang"]
         if not (found := checkout.find(sglang)):
-            raise SourcesError("flashinfer: `matching` is known once SGLang is cloned.", command="invoke clone")
+            raise NoSGLang("flashinfer: `matching` is known once SGLang is cloned.", command="invoke clone")
         package, url = packages.Package(found), configured["flashinfer"].url
         return packages.matching(package.metadata, sglang.extras, advertised.tags, url, version=package.version)
 
@@ -188,8 +190,8 @@ def _check_refs(run: Run) -> None:
                 run.session.target(repository)
             except UsageError as error:
                 near = refs.nearest(ref, [names.LATEST, *advertised.tags, *advertised.heads])
-                command = run.options.command(run.task, {name: near[0]}) if near else ""
-                raise UsageError(error.what, error.hint, command) from None
+                corrected = run.options.with_ref(name, near[0]).command(run.task) if near else ""
+                raise UsageError(error.what, error.hint, corrected) from None
 
 
 def clone_step(run: Run) -> None:
@@ -227,7 +229,7 @@ def install_step(run: Run) -> None:
     try:
         done = packages.install(
             run.c, found, run.environment, settings=run.settings, deps=options.deps, reinstall=options.reinstall,
-            log=log, reporter=report, again=options.command(run.task, {}), lock=run.lock,
+            log=log, reporter=report, again=options.command(run.task), lock=run.lock,
         )  # fmt: skip
     except SourcesError as error:  # the environment takes none of them
         done = [Outcome(package.repository.name, "failed", commit=package.commit, error=error) for package in found]
@@ -353,31 +355,29 @@ def _prepare(c: Context, task: str, options: Options, report: Report) -> Run:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM end all processes and the run. Further ones change nothing about that; within a
-    second of the end they are taken for the same one."""
-    times: list[float] = []  # of the first interruption, then of the end
+    """Let the first Ctrl-C or SIGTERM end all processes and the run; until a second after its end, further ones are
+    taken for the same key press."""
+    ignored_until: list[float] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        before = handlers[number]
-        if not times:
-            times.append(time.monotonic())
+        if not ignored_until:
+            ignored_until.append(float("inf"))
             command.stop()
             raise KeyboardInterrupt
-        if len(times) > 1 and time.monotonic() - times[1] > PAUSE and callable(before):
-            before(number, frame)
+        if time.monotonic() > ignored_until[-1]:
+            raise KeyboardInterrupt
 
-    handlers: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+    handlers = {}
     if threading.current_thread() is threading.main_thread():
         handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        interrupted = bool(times)
-        times.append(time.monotonic())
-        for number, handler in handlers.items():
-            if interrupted:
-                atexit.register(signal.signal, number, signal.SIG_IGN)
-            else:
+        if ignored_until:
+            ignored_until.append(time.monotonic() + PAUSE)
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+        else:
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
 
 
@@ -390,9 +390,12 @@ def _attempt(
         outcome = work(session, repository)
     except (SourcesError, OSError) as caught:
         error = caught if isinstance(caught, SourcesError) else _disk_error(repository.name, caught, repository.path)
-        action = f"skipped ({error.label})" if isinstance(error, LocalWorkError) else "failed"
         ref, source = session.ref(repository)
-        outcome = Outcome(repository.name, action, ref, ref_source=source, error=error)
+        outcome = Outcome(repository.name, "failed", ref, ref_source=source, error=error)
+        if isinstance(error, LocalWorkError):
+            outcome = replace(outcome, action=f"skipped ({error.label})")
+        if isinstance(error, NoSGLang) and session.dry:
+            outcome = replace(outcome, action="would clone", error=None)
     return replace(outcome, seconds=time.monotonic() - started)
 
 
