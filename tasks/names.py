@@ -6,7 +6,7 @@ import os
 import posixpath
 import re
 import shlex
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from .errors import UsageError
 
@@ -16,11 +16,9 @@ LONGEST_REF = 255  # bytes; no file system that git runs on has longer names
 LONGEST_URL = 2000
 SHOWN = 200  # characters of a wrong URL in a message
 
+SCHEMES = ("https", "http", "ssh", "git", "git+ssh", "ssh+git")
+
 _HOST = r"(?:\[[0-9a-f:.]+\]|\w[\w.-]*)"
-_PORT = "(?::0*(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}))?"
-_URL = re.compile(
-    rf"(?:https?|git|(?:git\+)?ssh|ssh\+git)://(?:(?!-)[^\s/?#]*@)?{_HOST}{_PORT}/[^\s\\]*[^\s\\/][^\s\\]*", re.I
-)
 _SCP = re.compile(rf"(?:[\w.+][\w.+-]*@)?{_HOST}:(?![:-]|//)[^\s\\]+", re.I)
 _LOCAL = re.compile(r"(?:file:/)?/.+", re.I)
 # Everything before the last @ of the authority; if a colon is followed by more than a port, before the last @ of all.
@@ -51,13 +49,26 @@ def check_url(url: str, what: str, allow_local: bool) -> str:
     Allowed are https, http, ssh and git URLs and `user@host:path` (git-clone(1), GIT URLS); with `allow_local` also
     `file://` and absolute paths. `what` names the URL in the error. Raises UsageError.
     """
-    forms = (_URL, _SCP, _LOCAL) if allow_local else (_URL, _SCP)
-    if len(url) <= LONGEST_URL and unquote(url).isprintable() and any(form.fullmatch(url) for form in forms):
+    is_local = allow_local and _LOCAL.fullmatch(url)
+    if len(url) <= LONGEST_URL and unquote(url).isprintable() and (is_local or _SCP.fullmatch(url) or _is_url(url)):
         return url
     shown = re.sub(r"://.*@", "://***@", url, flags=re.S)[:SHOWN]
     local = "" if allow_local else " Local directories are not allowed here."
     hint = f"Use https://HOST[:PORT]/PATH, http, ssh or git, or USER@HOST:PATH, up to {LONGEST_URL} characters.{local}"
     raise UsageError(f"{what} is not a URL that git can clone: {shown!a}", hint)
+
+
+def _is_url(url: str) -> bool:
+    """Whether it is a URL with a host and a path."""
+    try:
+        parts = urlsplit(url)
+        if parts.port == 0 or parts.scheme not in SCHEMES:
+            return False
+    except ValueError:  # the port, or an address in brackets
+        return False
+    user, _, host = parts.netloc.rpartition("@")
+    has_host = not user.startswith("-") and re.fullmatch(rf"{_HOST}(:.+)?", host, re.I)
+    return bool(has_host and parts.path.strip("/") and not re.search(r"[\s\\]", url))
 
 
 def resolve_submodule_url(url: str, parent: str) -> str:
