@@ -304,7 +304,7 @@ def run(c: Context, task: str, options: Options) -> Result:
     exit status. Raises Failed."""
     invoke = c.config.get("run", {})
     result, state = Result(task), None
-    with _interruptible(), Report(
+    with _interruptible() as interruptions, Report(
         hide=invoke.get("hide"), echo=bool(invoke.get("echo")), json=options.json, verbose=options.verbose
     ) as report:
         try:
@@ -314,6 +314,8 @@ def run(c: Context, task: str, options: Options) -> Result:
                 for step in STEPS[task]:
                     with report.step(step.__name__.removesuffix("_step")):
                         step(state)
+                    if interruptions:  # while uv ran, which Invoke waits for
+                        raise KeyboardInterrupt
                     if any(isinstance(error, UsageError) for error in state.errors):
                         break
         except SourcesError as error:
@@ -354,9 +356,9 @@ def _prepare(c: Context, task: str, options: Options, report: Report) -> Run:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def _interruptible() -> Iterator[Sequence[float]]:
     """Let the first Ctrl-C or SIGTERM end all processes and the run; until a second after its end, further ones are
-    taken for the same key press."""
+    taken for the same key press. What is yielded is empty until the first."""
     ignored_until: list[float] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -371,7 +373,7 @@ def _interruptible() -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield ignored_until
     finally:
         if ignored_until:
             ignored_until.append(time.monotonic() + PAUSE)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import unquote
 
 from ..names import redact
 
@@ -29,9 +28,7 @@ TOLD = {
     "trusted-host": _Variable("UV_INSECURE_HOST", " "),
 }
 INDEXES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
-SHORT = 3  # characters of a password that would hide half of the text
-# Segments of an index's path that are shown; any other may be a token.
-_PLAIN = re.compile(r"simple|pypi|whl|api|artifactory|repository|packages|root|stable|nightly|index|cpu|cu\d+|test")
+_INDEX = re.compile(r"^(?:[\w-]+=)?(https?)://([^/\n]*@)?([^/\n]+)(.*)$", re.MULTILINE)  # a named index is `name=URL`
 
 
 def from_pip(environ: Mapping[str, str]) -> dict[str, str]:
@@ -50,21 +47,16 @@ def from_pip(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def mask(text: str, environ: Mapping[str, str]) -> str:
-    """The text without passwords in URLs, and without what may be a token in the URLs of the indexes in `environ`."""
-    for url in [url for name in INDEXES for url in _urls(environ.get(name, ""))]:
-        userinfo, _, place = url.partition("://")[2].rpartition("@")
-        password = unquote(userinfo.partition(":")[2])
-        for secret, shown in ((f"{userinfo}@", "***@"), (password, "***")):
-            text = text.replace(secret, shown) if len(secret) > SHORT else text
-        for segment in place.split("/")[1:]:
-            if segment and not _PLAIN.fullmatch(segment):
-                text = re.sub(rf"/{re.escape(segment)}(?![\w.%-])", "/***", text)
+    """The text without passwords in URLs, and with `https://host/…` for the URLs of the indexes in `environ`, whose
+    paths may be secret. Of other URLs of the same hosts the last part is kept: the name of a file or project."""
+    urls = [url for name in INDEXES for url in re.findall(_INDEX, "\n".join(_parts(environ.get(name, ""))))]
+    for scheme, user, host, path in sorted(urls, key=lambda parts: len(parts[3]), reverse=True):
+        shown = f"{scheme}://{host}/…"
+        for secret in (f"{scheme}://{user}{host}{path}", f"{scheme}://{host}{path}"):
+            text = re.sub(rf"{re.escape(secret.rstrip('/'))}(?![\w.%:-])", shown, text)
+        others = rf"\w+://[^\s/]*{re.escape(host)}/(?!…)(?:[^\s?#'\"`]*/)?([^\s/?#'\"`]*)(?:[?#][^\s'\"`]*)?"
+        text = re.sub(others, rf"{shown}/\1", text)
     return redact(text)
-
-
-def _urls(value: str) -> list[str]:
-    """The URLs among the parts of a variable; a named index is `name=URL`."""
-    return [part for part in _parts(value) if re.match(r"([\w-]+=)?https?://", part)]
 
 
 def _parts(value: str) -> list[str]:

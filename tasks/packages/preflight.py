@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
-import subprocess
+import shutil
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from shutil import disk_usage
 
 from packaging.specifiers import SpecifierSet
-from packaging.version import Version
 from rich.filesize import decimal
 
 from ..errors import DiskError, InstallError, SourcesError
 from .package import Package
-from .uv import RUST_SWITCH, WITHOUT_RUST, Uv
+from .uv import RUST_SWITCH, UV_CACHE, WITHOUT_RUST, Uv
 
 NEEDED = 9_700_000_000  # bytes of SGLang 0.5.23 with what it requires (November 2026)
-OLDEST_CARGO = {("edition", "2024"): "1.85", ("resolver", "3"): "1.84"}  # the first that reads such a Cargo.toml
-MANIFESTS = ("Cargo.toml", "rust/Cargo.toml", "rust/*/Cargo.toml", "../rust/Cargo.toml", "../rust/*/Cargo.toml")
 
 
 def check(uv: Uv, ready: Sequence[Package], deps: bool) -> None:
@@ -43,7 +37,7 @@ def _environment(uv: Uv) -> Iterator[SourcesError]:
     hint = "Create an environment with `python3 -m venv .venv` and use it with --python .venv/bin/python."
     if uv.environment.externally_managed:
         yield InstallError(f"{prefix} is managed by the operating system (PEP 668).", hint)
-    elif not uv.environment.writable:
+    elif not os.access(uv.environment.purelib, os.W_OK):
         yield InstallError(f"{prefix} is not writable.", hint)
     elif not uv.environment.virtual:
         uv.reporter.warn("install", f"{prefix} is no virtual environment; its packages are those of all programs")
@@ -51,15 +45,10 @@ def _environment(uv: Uv) -> Iterator[SourcesError]:
 
 def _disk(uv: Uv, ready: Sequence[Package], deps: bool) -> Iterator[SourcesError]:
     """What is downloaded goes to uv's cache first, and from there into the environment: by links on the same disk."""
-    hint = "UV_CACHE_DIR names another directory for it."
-    listed = subprocess.run([uv.program, "cache", "dir"], capture_output=True, text=True, check=False, env=uv.variables)
-    if listed.returncode:
-        yield DiskError(f"uv has no directory for its cache: {listed.stderr.strip()[:200]}", hint)
-        return
-    cache = Path(listed.stdout.strip())
-    above = next(path for path in (cache, *cache.parents) if path.exists())
-    if not os.access(above, os.W_OK):
-        yield DiskError(f"uv's cache {cache} cannot be written.", hint)
+    cache = uv.cache()
+    above = next(path for path in (cache, *cache.parents) if os.access(path, os.F_OK))
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        yield DiskError(f"uv's cache {cache} cannot be written.", UV_CACHE)
         return
     new = [package for package in ready if package.repository.name == "sglang"]
     if not deps or not new or uv.environment.distribution("torch"):
@@ -69,10 +58,10 @@ def _disk(uv: Uv, ready: Sequence[Package], deps: bool) -> Iterator[SourcesError
     if downloaded:
         del places[above.stat().st_dev]
     for place in places.values():
-        if (free := disk_usage(place).free) < NEEDED:
+        if (free := shutil.disk_usage(place).free) < NEEDED:
             yield DiskError(
                 f"The packages need about {decimal(NEEDED)} in {place}, and {decimal(free)} are free.",
-                f"Free some space (`uv cache clean` empties uv's cache) or use another disk: {hint}",
+                f"Free some space (`uv cache clean` empties uv's cache) or use another disk: {UV_CACHE}",
             )
 
 
@@ -91,34 +80,15 @@ def _package(package: Package, uv: Uv) -> Iterator[SourcesError]:
 
 
 def _rust(package: Package, uv: Uv) -> Iterator[SourcesError]:
-    if not package.metadata.needs_rust or without_rust(uv):
+    if not package.metadata.needs_rust or without_rust(uv) or shutil.which("cargo", path=uv.variables.get("PATH")):
         return
-    files = [file for pattern in MANIFESTS for file in package.folder.glob(pattern)]
-    manifests = "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in files)
-    keys = re.findall(r'^\s*(?:[\w.]+\.)?(rust-version|edition|resolver)\s*=\s*"([\d.]*\d)"', manifests, re.M)
-    versions = [value if key == "rust-version" else OLDEST_CARGO.get((key, value), "0") for key, value in keys]
-    needed = max(map(Version, versions), default=Version("0"))
-    newer = f" {needed} or newer" if needed > Version("0") else ""
     hint, command = "Install Rust with rustup (your system's package may be too old).", ""
     if package.repository.name == "sglang":
         hint = f"{hint[:-1]}, or leave out the Rust extensions with the command below; {WITHOUT_RUST}."
         command = f"{RUST_SWITCH}=none {uv.again}"
-    cargo = _cargo_version(package.folder)
-    if cargo is None:
-        yield InstallError(f"{package} needs Rust{newer}, and no `cargo` was found on the PATH.", hint, command)
-    elif cargo < needed:
-        yield InstallError(f"{package} needs Rust{newer}; `cargo` is {cargo}.", hint, command)
+    yield InstallError(f"{package} needs Rust, and no `cargo` was found on the PATH.", hint, command)
 
 
 def without_rust(uv: Uv) -> bool:
     """Whether SGLang's build is told to leave its Rust extensions out."""
     return uv.variables.get(RUST_SWITCH, "").strip().lower() == "none"
-
-
-def _cargo_version(folder: Path) -> Version | None:
-    try:
-        done = subprocess.run(["cargo", "--version"], cwd=folder, timeout=30, capture_output=True, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    version = re.match(rb"cargo (\d+\.\d+(?:\.\d+)?)", done.stdout)
-    return Version(version[1].decode()) if version else None

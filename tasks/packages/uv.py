@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import codecs
 import importlib.metadata
 import os
 import re
 import shlex
 import signal
-import time
+import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, STDOUT, Popen
-from typing import IO, Any, TextIO
+from typing import IO, TextIO
 
 from invoke.context import Context
 from invoke.exceptions import CommandTimedOut, ThreadException
-from invoke.runners import Local
 
 from ..errors import DiskError, InstallError, NetworkError, SourcesError
 from ..models import Reporter, Settings
 from . import indexes
 from .environment import Environment
 
+UV = "python -m pip install --force-reinstall uv"
+UV_CACHE = "UV_CACHE_DIR names another directory for uv's cache."
 WHO = "install"  # stands in events for several packages at once
-GRACE = 5.0  # seconds that an interrupted uv gets to clean up
 WIDTH = 200  # characters of uv's words in a message
 RUST_SWITCH = "SGLANG_BUILD_RUST_EXTS"  # "none" makes SGLang's build leave its Rust extensions out
 WITHOUT_RUST = "SGLang's native gRPC server and multimodal preprocessing are missing then"
+INTERRUPTED = (-signal.SIGINT, 130)  # how uv ends at Ctrl-C
 # What contradicts our own options, or would change how every package is built
 DROPPED = (
     "UV_NO_BUILD_ISOLATION", "UV_NO_BUILD_ISOLATION_PACKAGE", "UV_REQUIRE_HASHES", "UV_NO_EDITABLE", "UV_TARGET",
@@ -42,6 +40,7 @@ _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")  # ECMA-48
 _DRAWN = re.compile(r"\s*[\u2800-\u28ff]|.*(-{6}|\u2501{6})")  # spinners and bars, for the terminal only
 _STYLE = r"(?:\x1b\[[0-9;]*m)*"
 _FAILED = re.compile(rf"^{_STYLE}(?:error{_STYLE}:|  {_STYLE}\u00d7)", re.MULTILINE)
+_MARKS = re.compile(r"^[\s\u2502\u251c\u2570\u2500\u25b6\u00d7]*(error: |cause: )?")  # before the sentences of an error
 _TOLD = re.compile(r" *((Resolved|Prepared|Building|Installed) .*|Downloading .*(GiB|\d\d\.\d+ ?MiB)\))$")
 
 
@@ -64,7 +63,7 @@ class Uv:
 
             return find_uv_bin()
         except (ImportError, FileNotFoundError):
-            raise InstallError("uv is not installed.", command="python -m pip install uv") from None
+            raise InstallError("uv is not installed.", command=UV) from None
 
     @cached_property
     def variables(self) -> dict[str, str]:
@@ -82,6 +81,17 @@ class Uv:
             environ |= {"BUILD_NVEP": "0", "FLASHINFER_BUILD_NO_PIP": "1"}
         return environ
 
+    def cache(self) -> Path:
+        """The directory of uv's cache, which need not exist. Raises InstallError if uv cannot be run or has none."""
+        argv = [self.program, "cache", "dir"]
+        try:
+            done = subprocess.run(argv, capture_output=True, text=True, check=False, env=self.variables)
+        except OSError as error:
+            raise InstallError(f"uv cannot be run: {self.program}: {error.strerror}", command=UV) from None
+        if done.returncode:
+            raise InstallError(f"`uv cache dir` failed: {done.stderr.strip()[:WIDTH]}", UV_CACHE)
+        return Path(done.stdout.strip())
+
     def run(self, doing: str, arguments: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
         """Run `uv pip ARGUMENTS` in the environment, with additional variables; `doing` is its purpose in words.
 
@@ -97,28 +107,28 @@ class Uv:
         self.reporter.command([indexes.mask(word, environ) for word in argv], None)
         self.reporter.event(WHO, doing)
         terminal = self.reporter.terminal()
-        config = self.c.config.clone()
-        config.runners.local = Quick
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"$ {command}\n")
-            told = Output(file, terminal, self.reporter, environ)
+            output = Output(file, terminal, self.reporter, environ)
             try:
-                result = Context(config).run(  # noqa: S604 - Invoke's runner always has a shell
-                    f"exec {shlex.join(argv)}", shell="/bin/sh", warn=True,
-                    echo=False, env={**environ, **config.run.env}, replace_env=True, pty=terminal is not None,
-                    encoding="utf-8", out_stream=told, in_stream=False,
+                result = self.c.run(  # noqa: S604 - Invoke's runner always has a shell
+                    f"exec {shlex.join(argv)} </dev/null 2>&1", shell="/bin/sh", warn=True, echo=False,
+                    env={**environ, **self.c.config.run.env}, replace_env=True, pty=terminal is not None,
+                    encoding="utf-8", out_stream=output, in_stream=False,
                 )  # fmt: skip
             except ThreadException as error:  # the log or the report could not be written
                 raise error.exceptions[0].value from None
             except CommandTimedOut as error:  # Invoke's --command-timeout
                 raise InstallError(f"uv was ended after {error.timeout} s.", command=command) from None
             finally:
-                told.close()
+                output.close()
         importlib.metadata.MetadataPathFinder().invalidate_caches()
         assert result is not None
+        if result.exited in INTERRUPTED:
+            raise KeyboardInterrupt
         if result.exited:
-            raise explain(result.exited, told.failure, self.log, command, self.again)
+            raise explain(result.exited, output.failure, self.log, command, self.again)
 
 
 class Output:
@@ -163,53 +173,28 @@ def explain(status: int, lines: Sequence[str], log: Path, command: str, again: s
     """The error for a uv that ended with `status` (negative: the signal), `lines` being what it said of it.
 
     Its `command` repeats the installation by hand, and its hint names the log. NetworkError if an index could not be
-    reached, DiskError if the disk is full, else InstallError. `again` is the command of the user.
+    reached, DiskError if the disk is full, else InstallError. `again` is the command of the user, which is suggested
+    without Rust where cargo failed.
     """
     text = "\n".join(lines)
     head, _, rest = text.partition("\n\n")
-    reason = ": ".join(re.sub(r"^[\s\u2502\u251c\u2570\u2500\u25b6\u00d7]*(error: |cause: )?", "", line).rstrip(".:")
-                       for line in head.splitlines())  # fmt: skip
-    build = rest.partition("\n\nhint: ")[0].strip().splitlines()
-    last = f"\n    {build[-1].strip()[:WIDTH]}" if build else ""
+    reason = ": ".join(_MARKS.sub("", line).rstrip(".:") for line in head.splitlines())
+    build = [line.strip() for line in rest.partition("\n\nhint: ")[0].splitlines() if line.strip()]
     where = f"The full output is in {log}."
     if status < 0:
         memory = " (out of memory?)" if status == -signal.SIGKILL else ""
         return InstallError(f"uv was ended by signal {-status}{memory}.", where, command)
     if re.search(r"No space left on device|os error 28\b", text):
         return DiskError(f"The disk is full: {reason[-WIDTH:]}.", "`uv cache clean` empties uv's cache.", command)
-    if cargo := re.search(r"(?i).*(download|get|resolve|update|spurious|fetch).*crates[.-]io.*", text):
-        otherwise = f"Set https_proxy, or leave the Rust extensions out with the command below; {WITHOUT_RUST}."
-        what = f"crates.io, where Rust packages come from, could not be reached.\n    {cargo[0].strip()[:WIDTH]}"
-        return NetworkError(what, f"{otherwise} {where}", f"{RUST_SWITCH}=none {again}")
+    if re.search(r"\bcargo\b|crates\.io", rest):
+        line = next((line for line in build if re.match("error: (?!`cargo|command)", line)), build[-1])
+        hint = f"{{}}, or leave the Rust extensions out with the command below; {WITHOUT_RUST}. {where}"
+        command = f"{RUST_SWITCH}=none {again}"
+        if "crates.io" in rest:
+            what = "crates.io, where Rust packages come from, could not be reached."
+            return NetworkError(f"{what}\n    {line[:WIDTH]}", hint.format("Set https_proxy"), command)
+        what = f"{reason}.\n    {line[:WIDTH]}"
+        return InstallError(what, hint.format("Install a newer Rust with rustup"), command)
     kind = NetworkError if re.search(r"Failed to fetch|error sending request|dns error", text) else InstallError
+    last = f"\n    {build[-1][:WIDTH]}" if build else ""
     return kind(f"{reason or f'uv failed with status {status}'}.{last}", where, command)
-
-
-class Quick(Local):
-    """Invoke's runner, which ends uv and its builds at Ctrl-C, and takes much output."""
-
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may be split between two reads
-
-    def start(self, command: str, shell: str, env: dict[str, Any]) -> None:
-        if self.using_pty:
-            super().start(command, shell, env)  # a terminal of its own, hence a session
-        else:
-            argv = [shell, "-c", command]
-            self.process = Popen(argv, env=env, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, start_new_session=True)
-
-    def decode(self, data: bytes) -> str:
-        return self._decoder.decode(data)
-
-    def respond(self, buffer_: list[str]) -> None:
-        buffer_.clear()  # no watcher reads it, and joining it again and again takes quadratic time
-
-    def send_interrupt(self, interrupt: KeyboardInterrupt) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.get_pid(), signal.SIGINT)  # uv's builds, too
-        deadline = time.monotonic() + GRACE
-        while not self.process_is_finished and time.monotonic() < deadline:
-            time.sleep(0.05)
-        self.kill()
-        raise interrupt

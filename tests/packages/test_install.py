@@ -219,7 +219,7 @@ def test_indexes_of_the_configuration_and_of_pip_are_used_and_their_secrets_are_
     error = place.fails(make_package("sglang", "1.1", ["only-here==2"]), indexes=indexes)
     shown = [*place.heard.events, *place.heard.commands, *place.heard.lines, str(error), place.log.read_text()]
     assert not [text for text in shown if "S3cr3t" in text]
-    assert "/***/simple" in error.command
+    assert "/…" in error.command
 
 
 def test_paths_may_have_any_characters(place: Place, make_package: Make) -> None:

@@ -76,12 +76,12 @@ def test_what_an_interrupted_installation_left_is_no_obstacle(place: Place, make
 
 
 def test_ctrl_c_ends_uv_and_the_next_run_completes(place: Place, make_package: Make) -> None:
-    """Only this program gets the signal, as from another shell."""
+    """The process group gets the signal, as from a terminal."""
     flag = place.path / "child"
     action = f"import os, time; pathlib.Path({str(flag)!r}).write_text(f'{{os.getpid()}} '); time.sleep(600)"
     process = start(place, make_package("sglang", action=action.replace("{{", "{").replace("}}", "}")))
     until(lambda: flag.exists() and flag.read_text().endswith(" "))
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
     assert "KeyboardInterrupt" in process.communicate()[0]
     until(lambda: not alive(int(flag.read_text())))
     package = make_package("sglang", "1.0", ["torch"])

@@ -21,6 +21,11 @@ CRATES = """error: Failed to build `sglang @ file:///t/sglang/python`
            [6] Could not resolve hostname (Could not resolve host: index.crates.io)
 
 hint: Build failures usually indicate a problem with the package or the build environment"""
+OLD_CARGO = f"""{CRATES.partition("         error:")[0]}
+         error: `cargo metadata --manifest-path ../rust/Cargo.toml` failed with code 101
+         error: failed to parse manifest at `/t/sglang/rust/Cargo.toml`
+         Caused by:
+           feature `edition2024` is required"""
 UNREACHABLE = """error: Failed to fetch: https://host.example/simple/torch/
   cause: error sending request for url (https://host.example/simple/torch/)
   cause: tcp connect error"""
@@ -35,6 +40,7 @@ OLDER = """  \u00d7 No solution found when resolving dependencies:
     ("text", "kind", "sentence"),
     [
         (CRATES, NetworkError, "crates.io, where Rust packages come from, could not be reached."),
+        (OLD_CARGO, InstallError, "Failed to build `sglang @ file:///t/sglang/python`"),
         (UNREACHABLE, NetworkError, "Failed to fetch: https://host.example/simple/torch/: error sending request"),
         (FULL, DiskError, "The disk is full: Failed to download `torch==2.14.1`: failed to write"),
         (OLDER, InstallError, "No solution found when resolving dependencies: Because nothing was not found"),
@@ -46,22 +52,33 @@ def test_a_failure_is_one_sentence_of_the_right_kind(text: str, kind: type[Sourc
     assert type(error) is kind
     assert error.what.startswith(sentence)
     assert len(error.what.splitlines()) <= 2
-    if text is CRATES:
+    if text in (CRATES, OLD_CARGO):
         assert error.command == "SGLANG_BUILD_RUST_EXTS=none invoke setup --only=sglang"
-        assert "https_proxy" in error.hint and "native gRPC server" in error.hint and "/t/install.log" in error.hint
+        assert ("https_proxy" if text is CRATES else "rustup") in error.hint
+        assert error.what.endswith(("error: failed to get `bytes` as a dependency of package `grpc`", "Cargo.toml`"))
+        assert "native gRPC server" in error.hint and "/t/install.log" in error.hint
 
 
 def test_a_killed_uv_is_not_blamed_on_the_package() -> None:
     assert "signal 9 (out of memory?)" in explain(-9, [], Path("/t/log"), "uv pip install x", "invoke setup").what
 
 
-def test_passwords_and_tokens_of_indexes_are_hidden_and_plain_paths_are_not() -> None:
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("UV_DEFAULT_INDEX='http://user:SECRET PW@a.example/simple'", "UV_DEFAULT_INDEX='http://a.example/…'"),
+        ("http://user:***@a.example/simple/torch/", "http://a.example/…/"),
+        ("https://b.example:8443/T0KEN, or", "https://b.example:8443/…, or"),
+        ("(https://b.example:8443/T0KEN/torch/)", "(https://b.example:8443/…/torch/)"),
+        ("`https://b.example:8443/files/T0KEN/x-1.whl?key=K#sha256=1`", "`https://b.example:8443/…/x-1.whl`"),
+        ("file:///a/index/x.whl https://pypi.org/simple", "file:///a/index/x.whl https://pypi.org/simple"),
+    ],
+)
+def test_urls_of_indexes_are_shown_without_what_may_be_secret(text: str, hidden: str) -> None:
     environ = {
         "UV_DEFAULT_INDEX": "http://user:SECRET PW@a.example/simple",
-        "UV_INDEX": "corp=https://b.example/T0KEN/simple https://download.pytorch.org/whl/cu128",
+        "UV_INDEX": "corp=https://b.example:8443/T0KEN https://b.example:8443/T0 file:///a/index",
     }
-    text = "http://user:SECRET PW@a.example/simple, https://b.example/T0KEN/simple/x, SECRET PW, /whl/cu128/x"
-    hidden = "http://***@a.example/simple, https://b.example/***/simple/x, ***, /whl/cu128/x"
     assert indexes.mask(text, environ) == hidden
 
 
