@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,6 @@ from ..errors import UsageError
 from . import facts
 
 PACKAGING = Path(packaging.__file__).parent.parent
-# What another interpreter runs: the first line does what `python -P` does from Python 3.11 on.
-CODE = f"""import json, os, sys; sys.path[:] = filter(None, sys.path)
-{Path(facts.__file__).read_text(encoding="utf-8")}
-with open(sys.argv[2], "w") as file:
-    json.dump(facts(sys.argv[1]), file)
-"""
 
 
 @dataclass(frozen=True)
@@ -58,7 +51,6 @@ class Environment:
     version: str
     virtual: bool
     purelib: Path
-    writable: bool
     externally_managed: bool
     markers: Mapping[str, str]
     paths: tuple[Path, ...]
@@ -81,8 +73,7 @@ class Environment:
             version, requires = (headers.get_all(key) or [] for key in ("Version", "Requires-Dist"))
         except (OSError, ValueError, TypeError, AttributeError):  # not UTF-8, or no such file
             version, requires = [], []
-        editable, url, broken = _read_direct_url(copies[0])
-        location = Path(unquote(urlsplit(url).path)) if url.startswith("file:") else None
+        editable, location, url, broken = _read_direct_url(copies[0])
         if not version:
             broken = "its metadata is missing or damaged"
         elif len(copies) > 1:
@@ -107,21 +98,20 @@ class Environment:
 def unreadable(info: Path) -> bool:
     """Whether no installer could read this .dist-info directory: an interrupted one left it incomplete."""
     distribution = importlib.metadata.Distribution.at(info)
-    return not distribution.read_text("METADATA") or bool(_read_direct_url(distribution)[2])
+    return not distribution.read_text("METADATA") or bool(_read_direct_url(distribution)[3])
 
 
-def _read_direct_url(distribution: importlib.metadata.Distribution) -> tuple[bool, str, str]:
-    """Whether its direct_url.json (PEP 610) says editable, from which URL, and what is wrong with it."""
+def _read_direct_url(distribution: importlib.metadata.Distribution) -> tuple[bool, Path | None, str, str]:
+    """Whether its direct_url.json (PEP 610) says editable, from which directory and URL, and what is wrong with it."""
     try:
         if (text := distribution.read_text("direct_url.json")) is None:
-            return False, "", ""
+            return False, None, "", ""
         direct = json.loads(text)
         url, info = direct["url"], direct.get("dir_info") or {}
-        if "\0" in unquote(urlsplit(url).path, errors="strict"):
-            raise ValueError("its URL contains a null character")
-        return bool(info.get("editable")), url, ""
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        return False, "", f"its direct_url.json is damaged: {str(error)[:200]}"
+        location = Path(unquote(urlsplit(url).path)) if url.startswith("file:") else None
+        return bool(info.get("editable")), location, url, ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return False, None, "", f"its direct_url.json is damaged: {str(error)[:200]}"
 
 
 def probe(python: str | Path = "", timeout: float = 30) -> Environment:
@@ -136,39 +126,28 @@ def probe(python: str | Path = "", timeout: float = 30) -> Environment:
     if path.is_dir():
         path = path / "bin" / "python"
     own = path == Path(os.path.abspath(sys.executable))  # noqa: PTH100
-    answer, why = (facts.facts(), "") if own else _ask(path, timeout)
+    known = facts.facts() if own else _ask(path, timeout)
+    directories: dict[str, Any] = {key: Path(known.pop(key)) for key in ("prefix", "purelib")}
+    return Environment(python=path, paths=tuple(map(Path, known.pop("paths"))), **directories, **known)
+
+
+def _ask(python: Path, timeout: float) -> dict[str, Any]:
+    """The facts about another interpreter. Raises UsageError."""
     hint = "--python takes a Python interpreter, such as .venv/bin/python or python3.12."
+    why = "it does not answer"
     try:
-        if "version" in answer and "prefix" not in answer:
-            raise UsageError(f"{path} is Python {answer['version']}; 3.10 or newer is needed.", hint)
-        directories: dict[str, Any] = {key: Path(answer.pop(key)) for key in ("prefix", "purelib")}
-        return Environment(python=path, paths=tuple(map(Path, answer.pop("paths"))), **directories, **answer)
-    except (KeyError, TypeError, AttributeError) as error:
-        what = f"{path} is not a Python interpreter: {why or f'unexpected answer: {error}'}"
-        raise UsageError(what, hint) from None
-
-
-def _ask(python: Path, timeout: float) -> tuple[dict[str, Any], str]:
-    """The facts about another interpreter, and why there are none.
-
-    It starts in a directory of its own and does not search it, so a directory that happens to have the name of a module
-    is not mistaken for it. Its output goes to files, so that a process which it leaves behind is not waited for.
-    """
-    with tempfile.TemporaryDirectory() as directory, tempfile.TemporaryFile() as errors:
-        file = Path(directory) / "answer.json"
-        try:
-            subprocess.run(
-                [python, "-c", CODE, str(PACKAGING), file], cwd=directory, timeout=timeout, check=False,
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
-            )  # fmt: skip
-            return {**json.loads(file.read_bytes())}, ""
-        except subprocess.TimeoutExpired:
-            return {}, f"not finished after {timeout:g} s"
-        except OSError as error:
-            if error.filename != str(file):
-                return {}, f"{python}: {error.strerror or error}"
-        except (ValueError, TypeError, RecursionError):  # another program's
-            pass
-        errors.seek(0)
-        lines = [line for line in errors.read().decode(errors="replace").split("\n") if line.strip()]
-    return {}, lines[-1].strip() if lines else "it does not answer"
+        done = subprocess.run(
+            [python, facts.__file__, PACKAGING], cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            errors="replace", timeout=timeout, check=False,
+        )  # fmt: skip
+        why = (done.stderr.strip().splitlines() or [why])[-1]
+        known: dict[str, Any] = json.loads(done.stdout)
+        version = known["version"]
+    except subprocess.TimeoutExpired:
+        raise UsageError(f"{python} is not a Python interpreter: not finished after {timeout:g} s", hint) from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        why = f"{error.strerror}: {python}" if isinstance(error, OSError) else why
+        raise UsageError(f"{python} is not a Python interpreter: {why}", hint) from None
+    if "prefix" not in known:
+        raise UsageError(f"{python} is Python {version}; 3.10 or newer is needed.", hint)
+    return known

@@ -1,6 +1,6 @@
 """Facts about the running interpreter. Others (Python 3.8 or newer) run this file by itself, so it imports no other."""
 
-import os
+import json
 import platform
 import sys
 import sysconfig
@@ -8,29 +8,27 @@ from pathlib import Path
 from typing import Any
 
 
-def facts(packaging: str = "") -> "dict[str, Any]":
-    """The fields of `environment.Environment`, less the interpreter's own path, as JSON can hold them; of a Python
-    before 3.10 its version alone.
+def facts() -> "dict[str, Any]":
+    """The fields of `environment.Environment`, less the interpreter's own path, as JSON can hold them."""
+    from packaging.markers import default_environment
 
-    `packaging` is the directory with the library of that name, for an interpreter that may not have it.
-    """
-    if sys.version_info < (3, 10):  # noqa: UP036 - run by other interpreters, too
-        return {"version": platform.python_version()}
     paths, virtual = sysconfig.get_paths(), sys.prefix != sys.base_prefix
-    known = {
+    return {
         "prefix": sys.prefix,
         "version": platform.python_version(),
         "virtual": virtual,
         "purelib": paths["purelib"],
-        "writable": all(_writable(Path(paths[place])) for place in ("purelib", "platlib", "scripts")),
         "externally_managed": not virtual and (Path(paths["stdlib"]) / "EXTERNALLY-MANAGED").exists(),
         "paths": [path for path in sys.path if path and Path(path) != Path.cwd()],
+        "markers": default_environment(),
     }
-    sys.path[:0] = [packaging] if packaging else []
-    from packaging.markers import default_environment
-
-    return {**known, "markers": default_environment()}
 
 
-def _writable(path: Path) -> bool:
-    return os.access(path, os.W_OK) if path.exists() else _writable(path.parent)
+if __name__ == "__main__":  # its argument is the directory with the library `packaging`, which this Python may not have
+    if sys.version_info < (3, 10):  # noqa: UP036 - run by other interpreters, too
+        print(json.dumps({"version": platform.python_version()}))
+    else:
+        sys.path[0] = sys.argv[1]
+        known = facts()
+        known["paths"].remove(sys.argv[1])
+        print(json.dumps(known))
