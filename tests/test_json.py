@@ -111,6 +111,14 @@ def interrupted(project: Project, host: GitHost) -> None:
     project.environ["PATH"] = f"{wrapper.parent}:{project.environ['PATH']}"
 
 
+def interrupted_build(project: Project, host: GitHost) -> None:
+    """The parent of uv alone is interrupted, which waits for uv."""
+    backend = project.tmp / "flashinfer/build_backend.py"
+    parent = "int(open(f'/proc/{os.getppid()}/stat').read().rpartition(')')[2].split()[1])"
+    interrupt = f"import os, signal\nos.kill({parent}, signal.SIGINT)\n"
+    backend.write_text(f"{backend.read_text()}\n\n{interrupt}")
+
+
 Situation = Callable[[Project, GitHost], None]
 CASES: tuple[tuple[str, int, Situation], ...] = (  # report/test_document.py has every task at every exit status
     ("clone --only=nothing", 2, as_it_is),
@@ -121,6 +129,7 @@ CASES: tuple[tuple[str, int, Situation], ...] = (  # report/test_document.py has
     ("install --reinstall", 3, index_down),
     ("install --reinstall", 4, unwritable_log),
     ("install --reinstall", 6, broken_build),
+    ("install --reinstall", 130, interrupted_build),
     ("verify", 0, as_it_is),
     ("status", 0, as_it_is),
     ("status", 0, not_cloned),
