@@ -34,9 +34,8 @@ import pytest, torch, flashinfer
 def test_reference(): ...
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
 @pytest.mark.parametrize("rows", [1, 2])
-def test_kernel(rows, record_property):
+def test_kernel(rows):
     flashinfer.kernel()
-    record_property("error_ratio", rows / 4)
 """
 
 
@@ -101,16 +100,13 @@ def run(folder: Path, environment: Environment, *only: str, junit: Path | None =
     return {check.name.removeprefix("kernels: "): check for check in checks}
 
 
-def test_a_check_for_each_definition_counts_its_tests_and_tells_the_largest_error(
-    tmp_path: Path, environment: Environment
-) -> None:
-    folder = trace(tmp_path / "trace", norm_h8=TEST, gemm_n4=TEST.replace("/ 4", "/ 8"))
+def test_a_check_for_each_definition_counts_its_tests(tmp_path: Path, environment: Environment) -> None:
+    folder = trace(tmp_path / "trace", norm_h8=TEST, gemm_n4=TEST)
     before = sorted(folder.rglob("*"))
     checks = run(folder, environment)
     assert list(checks) == ["gemm_n4", "norm_h8", "total"]
     assert {check.status for check in checks.values()} == {"pass"}, checks
     assert checks["norm_h8"].detail.startswith("3 passed, ")
-    assert checks["norm_h8"].detail.endswith(" s, largest error 0.50 of what is allowed")
     assert checks["total"].detail.startswith("4 tests ran kernels of FlashInfer 9.8, ")
     assert checks["total"].detail.endswith(", 2 at once")
     assert sorted(folder.rglob("*")) == before, "something was written into the trace data"
@@ -129,8 +125,8 @@ def test_a_run_without_a_kernel_is_a_failure_though_no_test_failed(tmp_path: Pat
     assert {name: check.status for name, check in checks.items()} == {
         "norm_h8": "skip", "gemm_n4": "skip", "total": "fail",
     }  # fmt: skip
-    assert "1 passed, 2 skipped (no CUDA GPU), " in checks["norm_h8"].detail
-    assert "1 skipped (nothing is not installed), " in checks["gemm_n4"].detail
+    assert "no kernel ran: 1 passed, 2 skipped, " in checks["norm_h8"].detail
+    assert "no kernel ran: 1 skipped, " in checks["gemm_n4"].detail
     assert checks["total"].hint
 
 
@@ -176,21 +172,17 @@ def test_a_crash_without_pytest_xdist_is_a_failure_of_every_definition(tmp_path:
     assert "status" in checks["gemm_n4"].detail
 
 
-def test_a_compile_that_fails_is_told_by_the_compilers_own_error(tmp_path: Path, environment: Environment) -> None:
-    output = "Ninja build failed. Ninja output:\\nFAILED: norm.o\\nnorm.cu(3): fatal error: curand.h: No such file\\n"
-    (environment.purelib / "flashinfer.py").write_text(f"def kernel():\n    raise RuntimeError('{output}')\n")
-    check = run(trace(tmp_path / "trace", norm_h8=TEST), environment)["norm_h8"]
-    assert "RuntimeError: Ninja build failed. Ninja output: norm.cu(3): fatal error: curand.h" in check.detail
-
-
 def test_kernels_that_fail_did_not_run(tmp_path: Path, environment: Environment) -> None:
     checks = run(trace(tmp_path / "trace", norm_h8=kernel("flashinfer.kernel(); assert False")), environment)
     assert (checks["norm_h8"].status, checks["total"].status) == ("fail", "fail")
 
 
-def test_definitions_can_be_chosen_by_op_type_name_or_pattern(tmp_path: Path, environment: Environment) -> None:
-    folder = trace(tmp_path / "trace", **dict.fromkeys(("norm_a", "norm_b", "gemm_c", "gemm_d", "moe_e", "moe_f"), ""))
-    assert [*run(folder, environment, "norm", "gemm_c", "*_f")] == ["gemm_c", "moe_f", "norm_a", "norm_b", "total"]
+def test_definitions_can_be_chosen_by_name_or_op_type(tmp_path: Path, environment: Environment) -> None:
+    folder = trace(tmp_path / "trace", **dict.fromkeys(("norm_a", "norm_b", "gemm_c", "gemm_d", "moe_e"), ""))
+    assert [*run(folder, environment, "norm", "gemm_c")] == ["gemm_c", "norm_a", "norm_b", "total"]
+    with pytest.raises(UsageError, match="no definition or op type conv") as error:
+        run(folder, environment, "norm", "conv")
+    assert error.value.hint == "There are: gemm, moe, norm, gemm_c, gemm_d, moe_e, norm_a, norm_b."
 
 
 def test_tests_that_are_inherited_from_a_class_of_another_file_count(tmp_path: Path, environment: Environment) -> None:
@@ -206,12 +198,6 @@ def test_an_op_type_may_have_one_file_of_tests(tmp_path: Path, environment: Envi
     (folder / "tests/references/test_norm.py").write_text(TEST)
     checks = run(folder, environment)
     assert {name: check.status for name, check in checks.items()} == {"norm": "pass", "total": "pass"}
-
-
-def test_a_choice_that_names_nothing_is_a_wrong_option(tmp_path: Path, environment: Environment) -> None:
-    with pytest.raises(UsageError, match="no definition or op type moe") as error:
-        run(trace(tmp_path / "trace", norm_a=TEST), environment, "norm", "moe")
-    assert error.value.hint == "There are: norm, norm_a."
 
 
 def test_the_compile_jobs_and_threads_of_all_processes_fit_the_machine(
