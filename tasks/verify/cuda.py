@@ -34,7 +34,6 @@ TRIAL = """#include <cuda_runtime.h>
 #include <curand_kernel.h>
 __global__ void kernel() {}
 """  # the parts of the toolkit that FlashInfer's sources include
-FOLLOWING = ("toolkit", "torch", "ninja", "compiler", "cache", "memory")
 
 
 def check_cuda(
@@ -45,25 +44,23 @@ def check_cuda(
 
     `environ` holds the variables that FlashInfer will see, `driver` is what `machine.ask_driver` returned, `pin` what
     requires which torch ("SGLang 0.5.23 requires torch==2.14.1"). What would prevent a compilation is a warning, or a
-    failure if kernels are `needed`. Without a GPU every check is a skip. nvcc compiles an empty kernel, in seconds.
+    failure if kernels are `needed`. Without a GPU there is one check. nvcc compiles an empty kernel, in seconds.
     """
     environ = machine.activated(environment, environ)
-    toolkit = machine.find_toolkit(environ)
-    architectures = _architectures(driver["gpus"], toolkit.release, environ)
-    checks = [_driver(driver), _gpus(driver, architectures, environ)]
+    checks = [_driver(driver, environ)]
     if driver["gpus"]:
+        toolkit, *others = machine.toolkits(environ)
+        architectures = _architectures(driver["gpus"], toolkit.release, environ)
         checks += [
-            _toolkit(toolkit, environ),
-            _torch(environment, driver["cuda"], toolkit, environ, pin),
+            _gpus(driver["gpus"], architectures, environ),
+            _toolkit(toolkit, others),
+            _torch(environment, driver["cuda"], toolkit, others, pin),
             _ninja(environment, environ),
-            _compiler(environment, toolkit, architectures, environ),
-            _cubins(environment, environ, "warn"),
+            _compiler(toolkit, architectures, environ),
+            _cubins(environment, environ),
             _cache(environ),
             _memory(environ),
         ]
-    else:
-        checks += [Check(name, "skip", "no GPU can be used") for name in FOLLOWING]
-        checks.append(_cubins(environment, environ, "warn" if needed else "skip"))
     failure: Status = "fail" if needed else "warn"
     return [
         replace(check, name=f"cuda: {check.name}", status=failure if check.status == "fail" else check.status)
@@ -75,38 +72,33 @@ def _dotted(version: Sequence[int]) -> str:
     return ".".join(map(str, version))
 
 
-def _driver(driver: Mapping[str, Any]) -> Check:
-    if driver["cuda"] is None:
-        return Check("driver", "skip", driver["error"])
-    if driver["error"]:
+def _driver(driver: Mapping[str, Any], environ: Mapping[str, str]) -> Check:
+    if driver["error"] and driver["cuda"] is not None:
         hint = "After an update of the driver, restart the machine; `nvidia-smi` shows its state."
         return Check("driver", "fail", f"it cannot be used: {driver['error']}", hint)
+    if not driver["gpus"]:
+        visible = environ.get("CUDA_VISIBLE_DEVICES")
+        hidden = "none found" if visible is None else f"none visible; CUDA_VISIBLE_DEVICES is '{visible}'"
+        return Check("driver", "skip", f"no GPU can be used ({driver['error'] or hidden})")
     return Check("driver", "pass", f"supports CUDA up to {_dotted(driver['cuda'])}")
 
 
-def _gpus(driver: Mapping[str, Any], architectures: Sequence[str], environ: Mapping[str, str]) -> Check:
-    gpus, visible = driver["gpus"], environ.get("CUDA_VISIBLE_DEVICES")
-    if not gpus:
-        why = "none found" if visible is None else f"none visible; CUDA_VISIBLE_DEVICES is '{visible}'"
-        return Check("gpus", "skip", driver["error"] or why)
-    found = "; ".join(
-        f"{gpu['name']}, {gpu['memory'] / GB:.0f} GB, compute capability {_dotted(gpu['capability'])}" for gpu in gpus
-    )
-    capabilities = [gpu["capability"] for gpu in gpus]
-    if min(capabilities) < OLDEST_GPU:
+def _gpus(gpus: Sequence[list[int]], architectures: Sequence[str], environ: Mapping[str, str]) -> Check:
+    shown = f"compute capability {', '.join(_dotted(gpu) for gpu in gpus)}"
+    if min(gpus) < OLDEST_GPU:
         hint = f"FlashInfer needs {_dotted(OLDEST_GPU)}. Set CUDA_VISIBLE_DEVICES to the numbers of newer GPUs."
-        return Check("gpus", "fail", f"too old: {found}", hint)
-    if not any(_runs(architecture, gpu) for architecture in architectures for gpu in capabilities):
-        detail = f"{ARCHITECTURES} is '{environ[ARCHITECTURES]}'; such kernels do not run on {found}"
+        return Check("gpus", "fail", f"too old: {shown}", hint)
+    if not any(_runs(architecture, gpu) for architecture in architectures for gpu in gpus):
+        detail = f"{ARCHITECTURES} is '{environ[ARCHITECTURES]}'; such kernels do not run on {shown}"
         return Check("gpus", "fail", detail, command=f"unset {ARCHITECTURES}")
-    return Check("gpus", "pass", found)
+    return Check("gpus", "pass", shown)
 
 
-def _architectures(gpus: Sequence[Mapping[str, Any]], nvcc: Sequence[int], environ: Mapping[str, str]) -> list[str]:
+def _architectures(gpus: Sequence[Sequence[int]], nvcc: Sequence[int], environ: Mapping[str, str]) -> list[str]:
     """What FlashInfer builds kernels for, such as 90a: the variable's architectures, or else those of the GPUs."""
     listed = re.findall(r"(\d+)\.(\d+)([a-z]?)", environ.get(ARCHITECTURES, ""))
     names = set()
-    for major, minor, suffix in listed or [(*gpu["capability"], "") for gpu in gpus]:
+    for major, minor, suffix in listed or [(*gpu, "") for gpu in gpus]:
         family = f"{major}.{minor}" == "12.0" and [*nvcc] >= [12, 9]
         usual = "f" if family else "a" if int(major) >= SPECIFIC else ""
         names.add(f"{major}{minor}{suffix or usual}")
@@ -119,22 +111,20 @@ def _runs(architecture: str, gpu: Sequence[int]) -> bool:
     return int(major) == gpu[0] and (int(minor) == gpu[1] if suffix == "a" else int(minor) <= gpu[1])
 
 
-def _toolkit(toolkit: Toolkit, environ: Mapping[str, str]) -> Check:
-    is_directory = Path(toolkit.home).is_dir()
-    if toolkit.release and is_directory:
+def _toolkit(toolkit: Toolkit, others: Sequence[Toolkit]) -> Check:
+    if toolkit.release:
         return Check("toolkit", "pass", f"{toolkit.nvcc} of CUDA {_dotted(toolkit.release)} (from {toolkit.source})")
-    wrong = f"{toolkit.nvcc} cannot be run" if is_directory else f"'{toolkit.home}' is not a directory"
-    detail = f"{wrong} (from {toolkit.source})"
-    if toolkit.source == "FLASHINFER_NVCC" and not toolkit.release:
-        return Check("toolkit", "fail", detail, command="unset FLASHINFER_NVCC")
-    if home := machine.find_home(environ, toolkit.home):
-        return Check("toolkit", "fail", detail, command=f"export CUDA_HOME={shell(home)}")
-    hint = "Install the CUDA toolkit of torch's CUDA version and set CUDA_HOME to its directory."
-    return Check("toolkit", "fail", detail, hint)
+    command = next((_export(other) for other in others if other.release), "")
+    hint = "" if command else "Install the CUDA toolkit of torch's CUDA version and set CUDA_HOME to its directory."
+    return Check("toolkit", "fail", f"{toolkit.nvcc} cannot be run (from {toolkit.source})", hint, command)
+
+
+def _export(toolkit: Toolkit) -> str:
+    return f"export CUDA_HOME={shell(toolkit.home)}"
 
 
 def _torch(
-    environment: Environment, driver: Sequence[int], toolkit: Toolkit, environ: Mapping[str, str], pin: str
+    environment: Environment, driver: Sequence[int], toolkit: Toolkit, others: Sequence[Toolkit], pin: str
 ) -> Check:
     file = next((file for path in environment.paths if (file := path / "torch" / "version.py").is_file()), None)
     if not file:
@@ -149,9 +139,8 @@ def _torch(
         hint = f"Update the driver to one for CUDA {major}.{older} {override}."
         return Check("torch", "fail", f"{built}, but the driver supports only {_dotted(driver)}", hint)
     if toolkit.release and toolkit.release[0] != major:
-        home = machine.find_home(environ, toolkit.home, major)
-        hint = "" if home else f"Install a toolkit of CUDA {major}, and set CUDA_HOME to its directory."
-        command = f"export CUDA_HOME={shell(home)}" if home else ""
+        command = next((_export(other) for other in others if other.release[:1] == (major,)), "")
+        hint = "" if command else f"Install a toolkit of CUDA {major}, and set CUDA_HOME to its directory."
         return Check("torch", "fail", f"{built}, but nvcc is of CUDA {_dotted(toolkit.release)}", hint, command)
     return Check("torch", "pass", built)
 
@@ -162,9 +151,7 @@ def _ninja(environment: Environment, environ: Mapping[str, str]) -> Check:
     return Check("ninja", "fail", "not found on the PATH", command=machine.add_command(environment, "ninja"))
 
 
-def _compiler(
-    environment: Environment, toolkit: Toolkit, architectures: Sequence[str], environ: Mapping[str, str]
-) -> Check:
+def _compiler(toolkit: Toolkit, architectures: Sequence[str], environ: Mapping[str, str]) -> Check:
     """Whether nvcc and the C++ compiler can build a library from an empty kernel, with FlashInfer's options."""
     cxx = shlex.split(environ.get("CXX", "c++"))
     found = shutil.which(cxx[0], path=environ["PATH"]) if cxx else None
@@ -192,30 +179,19 @@ def _compiler(
                 reason = next((line for line in lines if re.search("error|fatal|cannot find", line)), lines[-1])
                 detail = f"{Path(command[0]).name} cannot build for {what}: {reason}"
                 hint = "Install the missing part of the CUDA toolkit or of g++, or compatible versions."
-                return Check("compiler", "fail", detail, hint, _add_headers(environment, reason, environ))
+                return Check("compiler", "fail", detail, hint)
     return Check("compiler", "pass", f"nvcc and {found} build for {what}")
 
 
-def _add_headers(environment: Environment, reason: str, environ: Mapping[str, str]) -> str:
-    """The command that adds the directory of a missing header, where a wheel in the environment has it."""
-    if missing := re.search(r"fatal error: (\S+): No such file", reason):
-        for path in environment.paths:
-            for header in path.glob(f"nvidia/*/include/{missing[1]}"):
-                before = environ.get("FLASHINFER_EXTRA_CUDAFLAGS", "")
-                flags = f"{before} -I{shell(header.parent)}".strip()
-                return f"export FLASHINFER_EXTRA_CUDAFLAGS={shell(flags)}"
-    return ""
-
-
-def _cubins(environment: Environment, environ: Mapping[str, str], status: Status) -> Check:
-    """Whether FlashInfer has its precompiled kernels here; `status` is that of the answer no."""
+def _cubins(environment: Environment, environ: Mapping[str, str]) -> Check:
+    """Whether FlashInfer has its precompiled kernels here."""
     found, flashinfer = (environment.distribution(name) for name in ("flashinfer-cubin", "flashinfer-python"))
     if own := environ.get("FLASHINFER_CUBIN_DIR") or (f"flashinfer-cubin {found.version}" if found else ""):
         return Check("cubins", "pass", own)
     if not flashinfer:
         return Check("cubins", "skip", "FlashInfer is not installed")
     detail = "flashinfer-cubin is not installed: some kernels are downloaded at their first use"
-    return Check("cubins", status, detail, f"The index {CUBINS_INDEX} has it for releases of FlashInfer.")
+    return Check("cubins", "warn", detail, f"The index {CUBINS_INDEX} has it for releases of FlashInfer.")
 
 
 def _cache(environ: Mapping[str, str]) -> Check:

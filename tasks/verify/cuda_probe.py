@@ -15,34 +15,28 @@ NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 
 def ask() -> dict[str, Any]:
     """Return `cuda`, the [major, minor] that the driver supports, None without a driver; `error`, empty for none; and
-    `gpus`, of each its `name`, `memory` in bytes and compute `capability`, [major, minor]."""
+    `gpus`, of each its compute capability, [major, minor]."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return {"cuda": None, "error": "there is no NVIDIA driver (libcuda.so.1)", "gpus": []}
 
-    def value(function: str, *arguments: int, kind: Any = ctypes.c_int) -> Any:
+    def value(function: str, *arguments: int) -> int:
         """What the function writes to its first argument."""
-        written = kind()
+        written = ctypes.c_int()
         driver[function](ctypes.byref(written), *arguments)
         return written.value
 
     version = value("cuDriverGetVersion")
-    gpus: list[dict[str, Any]] = []
-    found = {"cuda": [version // 1000, version % 1000 // 10], "error": "", "gpus": gpus}
+    found = {"cuda": [version // 1000, version % 1000 // 10], "error": "", "gpus": []}
     if status := driver.cuInit(0):
         error = ctypes.c_char_p()
         driver.cuGetErrorName(status, ctypes.byref(error))
         known = (error.value or b"error %d" % status).decode()
         return found | {"error": "" if status == NO_DEVICE else known}
-    for index in range(value("cuDeviceGetCount")):
-        device = value("cuDeviceGet", index)
-        name = ctypes.create_string_buffer(256)
-        driver.cuDeviceGetName(name, len(name), device)
-        memory = value("cuDeviceTotalMem_v2", device, kind=ctypes.c_size_t)
-        capability = [value("cuDeviceGetAttribute", attribute, device) for attribute in CAPABILITY]
-        gpus.append({"name": name.value.decode(), "memory": memory, "capability": capability})
-    return found
+    devices = [value("cuDeviceGet", index) for index in range(value("cuDeviceGetCount"))]
+    gpus = [[value("cuDeviceGetAttribute", attribute, device) for attribute in CAPABILITY] for device in devices]
+    return found | {"gpus": gpus}
 
 
 if __name__ == "__main__":

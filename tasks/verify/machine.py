@@ -22,13 +22,17 @@ PROBE = Path(__file__).with_name("cuda_probe.py")
 
 
 class Toolkit(NamedTuple):
-    """The CUDA toolkit that FlashInfer would use, whether it exists or not. `source` says what it was chosen by,
-    `release` is the version of its nvcc, empty if that cannot be run."""
+    """A directory with a CUDA toolkit, whether it exists or not. `source` says what named it, `release` is the version
+    of its nvcc, empty if that cannot be run."""
 
     home: str
-    nvcc: str
     source: str
     release: tuple[int, ...]
+
+    @property
+    def nvcc(self) -> str:
+        """Its compiler."""
+        return f"{self.home}/bin/nvcc"
 
 
 def run(argv: Sequence[str | Path], timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -62,34 +66,21 @@ def ask_driver(environment: Environment, environ: Mapping[str, str]) -> dict[str
     return answer
 
 
-def find_toolkit(environ: Mapping[str, str]) -> Toolkit:
-    """Return the CUDA toolkit that FlashInfer would use: the first of `CUDA_HOME`, `CUDA_PATH`, that of the nvcc on the
-    PATH, and /usr/local/cuda. `FLASHINFER_NVCC` replaces its nvcc."""
-    home, source = DEFAULT_HOME, "the default"
-    if on_path := shutil.which("nvcc", path=environ["PATH"]):
-        home, source = str(Path(on_path).parent.parent), "nvcc on the PATH"
-    for name in ("CUDA_PATH", "CUDA_HOME"):
-        home, source = (environ[name], name) if environ.get(name) else (home, source)
-    nvcc = f"{home}/bin/nvcc"
-    if own := environ.get("FLASHINFER_NVCC"):
-        nvcc, source = shutil.which(own, path=environ["PATH"]) or own, "FLASHINFER_NVCC"
-    return Toolkit(home, nvcc, source, _release(nvcc))
-
-
-def find_home(environ: Mapping[str, str], wrong: str, major: int = 0) -> str:
-    """Return a directory with a toolkit (of CUDA `major`) for CUDA_HOME instead of `wrong`; empty for none."""
-    nvcc = Path(shutil.which("nvcc", path=environ["PATH"]) or DEFAULT_HOME).resolve()
-    beside = sorted(map(str, Path(DEFAULT_HOME).parent.glob("cuda-*")), reverse=True)
-    for home in (wrong.strip(":"), str(nvcc.parent.parent), DEFAULT_HOME, *beside):
-        release = _release(f"{home}/bin/nvcc") if Path(home, "lib64").is_dir() else ()
-        if release and major in (0, release[0]):
-            return home
-    return ""
+def toolkits(environ: Mapping[str, str]) -> list[Toolkit]:
+    """Return the CUDA toolkits of `CUDA_HOME`, of the nvcc on the PATH and in /usr/local/cuda. FlashInfer uses the
+    first; at least that is returned."""
+    on_path = shutil.which("nvcc", path=environ["PATH"])
+    homes = {
+        "CUDA_HOME": environ.get("CUDA_HOME", ""),
+        "nvcc on the PATH": str(Path(on_path).parent.parent) if on_path else "",
+        "the default": DEFAULT_HOME,
+    }
+    return [Toolkit(home, source, _release(f"{home}/bin/nvcc")) for source, home in homes.items() if home]
 
 
 def _release(nvcc: str) -> tuple[int, ...]:
-    found = re.search(r"release (\d+)\.(\d+)", run([nvcc, "--version"]).stdout)
-    return (int(found[1]), int(found[2])) if found else ()
+    version = re.search(r"release (\d+)\.(\d+)", run([nvcc, "--version"]).stdout)
+    return (int(version[1]), int(version[2])) if version else ()
 
 
 def wanted_jobs(environ: Mapping[str, str]) -> int:

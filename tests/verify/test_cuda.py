@@ -15,7 +15,7 @@ from tasks.verify import cuda, machine
 from tests import conftest
 from tests.upstream import wheels
 
-# What cuda_probe.py calls of libcuda.so.1: GPUs of compute capability GPU / 10 and SECOND / 10 with 80 GB.
+# What cuda_probe.py calls of libcuda.so.1: GPUs of compute capability GPU / 10 and SECOND / 10.
 DRIVER = """
 #include <stdlib.h>
 #include <string.h>
@@ -24,8 +24,6 @@ int cuInit(unsigned flags) { if (STATUS == 999) abort(); return STATUS; }
 int cuGetErrorName(int status, const char **name) { *name = "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"; return 0; }
 int cuDeviceGetCount(int *count) { const char *v = getenv("CUDA_VISIBLE_DEVICES"); *count = v && !*v ? 0 : SECOND ? 2 : 1; return 0; }
 int cuDeviceGet(int *device, int index) { *device = index; return 0; }
-int cuDeviceGetName(char *name, int length, int device) { strncpy(name, "NVIDIA Stand-in", length); return 0; }
-int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = 80000000000; return 0; }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
     int gpu = device ? SECOND : GPU; *value = attribute == 75 ? gpu / 10 : gpu % 10; return 0; }
 """  # noqa: E501
@@ -33,6 +31,8 @@ NVCC = """#!/bin/sh
 if [ "$1" = --version ]; then echo "Cuda compilation tools, release {release}, V{release}.88"; exit; fi
 {compile}
 """
+
+
 class Machine:
     """A machine with a driver, a GPU, a CUDA toolkit, and an environment with torch, ninja and FlashInfer in it."""
 
@@ -115,23 +115,25 @@ def test_a_machine_on_which_kernels_compile_passes_every_check(computer: Machine
     checks = computer.checks()
     assert trouble(checks) == {}
     assert checks["driver"].detail == "supports CUDA up to 13.0"
-    assert checks["gpus"].detail == "NVIDIA Stand-in, 80 GB, compute capability 9.0"
+    assert checks["gpus"].detail == "compute capability 9.0"
     assert checks["toolkit"].detail == f"{computer.folder}/cuda/bin/nvcc of CUDA 13.0 (from CUDA_HOME)"
     assert checks["torch"].detail == "built for CUDA 13.0"
     assert checks["cubins"].detail == "flashinfer-cubin 0.7.2"
 
 
-def test_without_a_driver_everything_is_skipped_with_the_reason(computer: Machine) -> None:
-    checks = computer.checks(LD_LIBRARY_PATH="/nothing", needed=True)
-    assert {name for name, check in checks.items() if check.status != "skip"} == {"cubins"}
-    assert checks["driver"].detail == "there is no NVIDIA driver (libcuda.so.1)"
-    assert checks["toolkit"].detail == "no GPU can be used"
-
-
-def test_hidden_gpus_are_no_gpus(computer: Machine) -> None:
-    checks = computer.checks(CUDA_VISIBLE_DEVICES="")
-    assert checks["gpus"].status == "skip"
-    assert checks["gpus"].detail == "none visible; CUDA_VISIBLE_DEVICES is ''"
+@pytest.mark.parametrize(
+    ("variable", "reason"),
+    [
+        ({"LD_LIBRARY_PATH": "/nothing"}, "there is no NVIDIA driver (libcuda.so.1)"),
+        ({"CUDA_VISIBLE_DEVICES": ""}, "none visible; CUDA_VISIBLE_DEVICES is ''"),
+    ],
+)
+def test_without_a_gpu_there_is_one_line_with_the_reason(
+    computer: Machine, variable: dict[str, str], reason: str
+) -> None:
+    checks = computer.checks(needed=True, **variable)
+    assert trouble(checks) == {"driver": "skip"}
+    assert checks["driver"].detail == f"no GPU can be used ({reason})"
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,7 @@ def test_hidden_gpus_are_no_gpus(computer: Machine) -> None:
 def test_a_driver_that_fails_or_crashes_is_a_warning(computer: Machine, status: int, told: str) -> None:
     computer.install_driver(status=status)
     checks = computer.checks()
-    assert trouble(checks)["driver"] == "warn"
+    assert trouble(checks) == {"driver": "warn"}
     assert told in checks["driver"].detail
 
 
@@ -148,7 +150,7 @@ def test_a_gpu_that_is_too_old_is_named(computer: Machine) -> None:
     computer.install_driver(gpu=61)
     checks = computer.checks()
     assert trouble(checks) == {"gpus": "warn"}
-    assert checks["gpus"].detail == "too old: NVIDIA Stand-in, 80 GB, compute capability 6.1"
+    assert checks["gpus"].detail == "too old: compute capability 6.1"
 
 
 def test_what_would_stop_a_compile_fails_where_kernels_are_needed(computer: Machine, tmp_path: Path) -> None:
@@ -161,29 +163,19 @@ def test_what_would_stop_a_compile_fails_where_kernels_are_needed(computer: Mach
     assert trouble(computer.follow(checks["ninja"].command)) == {}
 
 
-@pytest.mark.parametrize("value", [":{}", "{}/bin/nvcc:", "/nothing/cuda-12.8"])
-def test_a_cuda_home_that_is_none_is_shown_with_one_that_works(computer: Machine, value: str) -> None:
-    (computer.folder / "bin/nvcc").symlink_to(computer.folder / "cuda/bin/nvcc")
-    home = value.format(computer.environ["CUDA_HOME"])
-    toolkit = computer.checks(CUDA_HOME=home)["toolkit"]
+def test_a_cuda_home_that_is_none_is_shown_with_one_that_works(computer: Machine) -> None:
+    path = f"{computer.folder}/cuda/bin:{computer.environ['PATH']}"
+    computer.environ |= {"CUDA_HOME": "/nothing/cuda-12.8", "PATH": path}
+    toolkit = computer.checks()["toolkit"]
     assert toolkit.status == "warn"
-    assert toolkit.detail == f"'{home}' is not a directory (from CUDA_HOME)"
-    computer.environ["CUDA_HOME"] = home
+    assert toolkit.detail == "/nothing/cuda-12.8/bin/nvcc cannot be run (from CUDA_HOME)"
     assert trouble(computer.follow(toolkit.command)) == {}
 
 
-def test_the_toolkit_is_looked_for_where_flashinfer_looks(computer: Machine) -> None:
-    other = computer.folder / "other"
-    computer.install_toolkit("13.1", other)
-    path = f"{other}/bin:{computer.environ['PATH']}"
-    found = computer.checks(CUDA_HOME=None, PATH=path)["toolkit"]
-    assert found.detail == f"{other}/bin/nvcc of CUDA 13.1 (from nvcc on the PATH)"
-    found = computer.checks(CUDA_HOME="", CUDA_PATH=str(computer.folder / "cuda"), PATH=path)["toolkit"]
-    assert found.detail.endswith("13.0 (from CUDA_PATH)")
-    own = computer.checks(FLASHINFER_NVCC=f"{other}/bin/nvcc")["toolkit"]
-    assert own.detail == f"{other}/bin/nvcc of CUDA 13.1 (from FLASHINFER_NVCC)"
-    computer.environ["FLASHINFER_NVCC"] = "/nothing/nvcc"
-    assert trouble(computer.follow(computer.checks()["toolkit"].command)) == {}
+def test_without_cuda_home_the_toolkit_is_that_of_the_nvcc_on_the_path(computer: Machine) -> None:
+    home = computer.folder / "cuda"
+    toolkit = computer.checks(CUDA_HOME=None, PATH=f"{home}/bin:{computer.environ['PATH']}")["toolkit"]
+    assert toolkit.detail == f"{home}/bin/nvcc of CUDA 13.0 (from nvcc on the PATH)"
 
 
 def test_without_any_toolkit_the_hint_says_what_to_install(computer: Machine) -> None:
@@ -191,7 +183,7 @@ def test_without_any_toolkit_the_hint_says_what_to_install(computer: Machine) ->
         pytest.skip("a CUDA toolkit is installed")
     checks = computer.checks(CUDA_HOME=None)
     assert trouble(checks) == {"toolkit": "warn", "compiler": "skip"}
-    assert checks["toolkit"].detail == "'/usr/local/cuda' is not a directory (from the default)"
+    assert checks["toolkit"].detail == "/usr/local/cuda/bin/nvcc cannot be run (from the default)"
     assert checks["toolkit"].hint.startswith("Install the CUDA toolkit of torch's CUDA version")
 
 
@@ -253,23 +245,8 @@ def test_libraries_of_wheels_are_found_by_flashinfers_variable(computer: Machine
     assert trouble(computer.checks(FLASHINFER_EXTRA_LDFLAGS=f"-L{wheel}")) == {}
 
 
-def test_a_header_that_a_wheel_has_is_named_with_the_variable_that_adds_it(computer: Machine) -> None:
-    include = computer.environment.purelib / "nvidia/cu13/include"
-    include.mkdir(parents=True)
-    (include / "curand_kernel.h").touch()
-    error = "trial.cu:4:10: fatal error: curand_kernel.h: No such file or directory"
-    working = 'case "$*" in *-I/*) echo "int x;" | gcc -xc -c - -o trial.o; exit;; esac'
-    computer.install_toolkit("13.0", computer.folder / "cuda", f"{working}\necho '{error}' >&2; exit 1")
-    checks = computer.checks()
-    assert trouble(checks) == {"compiler": "warn"}
-    assert checks["compiler"].command == f"export FLASHINFER_EXTRA_CUDAFLAGS=-I{include}"
-    assert trouble(computer.follow(checks["compiler"].command)) == {}
-
-
 @pytest.mark.parametrize(("listed", "runs"), [("8.0", False), ("10.0a", False), ("8.0 9.0a", True), ("9.0", True)])
-def test_kernels_for_other_gpus_than_the_visible_ones_are_a_warning(
-    computer: Machine, listed: str, runs: bool
-) -> None:
+def test_kernels_for_other_gpus_than_the_visible_ones_are_a_warning(computer: Machine, listed: str, runs: bool) -> None:
     computer.environ["FLASHINFER_CUDA_ARCH_LIST"] = listed
     checks = computer.checks()
     assert trouble(checks) == ({} if runs else {"gpus": "warn"})
@@ -297,20 +274,17 @@ def test_a_driver_older_than_torchs_cuda_has_advice_that_fits_the_pins_of_sglang
 def test_a_toolkit_of_torchs_cuda_version_is_named(computer: Machine) -> None:
     other = computer.folder / "cuda-12.8"
     computer.install_toolkit("12.8", other)
-    (computer.folder / "bin/nvcc").symlink_to(computer.folder / "cuda/bin/nvcc")
-    computer.environ["CUDA_HOME"] = str(other)
+    computer.environ |= {"CUDA_HOME": str(other), "PATH": f"{computer.folder}/cuda/bin:{computer.environ['PATH']}"}
     check = computer.checks()["torch"]
     assert check.detail == "built for CUDA 13.0, but nvcc is of CUDA 12.8"
     assert trouble(computer.follow(check.command)) == {}
 
 
-def test_without_cubins_a_machine_with_a_gpu_warns_and_another_says_so(computer: Machine) -> None:
+def test_without_cubins_there_is_a_warning_that_names_their_index(computer: Machine) -> None:
     shutil.rmtree(next(computer.environment.purelib.glob("flashinfer_cubin*")))
     checks = computer.checks()
     assert trouble(checks) == {"cubins": "warn"}
     assert "https://flashinfer.ai/whl" in checks["cubins"].hint
-    for needed, status in {False: "skip", True: "warn"}.items():
-        assert computer.checks(LD_LIBRARY_PATH="/nothing", needed=needed)["cubins"].status == status
 
 
 def test_a_cache_that_cannot_be_made_is_named_with_the_variable(computer: Machine) -> None:
