@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from packaging.version import InvalidVersion, Version
 from ..models import Check
 from ..names import shell
 from ..packages import Environment
+from . import machine
 
 TIMEOUT = 300.0  # seconds
 CODE = """
@@ -34,11 +34,11 @@ os._exit(0)  # without the seconds that large libraries take to shut down
 
 @dataclass(frozen=True)
 class Imported:
-    """What came of an import: `detail`, and a `problem` or none. `missing` is a module that was not found;
+    """What came of an import: `detail`, and whether it `worked`. `missing` is a module that was not found;
     `replaceable` says that installing the package again makes a difference."""
 
-    detail: str = ""
-    problem: str = ""
+    detail: str
+    worked: bool = False
     missing: str = ""
     replaceable: bool = False
 
@@ -56,54 +56,46 @@ class Import:
         """The check `name` of this import, and which other module is missing. A failure names the variable that causes
         it, or `fix`, the command that installs the package again, where that makes a difference."""
         imported = self.run(os.environ)
-        if not imported.problem:
+        if imported.worked:
             return Check(name, "pass", imported.detail), ""
         if command := self.cause():
-            return Check(name, "fail", imported.problem, command=command), ""
+            return Check(name, "fail", imported.detail, command=command), ""
         if imported.replaceable:
-            return Check(name, "fail", imported.problem, command=fix), ""
+            return Check(name, "fail", imported.detail, command=fix), ""
         home = Path(os.environ.get("HOME") or "/")
         hint = f"`{shell(self.environment.python, '-c', f'import {self.module}')}` shows the traceback."
-        if not home.is_dir() or not os.access(home, os.W_OK):
+        if not os.access(home, os.W_OK | os.X_OK):
             hint = f"HOME ({home}) cannot be written: set it, or FLASHINFER_WORKSPACE_BASE, to a directory that can be."
-        return Check(name, "fail", imported.problem, hint), imported.missing
+        return Check(name, "fail", imported.detail, hint), imported.missing
 
     def cause(self) -> str:
         """The command that changes the variable without which the import works; empty where none is to blame."""
         suspects = sorted(name for name in os.environ if name == "PYTHONPATH" or name.startswith("FLASHINFER_"))
-        changes = {shell("unset", name): {**os.environ} for name in suspects}
-        for name, environ in zip(suspects, changes.values(), strict=True):
-            del environ[name]
+        changes = {shell("unset", name): {**os.environ, name: None} for name in suspects}
         if not self.environment.virtual:
             changes["export PYTHONNOUSERSITE=1"] = {**os.environ, "PYTHONNOUSERSITE": "1"}
-        clean = {name: text for name, text in os.environ.items() if name not in suspects} | {"PYTHONNOUSERSITE": "1"}
-        if not changes or self.run(clean).problem:
+        if not changes or not self.run({**os.environ, **dict.fromkeys(suspects), "PYTHONNOUSERSITE": "1"}).worked:
             return ""
-        working = (command for command, environ in changes.items() if not self.run(environ).problem)
+        working = (command for command, environ in changes.items() if self.run(environ).worked)
         return next(working, shell("unset", *suspects))
 
-    def run(self, environ: Mapping[str, str]) -> Imported:
-        """Import with these variables, in a directory where nothing has the name of a module."""
+    def run(self, environ: Mapping[str, str | None]) -> Imported:
+        """Import with these variables (None: unset), in a directory where nothing has the name of a module."""
         with tempfile.TemporaryDirectory() as directory:
-            answer_file, errors_file = Path(directory, "answer.json"), Path(directory, "errors")
+            file = Path(directory, "answer.json")
+            argv = [self.environment.python, "-c", CODE, self.module, file]
+            variables = {name: text for name, text in environ.items() if text is not None}
+            done = machine.run(argv, TIMEOUT, cwd=directory, env=variables)
             try:
-                with errors_file.open("wb") as errors:  # a file: a process that is left behind would keep a pipe open
-                    status = subprocess.run(
-                        [self.environment.python, "-c", CODE, self.module, answer_file],
-                        cwd=directory, env=environ, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
-                        timeout=TIMEOUT, check=False,
-                    ).returncode  # fmt: skip
-                answer = json.loads(answer_file.read_bytes())
-            except subprocess.TimeoutExpired as error:
-                return Imported(problem=str(error))
+                answer = json.loads(file.read_bytes())
             except (OSError, ValueError):
-                last = errors_file.read_text(errors="replace").strip().splitlines()[-1:]
-                return Imported(problem=": ".join([f"the interpreter ended with status {status}", *last]))
+                last = done.stderr.strip().splitlines()[-1:]
+                return Imported(": ".join([f"the interpreter ended with status {done.returncode}", *last]))
         if "error" in answer:
-            lines = [line.strip() for line in answer["error"].splitlines() if line.strip()]
-            symbols = [line for line in lines[1:] if "undefined symbol" in line]
+            first, *more = [line.strip() for line in answer["error"].splitlines() if line.strip()]
+            symbols = [line for line in more if "undefined symbol" in line]
             missing = answer["missing"] or ""
-            return Imported("", " ".join([lines[0], *(symbols or lines[1:])[:1]]), missing, missing == self.module)
+            return Imported(" ".join([first, *(symbols or more)[:1]]), False, missing, missing == self.module)
         path, version = answer["file"], answer["version"]
         if path is None:
             problem = "imports only as a namespace package: a directory of that name without the package in it"
@@ -112,8 +104,8 @@ class Import:
         elif self.version and version and not _same(version, self.version):
             problem = f"imports as {version}, but {self.version} is installed"
         else:
-            return Imported(f"{version} from {path}".strip())
-        return Imported("", problem, replaceable=True)
+            return Imported(f"{version} from {path}".strip(), worked=True)
+        return Imported(problem, replaceable=True)
 
 
 def _same(version: str, other: str) -> bool:
