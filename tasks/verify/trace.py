@@ -15,10 +15,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import fastjsonschema
+
 from ..errors import SourcesError, counted, examples
 from ..models import Check, Status, Trace
 
 LFS = b"version https://git-lfs.github.com/spec/v1"  # the beginning of a file that Git LFS has not downloaded
+POINTER = 1024  # bytes that no such file exceeds
 Json = dict[str, Any]
 
 
@@ -63,32 +66,24 @@ def _check_blobs(path: Path, blobs: Sequence[str]) -> Check:
     if missing:
         hint = "restore the files, or remove the workloads that name them"
         return Check("trace: blobs", "fail", f"{len(missing)} of {len(blobs)} are missing: {examples(missing)}", hint)
-    if pointers := [blob for blob in blobs if _begins(path / blob) == LFS]:
+    small = [blob for blob in blobs if (path / blob).stat().st_size < POINTER]
+    if pointers := [blob for blob in small if (path / blob).read_bytes().startswith(LFS)]:
         pull = shlex.join(["git", "-C", str(path), "lfs", "pull"])
         return Check("trace: blobs", "skip", f"{len(pointers)} of {len(blobs)} are Git LFS pointers", "", pull)
     return Check("trace: blobs", "pass" if blobs else "skip", counted(len(blobs), "file"))
 
 
-def _begins(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        return stream.read(len(LFS))
-
-
 @cache
 def _schema(name: str) -> Any:
-    import fastjsonschema
-
     file = Path(__file__).parent / "schemas" / f"{name}.schema.json"
     return fastjsonschema.compile(json.loads(file.read_bytes()))
 
 
 def _valid(schema: str, data: bytes, where: str = "") -> Any:
     """The value of a JSON text that `schemas/SCHEMA.schema.json` allows; SourcesError names the field and the rule."""
-    from fastjsonschema import JsonSchemaValueException
-
     try:
         return _schema(schema)(json.loads(data))
-    except JsonSchemaValueException as error:
+    except fastjsonschema.JsonSchemaValueException as error:
         field = ".".join(map(str, error.path[1:])) or "the object"
         hint = "replace `unknown` by the dtype of the tensor" if error.value == "unknown" else ""
         raise SourcesError(where + field + error.message.removeprefix(error.name or ""), hint) from None
