@@ -83,7 +83,7 @@ class Import:
         """Import with these variables (None: unset), in a directory where nothing has the name of a module."""
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory, "answer.json")
-            argv = [self.environment.python, "-c", CODE, self.module, file]
+            argv: list[str | Path] = [self.environment.python, "-c", CODE, self.module, file]
             variables = {name: text for name, text in environ.items() if text is not None}
             done = machine.run(argv, TIMEOUT, cwd=directory, env=variables)
             try:
