@@ -81,19 +81,16 @@ def load(config: Given, root: Path) -> Settings:
     given = _plain(config.get("sources", {}))
     warnings = _check(("sources",), given, SETTINGS)
     tree = {**DEFAULTS, **given, "repositories": {**DEFAULTS["repositories"], **given.get("repositories", {})}}
-    warnings += _check_spelling(config, tree)
+    warnings += _check_variables(tree)
     directory = root / Path(tree["directory"]).expanduser()
     trace = root / Path(tree["trace"]).expanduser() if tree["trace"] else None
     checkout = directory / TRACE  # the default means this one if only this one exists or will be cloned
     if trace and tree["trace"] == DEFAULTS["trace"] and not trace.exists():
         trace = checkout if TRACE in tree["repositories"] or checkout.exists() else trace
-    repositories: dict[str, Repository] = {}
+    repositories: list[Repository] = []
     for name, entry in tree["repositories"].items():
-        keys = ("sources", "repositories", name)
-        if other := repositories.get(str(name).casefold()):  # a file system may ignore case
-            raise UsageError(f"{_dotted(keys)} and {other.name} would share a directory")
-        repository, removed = _repository(keys, {} if entry is None else entry, directory)
-        repositories[str(name).casefold()] = repository
+        repository, removed = _repository(("sources", "repositories", name), entry, directory)
+        repositories.append(repository)
         warnings += removed
     return Settings(
         root=root,
@@ -103,7 +100,7 @@ def load(config: Given, root: Path) -> Settings:
         stall=float(tree["stall"]),
         indexes=tuple(tree["indexes"] or ()),
         overrides=tuple(tree["overrides"] or ()),
-        repositories=tuple(repositories.values()),
+        repositories=tuple(repositories),
         warnings=tuple(warnings),
     )
 
@@ -115,6 +112,7 @@ def _repository(keys: tuple[str, ...], entry: Any, directory: Path) -> tuple[Rep
     if not isinstance(name, str) or not re.fullmatch(r"\w(?:[\w.+-]{0,98}[\w+-])?", name):
         hint = "Use letters, digits, `_`, `-` and `.`; begin with a letter or digit."
         raise UsageError(f"{_dotted(keys)} is not a valid directory name", hint)
+    entry = {} if entry is None else entry
     warnings = _check(keys, entry, REPOSITORY)
     entry = {"branch": "main", "install": name in INSTALLED, "extras": (), **REPOSITORIES.get(name, {}), **entry}
     if "url" not in entry:
@@ -150,13 +148,9 @@ def _check(path: tuple[str, ...], table: Any, keys: Keys) -> list[str]:
     return [f"{_dotted((*path, key))} is ignored: {REMOVED[key]}" for key in removed]
 
 
-def _check_spelling(config: Given, tree: Mapping[str, Any]) -> list[str]:
-    """Raise UsageError for what looks like `sources` or one of its environment variables and is neither; return
-    warnings about variables that are not read any more."""
-    for key, value in config.items():
-        near = did_you_mean(str(key).lower(), ["sources"], 0.9)
-        if key != "sources" and near and isinstance(value, Mapping | DataProxy) and {*value} & {*DEFAULTS}:
-            raise UsageError(f"unknown key {ascii(key)[1:-1]}", near)
+def _check_variables(tree: Mapping[str, Any]) -> list[str]:
+    """Raise UsageError for what looks like one of the environment variables and is none; return warnings about those
+    that are not read any more."""
     known, removed = _variables(("sources",), tree), {_variable(("sources", key)): key for key in REMOVED}
     for name in os.environ.keys() - known - removed.keys():
         near = did_you_mean(name, known, 0.9)

@@ -126,19 +126,6 @@ def test_removed_keys_are_one_sentence_each_and_otherwise_ignored(
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("key", ["source", "sorces"])
-def test_a_misspelt_key_beside_sources_is_noticed(key: str, tmp_path: Path) -> None:
-    (tmp_path / "invoke.yaml").write_text(f"{key}: {{directory: src}}\n")
-    with pytest.raises(UsageError) as raised:
-        as_invoke_reads_it(tmp_path)
-    assert str(raised.value) == f"unknown key {key}\n  Did you mean `sources`?"
-
-
-def test_keys_of_other_tasks_are_their_own(tmp_path: Path) -> None:
-    (tmp_path / "invoke.yaml").write_text("source: {path: docs}\nresources: {directory: x}\nsource_url: x\n")
-    assert as_invoke_reads_it(tmp_path).attempts == 5
-
-
 @pytest.mark.parametrize("name", ["INVOKE_SOURCES_DIRECTRY", "INVOKE_SOURCE_DIRECTORY"])
 def test_a_misspelt_variable_is_noticed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INVOKE_RUN_ECHO", "1")
@@ -210,10 +197,6 @@ def test_a_wrong_entry_of_a_repository_is_named(entry: dict[str, Any], key: str)
 @pytest.mark.parametrize("name", ["..", "", "a/b", "-x", ".git", "a\nb", "a b", "a:b", "x" * 101, "end.", 1])
 def test_a_name_that_is_not_a_directory_name_is_refused(name: Any) -> None:
     assert "is not a valid directory name" in refused(repositories={name: {"url": URL}})
-
-
-def test_names_that_a_file_system_may_take_for_the_same_are_refused() -> None:
-    assert "share a directory" in refused(repositories={"SGLang": {"url": URL}})
 
 
 JSON = st.recursive(
