@@ -80,13 +80,6 @@ def test_echo_shows_the_commands_that_are_run(project: Project, host: GitHost) -
     assert "git" not in project.invoke("--echo", "clone", "--hide=out").out.replace(str(host.url), "")
 
 
-def test_hide_leaves_only_what_went_wrong(project: Project) -> None:
-    assert project.invoke("--hide=both", "clone").out == ""
-    result = project.invoke("--hide=both", "update", "--sglang-branch=nothing-like-it", check=2)
-    assert result.out == ""
-    assert "nothing-like-it" in result.err
-
-
 def test_the_tasks_are_found_from_a_folder_below_and_work_where_they_stand(project: Project) -> None:
     below: Path = project.path / "docs/notes"
     below.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""`--json` end to end: every task, and every exit status."""
+"""`--json` end to end: every task, and every kind of failure. report/test_document.py has all combinations."""
 
 from __future__ import annotations
 
@@ -77,12 +77,6 @@ def network_down(project: Project, host: GitHost) -> None:
     host.fault("status", status=503, times=99)
 
 
-def index_down(project: Project, host: GitHost) -> None:
-    """The only package index refuses connections."""
-    del project.environ["UV_OFFLINE"], project.environ["UV_FIND_LINKS"]
-    project.environ |= {"UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple", "UV_HTTP_RETRIES": "0"}
-
-
 def unwritable_log(project: Project, host: GitHost) -> None:
     (project.tmp / "install.log").unlink(missing_ok=True)
     (project.tmp / "install.log").mkdir()
@@ -94,11 +88,6 @@ def local_changes(project: Project, host: GitHost) -> None:
 
 def broken_build(project: Project, host: GitHost) -> None:
     (project.tmp / "flashinfer/build_backend.py").write_text("raise SystemExit('no build today')\n")
-
-
-def gone_versions(project: Project, host: GitHost) -> None:
-    """The package index has none of the installed versions any more."""
-    project.environ["UV_FIND_LINKS"] = str(project.path)
 
 
 def interrupted(project: Project, host: GitHost) -> None:
@@ -120,13 +109,11 @@ def interrupted_build(project: Project, host: GitHost) -> None:
 
 
 Situation = Callable[[Project, GitHost], None]
-CASES: tuple[tuple[str, int, Situation], ...] = (  # report/test_document.py has every task at every exit status
-    ("clone --only=nothing", 2, as_it_is),
+CASES: tuple[tuple[str, int, Situation], ...] = (
     ("clone", 3, network_down),
     ("clone", 130, interrupted),
     ("update --sglang-branch=v0.5.3", 5, local_changes),
     ("install --python=/nothing/python", 2, as_it_is),
-    ("install --reinstall", 3, index_down),
     ("install --reinstall", 4, unwritable_log),
     ("install --reinstall", 6, broken_build),
     ("install --reinstall", 130, interrupted_build),
@@ -135,10 +122,8 @@ CASES: tuple[tuple[str, int, Situation], ...] = (  # report/test_document.py has
     ("status", 0, not_cloned),
     ("verify", 2, wrong_configuration),
     ("setup", 0, as_it_is),
-    ("setup --locked", 2, as_it_is),
     ("lock", 0, as_it_is),
     ("lock", 1, not_cloned),
-    ("lock", 6, gone_versions),
 )
 
 
@@ -202,12 +187,3 @@ def test_the_examples_of_the_documentation_run(project: Project) -> None:
     assert f"{project.tmp}/sglang/python/sglang/srt/models" in printed.stdout.splitlines()
     assert re.search(r"^\S+ [\d.]+ 0 behind$", printed.stdout, re.M)
     assert json.loads((project.path / "verify.json").read_text())["ok"]
-
-
-def test_a_reader_that_leaves_changes_no_exit_status(project: Project) -> None:
-    process = project.start("verify", "--json")
-    assert process.stdout
-    process.stdout.close()
-    process.stdout = None
-    _, err = process.communicate(timeout=60)
-    assert (process.returncode, "Traceback" in err, "Errno" in err) == (0, False, False), err

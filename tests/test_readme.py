@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,6 @@ from invoke.vendor import yaml
 
 import tasks
 from tasks import namespace
-from tasks.packages.layouts import LAYOUTS
 from tasks.settings import DEFAULTS, REPOSITORIES, REPOSITORY
 from tests.conftest import Environment, Project
 
@@ -86,18 +84,6 @@ def test_the_recording_shows_a_set_up() -> None:
     assert any(text.startswith("Ready ") for text in shown)
 
 
-def test_the_recorder_draws_what_a_command_prints_and_when(tmp_path: Path) -> None:
-    code = "import time; print('first <line>', flush=True); time.sleep(1.5); print('\\x1b[A\\x1b[2K\\x1b[32mdone')"
-    file = tmp_path / "some.svg"
-    record: list[str | Path] = [sys.executable, ROOT / "docs/record.py", "--title=it"]
-    subprocess.run([*record, file, sys.executable, "-c", code], check=True)
-    assert last_screen(file.read_text()) == ["$ it", "done"]
-    hidden = [text for text in ElementTree.parse(file).iter(f"{SVG}text") if text.get("visibility") == "hidden"]
-    assert [text.text for text in hidden] == ["first <line>"]
-    assert subprocess.run([*record, tmp_path / "none.svg", "false"], check=False).returncode == 1
-    assert not (tmp_path / "none.svg").exists()
-
-
 def last_screen(svg: str) -> list[str]:
     """The texts that stay, from top to bottom and left to right."""
     texts = [text for text in ElementTree.fromstring(svg).iter(f"{SVG}text") if text.get("visibility") != "hidden"]
@@ -161,10 +147,6 @@ def test_links_lead_somewhere_and_pages_have_nothing_private() -> None:
             headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.M) if anchor else []
             anchors = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
             assert not anchor or anchor in anchors, f"{page}: {path}#{anchor}"
-
-
-def test_every_layout_is_of_a_repository_that_readme_names() -> None:
-    assert set(LAYOUTS) <= set(re.findall(r"\w+", TEXT))
 
 
 def test_the_workflow_runs_what_exists() -> None:

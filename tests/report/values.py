@@ -4,25 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.errors import (
-    DiskError,
-    InstallError,
-    Interrupted,
-    LocalWorkError,
-    NetworkError,
-    SourcesError,
-    UsageError,
-)
-from tasks.models import (
-    Check,
-    EnvironmentState,
-    Outcome,
-    PackageState,
-    RepositoryState,
-    Result,
-    Trace,
-    Verification,
-)
+from tasks.errors import DiskError, InstallError, Interrupted, LocalWorkError, NetworkError, SourcesError, UsageError
+from tasks.models import Check, EnvironmentState, Outcome, PackageState, RepositoryState, Result, Trace, Verification
 
 FIX = "invoke update --flashinfer-branch=matching --sglang-branch=v0.5.10.post1"
 CHECKS = (
