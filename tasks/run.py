@@ -21,7 +21,7 @@ from . import checkout, names, packages, settings
 from .errors import DiskError, Interrupted, LocalWorkError, NetworkError, SourcesError, UsageError
 from .files import write_atomic
 from .git import command, refs, submodules
-from .models import EnvironmentState, Outcome, PackageState, Repository, RepositoryState, Result, Settings, Verification
+from .models import EnvironmentState, Outcome, PackageState, Repository, Result, Settings, Verification
 from .report import Report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,14 +132,18 @@ class Run:
         return packages.probe(self.options.python or "")
 
     @property
+    def rows(self) -> list[Outcome]:
+        """The outcomes so far, in the order of work."""
+        return [row for rows in self.outcomes.values() for row in rows]
+
+    @property
     def errors(self) -> list[SourcesError]:
-        """What the steps failed with, in the order of work."""
-        return [row.error for rows in self.outcomes.values() for row in rows if row.error]
+        """What the steps failed with."""
+        return [row.error for row in self.rows if row.error]
 
     def repositories(self, *without: str) -> list[Repository]:
         """The repositories that no step has failed for, or done one of the actions `without` to."""
-        rows = [row for step in self.outcomes.values() for row in step]
-        left_out = {row.repository for row in rows if row.error or row.action in without}
+        left_out = {row.repository for row in self.rows if row.error or row.action in without}
         return [repository for repository in self.settings.repositories if repository.name not in left_out]
 
     def for_each(
@@ -213,27 +217,25 @@ def update_step(run: Run) -> None:
 
 def install_step(run: Run) -> None:
     """Install the packages of the checkouts into the environment."""
-    found, failed = list[packages.Package](), list[Outcome]()
-    for repository in run.repositories("would clone", "would update"):
-        if repository.install:
-            try:
-                found.append(packages.Package(checkout.require(repository)))
-            except SourcesError as error:
-                failed.append(Outcome(repository.name, "failed", error=error))
-    installed = [repository.name for repository in run.settings.repositories if repository.install]
-    planned = [row for step in run.outcomes.values() for row in step if row.action in ("would clone", "would update")]
-    failed += [
-        Outcome(row.repository, "would install", row.ref, row.commit) for row in planned if row.repository in installed
-    ]
-    log, options, report = run.settings.directory / LOG, run.options, run.report
+    found, others = list[packages.Package](), list[Outcome]()
+    planned = {row.repository: row for row in run.rows if row.action in ("would clone", "would update")}
+    for repository in filter(lambda repository: repository.install, run.repositories()):
+        if row := planned.get(repository.name):
+            others.append(Outcome(row.repository, "would install", row.ref, row.commit))
+            continue
+        try:
+            found.append(packages.Package(checkout.require(repository)))
+        except SourcesError as error:
+            others.append(Outcome(repository.name, "failed", error=error))
     try:
         done = packages.install(
-            run.c, found, run.environment, settings=run.settings, deps=options.deps, reinstall=options.reinstall,
-            log=log, reporter=report, again=options.command(run.task), lock=run.lock,
+            run.c, found, run.environment, settings=run.settings, deps=run.options.deps,
+            reinstall=run.options.reinstall, log=run.settings.directory / LOG, reporter=run.report,
+            again=run.options.command(run.task), lock=run.lock,
         )  # fmt: skip
     except SourcesError as error:  # the environment takes none of them
         done = [Outcome(package.repository.name, "failed", commit=package.commit, error=error) for package in found]
-    run.outcomes["install"] = [*failed, *done]
+    run.outcomes["install"] = [*others, *done]
 
 
 def verify_step(run: Run) -> None:
@@ -262,17 +264,19 @@ def verify_step(run: Run) -> None:
 
 def status_step(run: Run) -> None:
     """Look at the checkouts and at what is installed of them."""
+    from .verify import checkouts
+
     repositories, installed = run.settings.repositories, dict[str, PackageState]()
     with ThreadPoolExecutor(max(1, len(repositories))) as pool:
-        found = dict(zip(repositories, pool.map(_state, repositories), strict=True))
-    for repository, (_, package) in found.items():
-        known = run.environment.distribution(package.name) if package else None
-        if package and known:
-            installed[repository.name] = PackageState(known.version, package.is_checkout(known), known.location)
-        elif repository.install:
-            installed[repository.name] = PackageState(None, False, None)
-    states = {repository.name: state for repository, (state, _) in found.items()}
-    run.verification = Verification(True, states, installed, None, ())
+        found = list(pool.map(checkouts.find, repositories))
+        states = list(pool.map(checkouts.describe, found))
+    for here in found:
+        if here.package:
+            installed[here.name] = run.environment.state(here.package.name)
+        elif here.repository.install:
+            installed[here.name] = PackageState(None, False, None)
+    by_name = {repository.name: state for repository, state in zip(repositories, states, strict=True)}
+    run.verification = Verification(True, by_name, installed, None, ())
 
 
 def lock_step(run: Run) -> None:
@@ -405,22 +409,6 @@ def _disk_error(who: str, error: OSError, path: Path) -> DiskError:
     """What an error of the file system means; `who` is the repository, if it was one."""
     place = error.filename or path
     return DiskError(f"{f'{who}: ' if who else ''}{place}: {error.strerror or error}.", "Check who may write there.")
-
-
-def _state(repository: Repository) -> tuple[RepositoryState, packages.Package | None]:
-    """What is at the path of the repository, and its package; nothing that is found raises."""
-    try:
-        found = checkout.require(repository)
-        state = checkout.describe(found)
-    except (SourcesError, OSError) as error:
-        problem = str(error).splitlines()[0].removeprefix(f"{repository.name}: ").rstrip(".")
-        url = names.redact(repository.url)
-        return RepositoryState(repository.path, url, repository.branch, problem=problem), None
-    try:
-        package = packages.Package(found) if repository.install else None
-    except SourcesError as error:
-        return replace(state, problem=error.what), None
-    return replace(state, version=packages.version_of(found) or None), package
 
 
 def _locked(configured: Settings, lock: packages.Lock) -> Settings:

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import packaging
 
 from ..errors import UsageError
+from ..models import PackageState
 from . import facts
 
 PACKAGING = Path(packaging.__file__).parent.parent
@@ -59,6 +60,11 @@ class Environment:
     def current(self) -> bool:
         """Whether this is the environment of the running program."""
         return self.prefix == Path(sys.prefix)
+
+    def state(self, name: str) -> PackageState:
+        """The distribution `name` as it is installed, if it is."""
+        found = self.distribution(name)
+        return PackageState(found.version, found.editable, found.location) if found else PackageState(None, False, None)
 
     def distribution(self, name: str) -> Distribution | None:
         """What is installed under `name` (any spelling), or None. No process is started."""

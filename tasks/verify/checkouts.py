@@ -10,7 +10,7 @@ from ..errors import SourcesError, examples
 from ..git import Checkout
 from ..models import Check, Repository, RepositoryState
 from ..names import redact, shell
-from ..packages import Package
+from ..packages import Package, version_of
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,26 @@ def find(repository: Repository) -> Found:
     try:
         checkout = checkouts.find(repository)
         if not checkout:
-            missing = f"not cloned: {repository.path}"
-            return Found(repository, problem=Check(f"{name}: repository", "fail", missing, command="invoke clone"))
+            missing = Check(f"{name}: repository", "fail", "not cloned", command="invoke clone")
+            return Found(repository, problem=missing)
         package = Package(checkout) if repository.install else None
         return Found(repository, checkout, package)
     except (SourcesError, OSError) as error:
         return Found(repository, checkout, problem=_failed(f"{name}: {'metadata' if checkout else 'checkout'}", error))
+
+
+def describe(found: Found) -> RepositoryState:
+    """The state of the checkout, and the version in it; where it cannot be read, why. Nothing that is found raises."""
+    repository, problem = found.repository, found.problem
+    state = RepositoryState(repository.path, redact(repository.url), repository.branch)
+    try:
+        if found.checkout:
+            state = checkouts.describe(found.checkout)
+            version = found.package.version if found.package else version_of(found.checkout)
+            state = replace(state, version=version or None)
+    except (SourcesError, OSError) as error:
+        problem = _failed("", error)
+    return replace(state, problem=problem.detail) if problem else state
 
 
 def check_checkout(found: Found) -> tuple[RepositoryState, list[Check]]:

@@ -51,7 +51,7 @@ def verify(settings: Settings, environment: Environment, reporter: Reporter, *, 
     return Verification(
         ok=all(check.status != "fail" for check in checks),
         repositories={name: future.result()[0] for name, future in states.items()},
-        packages={package.repository.name: packages.package_state(package, environment) for package in ours},
+        packages={package.repository.name: environment.state(package.name) for package in ours},
         trace=data.result() if data else None,
         checks=tuple(checks),
     )

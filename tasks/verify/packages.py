@@ -11,7 +11,7 @@ from typing import Any
 from packaging.utils import canonicalize_name
 
 from ..errors import SourcesError, examples
-from ..models import Check, PackageState
+from ..models import Check
 from ..names import redact
 from ..packages import (
     FLASHINFER,
@@ -29,12 +29,6 @@ from .checkouts import Found
 
 MATCH = "invoke setup --flashinfer-branch=matching"
 REINSTALL = "invoke install --reinstall"
-
-
-def package_state(package: Package, environment: Environment) -> PackageState:
-    """The package as it is installed."""
-    found = environment.distribution(package.name)
-    return PackageState(found.version, found.editable, found.location) if found else PackageState(None, False, None)
 
 
 def torch_pin(packages: Sequence[Package]) -> str:
