@@ -75,15 +75,13 @@ class Options:
 
     def check(self, known: Sequence[str]) -> None:
         """Raise UsageError for options that cannot be meant; `known` are the names of the repositories."""
-        for name in ("sglang_branch", "flashinfer_branch", "python", "junit"):
-            if getattr(self, name) == "":
-                option = f"--{name.replace('_', '-')}"
+        for option, equals, value in (word.partition("=") for word in self.words):
+            if equals and not value:
                 raise UsageError(f"{option} has an empty value.", f"For the default, leave out {option}.")
         for name in self.only:
             if name not in known:
-                what = f"unknown repository {name} in --only" if name else "--only needs the name of a repository"
-                near = settings.did_you_mean(name, known)
-                raise UsageError(f"{what}.", f"{near} Configured: {', '.join(known)}.".lstrip())
+                hint = f"{settings.did_you_mean(name, known)} Configured: {', '.join(known)}."
+                raise UsageError(f"unknown repository {name} in --only.", hint.lstrip())
         for name, ref in self.refs.items():
             names.check_ref(ref)
             if self.only and name not in self.only:
@@ -94,16 +92,21 @@ class Options:
         if self.locked and (self.only or self.refs):
             raise UsageError("--locked takes every repository as the lock file has it.", "Leave out --only and REFs.")
 
-    def command(self, task: str) -> str:
-        """The command that gives these options."""
-        words = ["invoke", task]
+    @property
+    def words(self) -> list[str]:
+        """The options that differ from their defaults, as on a command line."""
+        words = []
         for option in fields(self):
             value, name = getattr(self, option.name), option.name.replace("_", "-")
             if isinstance(value, bool):
                 words += [f"--{'' if value else 'no-'}{name}"] if value != option.default else []
             else:
                 words += [f"--{name}={text}" for text in ([value] if isinstance(value, str) else value or ())]
-        return names.shell(*words)
+        return words
+
+    def command(self, task: str) -> str:
+        """The command that gives these options."""
+        return names.shell("invoke", task, *self.words)
 
 
 @dataclass

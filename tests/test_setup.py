@@ -22,7 +22,7 @@ KNOWN = ("sglang", "flashinfer")
     [
         ({"flashinfer_branch": ""}, "--flashinfer-branch has an empty value."),
         ({"python": ""}, "--python has an empty value."),
-        ({"only": [""]}, "--only needs the name of a repository."),
+        ({"only": [""]}, "--only has an empty value."),
         ({"only": ["sglng"]}, "unknown repository sglng in --only.\n  Did you mean `sglang`?"),
         ({"only": ["sglang"], "flashinfer_branch": "main"}, "--flashinfer-branch is given, but --only leaves out"),
         ({"junit": "x.xml"}, "--junit needs --kernels"),
