@@ -82,8 +82,7 @@ class Report:
         """Change a live line; without a terminal, print a line every ten seconds."""
         if not self._hidden:
             with self._lock:
-                share = None if done is None else min(max(done, 0.0), 1.0)
-                self._live.put(one_line(who), progress(one_line(doing), share, moved, rate))
+                self._live.put(one_line(who), progress(one_line(doing), done, moved, rate))
 
     def command(self, argv: Sequence[str], cwd: Path | None) -> None:
         """Print a command as a shell takes it, if commands are to be shown."""
@@ -172,18 +171,17 @@ class Report:
     def _warnings_and_errors(self, result: Result) -> None:
         """Print the warnings of a run again, and its errors, an error of several repositories once."""
         warnings = [] if self._github or self._hidden else tables.warnings(result)
-        errors: dict[tuple[str, ...], list[str]] = {}
-        for step, row in ((step, row) for step, rows in result.steps.items() for row in rows):
-            if row.error:
-                what = row.error.what.removeprefix(f"{row.repository}: ").removeprefix(f"{step}: ")
-                key = (step if len(result.steps) > 1 else "", what, row.error.hint, row.error.command)
+        errors: dict[tuple[str, str, str], list[str]] = {}
+        for row in result.outcomes:
+            if error := row.error:
+                key = error.what.removeprefix(f"{row.repository}: "), error.hint, error.command
                 errors.setdefault(key, []).append(row.repository)
         if result.outcomes and (warnings or errors or result.error) and not self._hidden and not self._json:
             self._print("")
         for text in warnings:
             self._print(("warning: ", "bold yellow"), one_line(text), fold=True)
-        for (step, *lines), names in errors.items():
-            self._error(": ".join(filter(None, (", ".join(names), step))), *lines)
+        for lines, repositories in errors.items():
+            self._error(", ".join(repositories), *lines)
         if error := result.error:
             self._error("error", error.what, error.hint, error.command)
 

@@ -295,7 +295,7 @@ def test_the_table_says_what_each_step_did_and_what_a_failure_left_undone() -> N
         assert [row] in table
     assert ["update: up to date", "0.3 s"] in table
     assert [row for row in table if "install: installed" in row] == [["install: installed"]], "its time is shared"
-    assert "sglang: clone: https://example.org/sglang.git" in err
+    assert "sglang: https://example.org/sglang.git" in err
     ended = ["Not ready after 52 s (clone 41 s, update 0.3 s, install 9 s, verify 2 s)."]
     assert table[-2:] == [ended, ["Next: invoke clone"]]
 
