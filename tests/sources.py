@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import tasks
 from tasks.settings import DEFAULTS
 from tests.upstream.store import PATHS
 
+COMING = r"\.git/(modules/3rdparty/(cccl|nixl)|refs/)"  # repositories of submodules that nothing refers to yet
 IDENTITY = {f"GIT_{role}_{what}": "user@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
@@ -30,6 +31,12 @@ class Result:
     status: int
     out: str
     err: str
+
+    @property
+    def text(self) -> str:
+        """All that it printed, in one line; a traceback is a failure."""
+        assert "Traceback" not in self.out + self.err
+        return " ".join((self.out + self.err).split())
 
 
 @dataclass
@@ -84,6 +91,22 @@ def url(name: str) -> str:
     return f"https://github.com/{PATHS.get(name, name)}.git"
 
 
+def exhaustive(cases: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """The cases of a parametrized test for full runs (`-m exhaustive`) only."""
+    return [pytest.param(*case, marks=pytest.mark.exhaustive) for case in cases]
+
+
+def configure(**settings: str) -> None:
+    """Write into the user's git configuration: `configure(core_sshCommand="ssh -4")`."""
+    for key, value in settings.items():
+        subprocess.run(["git", "config", "--global", key.replace("_", "."), value], check=True)
+
+
+def nothing_but_the_lock(folder: Path) -> bool:
+    """Whether a directory for checkouts has none, nor what continues as one in the next run."""
+    return {path.name for path in folder.iterdir() if "partial" not in path.name} <= {".lock"}
+
+
 def _files(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         yield from (Path(parent, name) for name in names)
@@ -110,15 +133,17 @@ def fingerprint(folder: Path, leave_out: str = r"^\.lock", times: bool = True) -
     return found
 
 
-def work(folder: Path) -> dict[str, str]:
+def work(folder: Path, but: str = "^$") -> dict[str, str]:
     """A fingerprint of all that is a user's: every file but objects that have come, where the remote's branches are,
-    and what says which of them are here. Of an index it is what is staged, not when files were looked at."""
+    and what says which of them are here. Of an index it is what is staged, not when files were looked at. Left out are
+    also paths that match `but`."""
     state = fingerprint(
         folder,
         r"(^|/)\.lock|\.git/(modules/.*)?(objects(/|$)|shallow$|logs/refs$|(logs/)?refs/remotes(/|$)|index$)"
-        r"|\.git/(modules/.*/)?sources\.json$|\.git/modules/.*/config$",
+        rf"|\.git/(modules/.*/)?sources\.json$|\.git/modules/.*/config$|{but}",
     )
-    for index in [*folder.glob("**/.git/index"), *folder.glob("**/.git/modules/**/index")]:
+    indexes = [*folder.glob("**/.git/index"), *folder.glob("**/.git/modules/**/index")]
+    for index in (index for index in indexes if not re.search(but, str(index))):
         listing = ("git", f"--git-dir={index.parent}", f"--work-tree={index.parent}", "ls-files", "--stage")
         state[str(index)] = subprocess.run(listing, cwd=index.parent, capture_output=True, text=True, check=True).stdout
     return state

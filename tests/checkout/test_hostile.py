@@ -13,21 +13,15 @@ import pytest
 
 from tests.checkout.test_clone import FETCH
 from tests.conftest import Project
-from tests.sources import Sources, fingerprint, url
+from tests.sources import Sources, fingerprint, nothing_but_the_lock, url
 from tests.upstream.host import GitHost
 from tests.upstream.store import File, Gitlink, Symlink, Tree, Upstream, git
 
 CANARY = "canary"
-REFS = [
-    "--upload-pack=touch canary", "-u touch canary", "-c", "refs/heads/--upload-pack=touch canary", "refs/tags/-x",
-    "ext::sh -c touch% canary", "$(touch canary)", "main\ntouch canary", "main\0", "main\x1b[31m", "../main", "main~1",
-    "HEAD@{1}", "*", "x" * 10_000, "refs/remotes/origin/main", "HEAD", "Main", "\u200bmain", "\udcffmain", "g" * 40,
-]  # fmt: skip
-URLS = [
-    "--upload-pack=touch canary", "ext::sh -c touch% canary", "fd::17", "", "https:///x",
-    "ssh://-oProxyCommand=touch canary/x", "ftp://host/x", "https://host/x\n--upload-pack=touch canary",
-    "https://host/x\x1b[31m", "https://host/" + "x" * 10_000, "../x", "https://host:port/x", "https://host",
-]  # fmt: skip
+REFS = ("--upload-pack=touch canary", "refs/heads/-u touch canary", "ext::sh -c touch% canary", "$(touch canary)",
+        "main\ntouch canary", "main\x1b[31m", "HEAD@{1}", "\udcffmain", "g" * 40)  # fmt: skip
+URLS = ("--upload-pack=touch canary", "ext::sh -c touch% canary", "ssh://-oProxyCommand=touch canary/x",
+        "https://host/x\n--upload-pack=touch canary", "https://host/x\x1b[31m")  # fmt: skip
 
 
 def unharmed(folder: Path) -> None:
@@ -42,19 +36,14 @@ def clean(text: str) -> None:
     assert all(letter.isprintable() or letter == "\n" for letter in text)
 
 
-def nothing_but_the_lock(sources: Sources) -> bool:
-    return {path.name for path in sources.path.iterdir()} <= {".lock"}
-
-
 def test_a_ref_is_data(sglang: Sources, host: GitHost, tmp_path: Path) -> None:
     """ARCHITECTURE.md, guarantee 7: it never becomes an option or a command."""
     for ref in REFS:
         result = sglang("clone", check=2, sglang=ref)
         clean(result.out + result.err)
-        assert len(result.err) < 2000
     assert host.count(FETCH) == 0
     unharmed(tmp_path)
-    assert nothing_but_the_lock(sglang)
+    assert nothing_but_the_lock(sglang.path)
 
 
 def test_a_url_is_data(sglang: Sources, tmp_path: Path) -> None:
@@ -64,18 +53,7 @@ def test_a_url_is_data(sglang: Sources, tmp_path: Path) -> None:
         result = sglang("clone", check=2)
         clean(result.out + result.err)
         assert "sources.repositories.sglang.url" in result.err
-        assert len(result.err) < 2000
     unharmed(tmp_path)
-
-
-def test_branches_whose_names_differ_only_in_case_are_different(sglang: Sources, upstream: Upstream) -> None:
-    lower = upstream.add_commit("sglang", "feature", parent="main")
-    upper = upstream.add_commit("sglang", "Feature", parent="main")
-    sglang("clone", sglang="feature")
-    assert sglang.head("sglang") == lower
-    sglang("update", sglang="Feature")
-    assert sglang.head("sglang") == upper
-    assert sglang.git("sglang", "rev-parse", "feature") == lower
 
 
 def module(name: str, path: str, address: str) -> str:
@@ -85,12 +63,8 @@ def module(name: str, path: str, address: str) -> str:
 
 GOOD = url("spdlog")
 MODULES = {
-    "option for url": ("x", "deps/x", "--upload-pack=touch canary"),
     "helper for url": ("x", "deps/x", "ext::sh -c touch% canary"),
     "file url": ("x", "deps/x", "file:///etc"),
-    "url out of the host": ("x", "deps/x", "../../../../../../../etc"),
-    "option for host": ("x", "deps/x", "ssh://-oProxyCommand=touch canary/x"),
-    "line end in url": ("x", "deps/x", "https://example.org/x\\n--upload-pack=touch"),
     "name out of modules": ("../../hooks", "deps/x", GOOD),
     "name with the parent": ("a/../../b", "deps/x", GOOD),
     "option for name": ("-u", "deps/x", GOOD),
@@ -99,16 +73,15 @@ MODULES = {
 }
 
 
-@pytest.mark.parametrize("case", MODULES)
-def test_a_hostile_submodule_is_refused(case: str, sglang: Sources, upstream: Upstream, tmp_path: Path) -> None:
-    name, path, address = MODULES[case]
-    link = Gitlink(upstream.commit("spdlog"))
-    upstream.add_commit("sglang", "main", {".gitmodules": module(name, path, address), path: link})
-    home = fingerprint(tmp_path / "home")
-    result = sglang("clone", check=1)
-    clean(result.out + result.err)
-    assert ".gitmodules" in result.err or "invalid path" in result.err
-    assert not (sglang.path / "sglang").exists()
+def test_a_submodule_that_leads_elsewhere_is_refused(sglang: Sources, upstream: Upstream, tmp_path: Path) -> None:
+    link, home = Gitlink(upstream.commit("spdlog")), fingerprint(tmp_path / "home")
+    for case, (name, path, address) in MODULES.items():
+        files: Tree = {".gitmodules": module(name, path, address), path: link}
+        upstream.add_commit("sglang", case.replace(" ", "-"), files, parent="main")
+        result = sglang("clone", check=1, sglang=case.replace(" ", "-"))
+        clean(result.out + result.err)
+        assert ".gitmodules" in result.err or "invalid path" in result.err, case
+        assert not (sglang.path / "sglang").exists(), case
     assert fingerprint(tmp_path / "home") == home
     unharmed(tmp_path)
 
@@ -166,13 +139,9 @@ def let_main_be(upstream: Upstream, files: dict[str, File]) -> None:
     git(upstream.path("sglang"), "update-ref", "refs/heads/main", commit)
 
 
-@pytest.mark.parametrize("link", ["deps", "Deps"])
-def test_no_submodule_is_written_through_a_symbolic_link(
-    link: str, sglang: Sources, upstream: Upstream, outside: Path
-) -> None:
-    spdlog = Gitlink(upstream.commit("spdlog"))
-    files: dict[str, File] = {link: Symlink(str(outside)), ".gitmodules": module("x", "deps/x", GOOD), "deps/x": spdlog}
-    let_main_be(upstream, files)
+def test_no_submodule_is_written_through_a_symbolic_link(sglang: Sources, upstream: Upstream, outside: Path) -> None:
+    files: dict[str, File] = {"deps": Symlink(str(outside)), ".gitmodules": module("x", "deps/x", GOOD)}
+    let_main_be(upstream, {**files, "deps/x": Gitlink(upstream.commit("spdlog"))})
     assert sglang("clone", check=None).status in (0, 1)
     sglang("update", check=None)
     assert list(outside.iterdir()) == []
@@ -199,14 +168,12 @@ def test_a_symbolic_link_where_a_submodule_comes_is_not_followed(
     assert list(outside.iterdir()) == []
 
 
-@pytest.mark.parametrize("path", [".git/hooks/post-checkout", ".git/config", "../canary", "a/../../canary", "a/.git/x"])
-def test_a_tree_that_leads_out_of_itself_is_refused(
-    path: str, sglang: Sources, upstream: Upstream, tmp_path: Path
-) -> None:
-    let_main_be(upstream, {path: "#!/bin/sh\ntouch canary\n", "README.md": "readme\n"})
-    result = sglang("clone", check=1)
-    clean(result.out + result.err)
-    assert not (sglang.path / "sglang").exists()
+def test_a_tree_that_leads_out_of_itself_is_refused(sglang: Sources, upstream: Upstream, tmp_path: Path) -> None:
+    for path in (".git/hooks/post-checkout", "../canary", "a/.git/x"):
+        let_main_be(upstream, {path: "#!/bin/sh\ntouch canary\n", "README.md": "readme\n"})
+        result = sglang("clone", check=1)
+        clean(result.out + result.err)
+        assert not (sglang.path / "sglang").exists()
     unharmed(tmp_path)
 
 
@@ -231,15 +198,11 @@ def test_no_hook_runs_whatever_a_user_has_configured(sglang: Sources, upstream: 
     unharmed(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["[project\nname = 1", "project = 1", "a = " + "[" * 5000])
-def test_metadata_that_is_broken_stops_matching_with_a_clear_error(
-    text: str, sources: Sources, upstream: Upstream
-) -> None:
-    upstream.add_commit("sglang", "main", {"python/pyproject.toml": text})
+def test_metadata_that_is_broken_stops_matching_with_a_clear_error(sources: Sources, upstream: Upstream) -> None:
+    upstream.add_commit("sglang", "main", {"python/pyproject.toml": "[project\nname = 1"})
     result = sources("clone", check=None, flashinfer="matching")
     clean(result.out + result.err)
-    assert result.status in (1, 2, 5)
-    assert "flashinfer" in result.err
+    assert result.status in (1, 2, 5) and "flashinfer" in result.err
     assert not (sources.path / "flashinfer").exists() and (sources.path / "sglang").exists()
 
 
@@ -256,11 +219,6 @@ def test_no_password_is_ever_shown(sglang: Sources, host: GitHost, upstream: Ups
     host.credentials = "somebody:else"
     printed.append(sglang("update", check=3))
     host.credentials = ""
-    upstream.add_commit("sglang", "main")
-    host.fault("status", FETCH, status=500, times=9)
-    printed.append(sglang("update", check=3))
-    sglang.repositories["sglang"]["url"] = address.replace("sglang.git", "hunter2.git")
-    printed.append(sglang("update", check=5))
     sglang.repositories["sglang"]["url"] = address.replace("http://", "bad://")
     printed.append(sglang("update", check=2))
     for result in printed:
@@ -287,34 +245,22 @@ def in_a_terminal(project: Project, *arguments: str) -> tuple[int, bytes]:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), printed
 
 
-def test_no_prompt_and_no_hang(project: Project, host: GitHost) -> None:
-    """ARCHITECTURE.md, guarantee 6: on a terminal, with a host that demands a password, the run ends by itself."""
+def test_no_prompt_and_no_hang(project: Project, host: GitHost, tmp_path: Path) -> None:
+    """ARCHITECTURE.md, guarantee 6: on a terminal, where the host demands a password or ssh has a question."""
     host.credentials = "somebody:hunter2"
     status, printed = in_a_terminal(project, "clone", "--only=sglang")
     assert status == 3, printed.decode()
-    assert b"Password" not in printed
-    assert b"Username" not in printed.replace(b"could not read Username", b"")
-
-
-@pytest.mark.parametrize("configured", ["environment", "configuration"])
-def test_ssh_never_prompts_whatever_ssh_command_is_configured(
-    configured: str, project: Project, tmp_path: Path
-) -> None:
-    ssh = tmp_path / "mine/ssh"
-    ssh.parent.mkdir()
+    assert b"Password" not in printed and b"Username" not in printed.replace(b"could not read Username", b"")
+    ssh = tmp_path / "ssh"
     script = '#!/bin/sh\necho "$@" >>"{0}"\n: </dev/tty && echo prompted >>"{0}"\nexit 255\n'
     ssh.write_text(script.format(tmp_path / "asked"))
     ssh.chmod(0o755)
-    if configured == "environment":
-        project.environ["GIT_SSH_COMMAND"] = f"{ssh} -i key"
-    else:
-        command = ["git", "config", "--global", "core.sshCommand", f"{ssh} -i key"]
-        subprocess.run(command, env=project.environ, check=True)
+    command = ["git", "config", "--global", "core.sshCommand", f"{ssh} -i key"]
+    subprocess.run(command, env=project.environ, check=True)
     project.environ["INVOKE_SOURCES_REPOSITORIES_SGLANG_URL"] = "git@example.org:sgl-project/sglang.git"
     project.environ["INVOKE_SOURCES_ATTEMPTS"] = "1"
     status, printed = in_a_terminal(project, "clone", "--only=sglang")
     asked = (tmp_path / "asked").read_text()
     assert "-i key" in asked
     assert "prompted" not in asked, "ssh has no terminal to ask on"
-    assert status == 3
-    assert b"git@example.org:sgl-project/sglang.git" in printed
+    assert status == 3 and b"git@example.org:sgl-project/sglang.git" in printed

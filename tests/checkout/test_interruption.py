@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from contextlib import suppress
 
 import psutil
@@ -20,13 +19,13 @@ from tests.checkout.test_local_work import Acts, act, names
 from tests.conftest import Project
 from tests.reliability import actions
 from tests.reliability.kills import SCENARIOS, World, kill_once
-from tests.sources import Result, Sources, work
+from tests.sources import COMING, Result, Sources, exhaustive, work
 from tests.thing import PRECIOUS, Thing
 from tests.upstream.host import GitHost
 from tests.upstream.store import Upstream
 
 FETCH = r"upload-pack\? fetch"
-FIRST, KILLS = int(os.environ.get("FIRST_KILL", "0")), int(os.environ.get("KILLS", "2"))  # see tests/reliability
+FIRST, KILLS = int(os.environ.get("FIRST_KILL", "1")), int(os.environ.get("KILLS", "1"))  # see tests/reliability
 
 
 def rescued(thing: Thing, place: str) -> list[str]:
@@ -45,11 +44,10 @@ def shown(thing: Thing, result: Result) -> str:
 
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + KILLS))
 def test_a_run_that_is_killed_at_any_moment_is_finished_by_the_next(
-    seed: int, project: Project, host: GitHost, upstream: Upstream, record_property: Callable[[str, object], None]
+    seed: int, project: Project, host: GitHost, upstream: Upstream
 ) -> None:
     scenario = list(SCENARIOS)[seed % len(SCENARIOS)]
-    record_property("scenario", scenario)
-    record_property("killed", kill_once(World(project, host, upstream), scenario, seed))
+    print(kill_once(World(project, host, upstream), scenario, seed))
 
 
 @pytest.mark.parametrize("place", ["thing", "thing/deps/lib"])
@@ -72,17 +70,10 @@ def test_edits_after_an_interruption_are_kept_and_the_switch_finished(place: str
 
 
 CASES: list[tuple[str, str, Acts]] = [
-    ("thing", "new.txt", ()),
-    ("thing", "folder/new.txt", ((actions.stage_and_put_back, "a.txt"),)),
-    ("thing", "new.log", ((actions.edit, "new.log"),)),
-    ("thing", "new.txt", ((actions.to_folder, "a.txt"),)),
-    ("thing", "new.txt", ((actions.to_link, "folder"), (actions.intend, "mine.txt"))),
+    ("thing", "new.txt", ((actions.to_folder, "a.txt"), (actions.stash, "kept.txt"))),
     ("thing", "new.txt", ((actions.skip_worktree, "a.txt"), (actions.assume_unchanged, "gone.txt"))),
-    ("thing", "new.txt", ((actions.commit, "mine.txt"),)),
     ("thing", "new.txt", ((actions.detach, ""), (actions.commit, "a.txt"))),
-    ("thing", "new.txt", ((actions.stash, "kept.txt"), (actions.chmod, "b.txt"))),
-    ("thing/deps/lib", "new.txt", ((actions.edit, "gone.txt"), (actions.edit, "mine.log"))),
-    ("thing/deps/lib", "new.txt", ((actions.stage_and_remove, "mine.txt"), (actions.stage, 'od"d\nname'))),
+    ("thing/deps/lib", "new.txt", ((actions.stage_and_remove, "mine.txt"), (actions.edit, "gone.txt"))),
 ]
 EVERY = [(place, "new.txt", ((action, name),)) for place in ("thing", "thing/deps/lib") for action in actions.ACTIONS
          for name in actions.NAMES]  # fmt: skip
@@ -90,7 +81,7 @@ EVERY = [(place, "new.txt", ((action, name),)) for place in ("thing", "thing/dep
 
 @pytest.mark.parametrize(
     ("place", "at", "acts"),
-    CASES + [pytest.param(*case, marks=pytest.mark.exhaustive) for case in EVERY],
+    CASES + exhaustive(EVERY),
     ids=names,
 )
 def test_what_is_done_after_an_interruption_is_kept(place: str, at: str, acts: Acts, thing: Thing) -> None:
@@ -132,7 +123,7 @@ def test_an_interrupted_update_is_finished_though_the_remote_has_moved_on(thing:
     sound(thing.sources, "thing")
 
 
-@pytest.mark.parametrize("place", ["thing", "thing/deps/lib"])
+@pytest.mark.parametrize("place", ["thing", *exhaustive([("thing/deps/lib",)])])
 def test_a_git_that_is_killed_in_a_switch_leaves_no_lock(place: str, thing: Thing) -> None:
     """As by a machine without memory: git alone; the run goes on, and ends as any other that failed."""
     new = thing.move_on()
@@ -188,12 +179,11 @@ def test_a_lock_of_another_git_process_is_left(sglang: Sources, upstream: Upstre
     assert sglang.git("sglang", "log", "-1", "--format=%s") == "Mine"
 
 
-@pytest.mark.parametrize("name", [".lock-holder", ".lock"])
-def test_nothing_is_written_through_a_symbolic_link(name: str, sglang: Sources) -> None:
+def test_nothing_is_written_through_a_symbolic_link(sglang: Sources) -> None:
     precious = sglang.path.with_name("precious")
     precious.write_text(PRECIOUS)
     sglang.path.mkdir()
-    (sglang.path / name).symlink_to(precious)
+    (sglang.path / ".lock").symlink_to(precious)
     sglang("clone", check=None)
     assert precious.read_text() == PRECIOUS
 
@@ -208,10 +198,9 @@ def running(project: Project) -> list[psutil.Process]:
     return processes
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.exhaustive)])
-@pytest.mark.parametrize("to_all", [True, False], ids=["to the group", "to invoke alone"])
+@pytest.mark.parametrize(("times", "to_all"), [(1, True), *exhaustive([(1, False), (5, True)])])
 def test_ctrl_c_ends_a_clone_promptly_with_all_children(
-    to_all: bool, times: int, project: Project, host: GitHost
+    times: int, to_all: bool, project: Project, host: GitHost
 ) -> None:
     stalled = host.fault("stall", rf"flashinfer.*{FETCH}", after=500)
     process = project.start("clone")
@@ -233,7 +222,7 @@ def test_ctrl_c_ends_the_wait_for_the_next_attempt(project: Project, host: GitHo
     process = project.start("clone")
     assert process.stderr
     for line in process.stderr:
-        if "attempt 3 of 5" in line.lower():
+        if "attempt 2 of 5" in line.lower():
             break
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=20)
@@ -242,16 +231,14 @@ def test_ctrl_c_ends_the_wait_for_the_next_attempt(project: Project, host: GitHo
 
 def test_ctrl_c_during_a_download_leaves_the_checkout_as_it_was(project: Project, host: GitHost) -> None:
     project.invoke("clone", "--only=flashinfer", "--flashinfer-branch=v0.3.0")
-    before = work(project.tmp / "flashinfer")
+    before = work(project.tmp / "flashinfer", COMING)
     stalled = host.fault("stall", rf"nixl.*{FETCH}", after=50)
     process = project.start("update", "--only=flashinfer", "--flashinfer-branch=main")
     assert stalled.fired.wait(60)
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=20)
     assert process.returncode == 130
-    new = r"^\.git/(modules/3rdparty/(cccl|nixl)|refs/remotes/)"  # repositories that nothing refers to yet
-    after = {path: file for path, file in work(project.tmp / "flashinfer").items() if not re.search(new, path)}
-    assert after == {path: file for path, file in before.items() if not re.search(new, path)}
+    assert work(project.tmp / "flashinfer", COMING) == before
 
 
 def test_git_processes_of_a_killed_run_do_not_disturb_the_next(
