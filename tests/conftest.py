@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import venv
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -127,16 +127,11 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that shares the project's installed dependencies, and pip in `pip/`, with any environment."""
+    """A folder that shares the project's installed dependencies with any environment."""
     folder = tmp_path_factory.mktemp("tools")
-    dependencies = wheels.requirements(ROOT / "tasks/requirements.txt")
-    for place, wanted in {folder: dependencies, folder / "pip": ["pip"]}.items():
-        place.mkdir(exist_ok=True)
-        for distribution in wheels.closure(wanted).values():
-            for top in {
-                file.parts[0] for file in distribution.files or () if file.parts[0] not in ("..", "__pycache__")
-            }:
-                (place / top).symlink_to(Path(str(distribution.locate_file(top))))
+    for distribution in wheels.closure(wheels.requirements(ROOT / "tasks/requirements.txt")).values():
+        for top in {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
+            (folder / top).symlink_to(Path(str(distribution.locate_file(top))))
     (folder / "bin").mkdir()
     (folder / "bin/uv").symlink_to(find_uv_bin())
     return folder
@@ -171,8 +166,6 @@ def unknown_user(home: Path, wheelhouse: Mapping[str, str]) -> dict[str, str]:
         "HOME": str(home),
         "LANG": "C.UTF-8",
         "GIT_CONFIG_NOSYSTEM": "1",
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "PIP_COMPILE": "0",
         "UV_PYTHON_DOWNLOADS": "never",
         "UV_LINK_MODE": "copy",
     }
@@ -187,20 +180,16 @@ def github(environ: dict[str, str], host: GitHost, tmp_path: Path) -> dict[str, 
 
 @pytest.fixture
 def make_environment(tmp_path: Path, tools: Path) -> Callable[..., Environment]:
-    """`make_environment(name="venv", pip=False)` makes a virtual environment below the test's folder, in 50 ms."""
-
-    def make(name: str = "venv", *, pip: bool = False) -> Environment:
-        return new_environment(tmp_path / name, [tools, tools / "pip"] if pip else [tools])
-
-    return make
+    """`make_environment(name="venv")` makes a virtual environment below the test's folder, in 50 ms."""
+    return lambda name="venv": new_environment(tmp_path / name, tools)
 
 
-def new_environment(path: Path, shared: Sequence[Path]) -> Environment:
-    """Make a virtual environment that finds what the `shared` folders hold."""
+def new_environment(path: Path, shared: Path) -> Environment:
+    """Make a virtual environment that finds what the `shared` folder holds."""
     environment = Environment(path)
     venv.EnvBuilder(symlinks=True).create(path)
     (site,) = path.glob("lib/python*/site-packages")
-    (site / "tools.pth").write_text("".join(f"{each}\n" for each in shared))
+    (site / "tools.pth").write_text(f"{shared}\n")
     return environment
 
 
@@ -230,7 +219,7 @@ def new_folder(folder: Path) -> Path:
 
 @pytest.fixture
 def project(make_project: Callable[..., Project]) -> Project:
-    """A fresh project folder: nothing cloned, github.com is `host`, an environment of its own without pip."""
+    """A fresh project folder: nothing cloned, github.com is `host`, an environment of its own."""
     return make_project("project")
 
 

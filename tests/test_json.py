@@ -41,7 +41,7 @@ def finished(
     folder = tmp_path_factory.mktemp("json")
     environ = unknown_user(folder / "home", wheelhouse)
     configuration = write_configuration(folder / "gitconfig", github_host.url)
-    environment = new_environment(folder / "venv", [tools])
+    environment = new_environment(folder / "venv", tools)
     environ |= {"GIT_CONFIG_GLOBAL": str(configuration), "INVOKE_SOURCES_ATTEMPTS": "1"}
     project = Project(new_folder(folder / "project"), environ, lambda: environment)
     project.invoke("setup")

@@ -102,7 +102,7 @@ def computer(tmp_path: Path, make_environment: Callable[..., conftest.Environmen
     """A machine on which kernels compile."""
     if not shutil.which("cc"):
         pytest.skip("there is no C compiler")
-    return Machine(tmp_path, make_environment("verified", pip=True).python)
+    return Machine(tmp_path, make_environment("verified").python)
 
 
 def trouble(checks: Mapping[str, Check]) -> dict[str, str]:
