@@ -30,8 +30,7 @@ class Layout:
     @property
     def metadata_files(self) -> tuple[str, ...]:
         """The files that may have the name, the version and the requirements."""
-        folder = f"{self.folder}/" if self.folder else ""
-        return (f"{folder}pyproject.toml", f"{folder}setup.py", f"{folder}version.txt", "version.txt")
+        return (f"{self.folder}/pyproject.toml".lstrip("/"), "version.txt")
 
     def find_directories(self, exists: Callable[[str], bool]) -> dict[str, str | None]:
         """The path of each key directory, or None. `exists` tells whether a path relative to the checkout exists."""
@@ -64,9 +63,7 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
 }  # fmt: skip
 ANY: tuple[Layout, ...] = (
     Layout("", ("pyproject.toml",)),
-    Layout("", ("setup.py",)),
     Layout("python", ("python/pyproject.toml",)),
-    Layout("python", ("python/setup.py",)),
     Layout("", (), installable=False),
 )
 

@@ -49,13 +49,11 @@ def matching(metadata: Metadata, extras: Sequence[str], tags: Iterable[str], url
     shown = redact(str(requirement))
     if requirement.url:
         raise UsageError(f"{package} requires `{shown}`, a URL instead of a version.", command=latest)
-    tag = _within(requirement, known)
-    if not tag:
-        near = nearest(str(_public(requirement.specifier)).lstrip("=<>~! "), known)
-        hint = f"The nearest tags are {', '.join(near)}." if near else ""
-        command = f"invoke setup --flashinfer-branch={near[0]}" if near else latest
-        raise UsageError(f"{package} requires `{shown}`; {redact(url)} has no tag for such a version.", hint, command)
-    return tag
+    if tag := _within(requirement, known):
+        return tag
+    near = ", ".join(nearest(str(_public(requirement.specifier)).lstrip("=<>~! "), known))
+    what = f"{package} requires `{shown}`; {redact(url)} has no tag for such a version."
+    raise UsageError(what, f"The nearest tags are {near}." if near else "", latest)
 
 
 def has_release(requirement: Requirement, tags: Iterable[str]) -> bool:

@@ -1,10 +1,9 @@
-"""A package's metadata in its own files (PEP 621, setup.py), read without running or building anything."""
+"""A package's metadata in its own files (PEP 621), read without running or building anything."""
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -53,23 +52,17 @@ class Metadata:
         return bool(self.built_with & RUST)
 
 
-def read_metadata(files: Mapping[str, bytes], folder: str) -> Metadata:
+def read_metadata(files: Mapping[str, bytes], folder: str, distribution: str = "") -> Metadata:
     """The metadata of the package in `folder` ("" is the root).
 
-    `files` has the bytes of those of `Layout.metadata_files` that exist. Raises SourcesError, which names the file and
-    the line or key, for a file that is not valid.
+    `files` has the bytes of those of `Layout.metadata_files` that exist; `distribution` is the name if they have none.
+    Raises SourcesError, which names the file and the line or key, for a file that is not valid.
     """
-    prefix = f"{folder}/" if folder else ""
-    toml = f"{prefix}pyproject.toml"
+    toml = f"{folder}/pyproject.toml".lstrip("/")
     pyproject = read_toml(files.get(toml, b""), toml)
     project, system = (_get(pyproject, key, dict, toml) for key in ("project", "build-system"))
-    script, *versions = (
-        files.get(path, b"").decode(errors="replace").strip()
-        for path in (f"{prefix}setup.py", f"{prefix}version.txt", "version.txt")
-    )
-    name = _get(project, "name", str, toml) or _argument("name", script)
-    if not name:
-        raise SourcesError(f"{toml} and {prefix}setup.py name no distribution.")
+    if not (name := _get(project, "name", str, toml) or distribution):
+        raise SourcesError(f"{toml} names no distribution.")
     extras = _get(project, "optional-dependencies", dict, toml)
     requires = _requirements(project, "dependencies", toml)
     for extra in extras:
@@ -77,14 +70,17 @@ def read_metadata(files: Mapping[str, bytes], folder: str) -> Metadata:
             asked = f"extra == '{canonicalize_name(extra)}'"
             requirement.marker = Marker(f"({requirement.marker}) and {asked}" if requirement.marker else asked)
             requires.append(requirement)
-    python = _get(project, "requires-python", str, toml) or _argument("python_requires", script)
     try:
-        requires_python = str(SpecifierSet(python))
+        requires_python = str(SpecifierSet(_get(project, "requires-python", str, toml)))
     except ValueError as error:
         raise SourcesError(f"{toml}: requires-python: {str(error)[:200]}") from None
+    text = _get(project, "version", str, toml) or files.get("version.txt", b"").decode(errors="replace").strip()
+    version = ""
+    with suppress(ValueError):
+        version = str(Version(text))
     return Metadata(
         distribution=name,
-        version=_first_version([_get(project, "version", str, toml), _argument("version", script), *versions]),
+        version=version,
         requires_python=requires_python,
         requires=tuple(requires),
         extras=tuple(map(canonicalize_name, extras)),
@@ -119,17 +115,3 @@ def _requirements(table: Mapping[str, Any], key: str, name: str) -> list[Require
             shown = redact(repr(text)[:200])
             raise SourcesError(f"{name}: {shown} is not a valid requirement: {str(error)[:200]}") from None
     return requirements
-
-
-def _argument(keyword: str, script: str) -> str:
-    """The literal argument of `setup()` in setup.py, or empty."""
-    literal = re.search(rf"\b{keyword}\s*=\s*[\"'](.*?)[\"']", script.partition("setup(")[2])
-    return literal[1].strip() if literal else ""
-
-
-def _first_version(candidates: Iterable[str]) -> str:
-    """The first valid version: a static one may be a placeholder, version.txt the target of a symbolic link."""
-    for text in candidates:
-        with suppress(ValueError):
-            return str(Version(text))
-    return ""

@@ -43,7 +43,7 @@ class Package:
         self.layout = find_layout(self.repository.name, lambda path: (checkout.path / path).exists())
         paths = {name: checkout.path / name for name in self.layout.metadata_files}
         files = {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
-        self.metadata: Metadata = read_metadata(files, self.layout.folder)
+        self.metadata: Metadata = read_metadata(files, self.layout.folder, self.layout.module)
         self.version = _tagged(checkout) if self.metadata.from_tags else self.metadata.version
 
     def __str__(self) -> str:

@@ -47,11 +47,9 @@ def test_an_unknown_layout_says_what_was_looked_for(name: str) -> None:
 @pytest.mark.parametrize(
     ("tree", "folder", "installable"),
     [
-        ({"pyproject.toml", "python/setup.py"}, "", True),
-        ({"setup.py"}, "", True),
+        ({"pyproject.toml", "python/pyproject.toml"}, "", True),
         ({"python/pyproject.toml"}, "python", True),
-        ({"python/setup.py"}, "python", True),
-        ({"data.csv"}, "", False),
+        ({"setup.py"}, "", False),
     ],
 )
 def test_any_other_repository_has_its_package_at_the_root_or_in_python_or_none(
