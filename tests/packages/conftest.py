@@ -248,24 +248,3 @@ def started() -> Callable[[], list[str]]:
         _hooked.append(True)
     _seen.clear()
     return lambda: list(_seen)
-
-
-@pytest.fixture
-def managed(tmp_path: Path) -> Path:
-    """The interpreter of a Python that is no virtual environment, and is the operating system's to manage (PEP 668)."""
-    name = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    base, copy = Path(sys.base_prefix), tmp_path / "usr"
-    (copy / "bin").mkdir(parents=True)
-    (copy / "lib" / name / "site-packages").mkdir(parents=True)
-    shutil.copy2(Path(sys._base_executable).resolve(), copy / "bin" / name)  # type: ignore[attr-defined]
-    for entry in (base / "lib" / name).iterdir():
-        if entry.name not in ("site-packages", "dist-packages", "EXTERNALLY-MANAGED"):
-            (copy / "lib" / name / entry.name).symlink_to(entry)
-    for library in (base / "lib").glob("libpython*"):
-        (copy / "lib" / library.name).symlink_to(library)
-    (copy / "lib" / name / "EXTERNALLY-MANAGED").write_text("[externally-managed]\nError=Use apt.\n")
-    python = copy / "bin" / name
-    prefix = subprocess.check_output([python, "-c", "import sys; print(sys.prefix)"], text=True).strip()
-    if Path(prefix) != copy:
-        pytest.skip("a copy of this Python does not stand on its own")
-    return python

@@ -14,7 +14,6 @@ from invoke.context import Context
 
 from tasks.errors import DiskError, InstallError
 from tasks.packages import preflight
-from tasks.packages.environment import probe
 from tasks.packages.package import Package
 from tasks.packages.uv import Uv
 from tests.packages.conftest import Place, hide_programs
@@ -27,9 +26,9 @@ def check(place: Place, *packages: Package, again: str = "invoke install") -> No
     preflight.check(uv, packages, deps=True)
 
 
-def test_an_environment_that_cannot_take_packages_is_named(place: Place, make_package: Make, managed: Path) -> None:
+def test_an_environment_that_cannot_take_packages_is_named(place: Place, make_package: Make) -> None:
     usual = place.environment
-    place.environment = probe(managed)
+    place.environment = replace(usual, externally_managed=True)
     assert "PEP 668" in place.fails(make_package("sglang")).what
     place.environment = replace(usual, purelib=Path("/proc/1/site-packages"))
     error = place.fails(make_package("sglang"))
