@@ -53,12 +53,7 @@ LAYOUTS: Mapping[str, tuple[Layout, ...]] = {
             "sources": ("csrc",),
             "tests": ("tests",),
         }),
-        Layout("python", ("python/setup.py", "python/flashinfer"), "flashinfer", COMPANIONS, {  # v0.0.x to v0.1.6
-            "package": ("python/flashinfer",),
-            "headers": ("include/flashinfer",),
-            "sources": ("python/csrc", "src"),
-            "tests": ("python/tests",),
-        }, installable=False),
+        Layout("python", ("python/setup.py", "python/flashinfer"), "flashinfer", COMPANIONS, {}, installable=False),
     ),
 }  # fmt: skip
 ANY: tuple[Layout, ...] = (

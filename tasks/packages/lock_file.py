@@ -126,8 +126,9 @@ def read_lock(path: Path) -> Lock:
     try:
         content = Pylock.from_dict(read_toml(path.read_bytes(), path.name))
         tool = (content.tool or {})[TOOL]
-        overrides = _strings(tool.get("overrides", []))
-        made_on = {name: _string(tool["made-on"][name]) for name in MARKERS}
+        made_on = {name: tool["made-on"][name] for name in MARKERS}
+        overrides = tuple(tool.get("overrides", []))
+        _check_texts(*made_on.values(), *overrides)
         repositories = tuple(_read_repository(entry, path) for entry in tool["repositories"])
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", "`invoke lock` writes this file.", "invoke lock") from None
@@ -138,24 +139,19 @@ def read_lock(path: Path) -> Lock:
 
 def _read_repository(entry: Mapping[str, Any], path: Path) -> LockedRepository:
     """A repository in `[tool.flashinfer-sources]`. Raises what `read_lock` catches."""
-    texts = {key: _string(value) for key, value in entry.items() if key not in ("extras", "submodules")}
-    submodules = {name: _string(commit) for name, commit in entry["submodules"].items()}
-    locked = LockedRepository(**texts, extras=_strings(entry["extras"]), submodules=submodules)
+    locked = LockedRepository(**{**entry, "extras": tuple(entry["extras"])})
+    commits = (locked.commit, *locked.submodules.values())
+    own = (locked.name, locked.url, locked.ref, locked.distribution, locked.subdirectory)
+    _check_texts(*own, *locked.extras, *commits)
     check_url(locked.url, f"{path}: {locked.name}", allow_local=True)
     check_ref(locked.ref)
-    for commit in (locked.commit, *submodules.values()):
+    for commit in commits:
         if not re.fullmatch("[0-9a-f]{40}", commit):
             raise ValueError(f"{commit!a} is not a commit id of 40 digits")
     return locked
 
 
-def _strings(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise TypeError(f"{value!a:.80} must be a list")
-    return tuple(map(_string, value))
-
-
-def _string(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!a:.80} must be a text")
-    return value
+def _check_texts(*values: object) -> None:
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"{value!a:.80} must be a text")

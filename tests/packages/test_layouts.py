@@ -8,10 +8,7 @@ from tasks.packages.layouts import find_layout
 LAYERS = "python/sglang/srt/layers"
 ATTENTION = f"{LAYERS}/attention"
 SGLANG = {"python/pyproject.toml", "python/sglang", "python/sglang/srt/models", LAYERS}
-OLD_FLASHINFER = {
-    *("python", "python/setup.py", "python/flashinfer", "include/flashinfer", "python/csrc", "src", "python/tests"),
-    *("version.txt", "python/version.txt"),
-}
+OLD_FLASHINFER = {"python", "python/setup.py", "python/flashinfer", "include/flashinfer", "version.txt"}
 FLASHINFER = {"pyproject.toml", "setup.py", "flashinfer", "include/flashinfer", "csrc", "src", "tests", "version.txt"}
 
 
@@ -20,7 +17,7 @@ FLASHINFER = {"pyproject.toml", "setup.py", "flashinfer", "include/flashinfer", 
     [
         ("sglang", {*SGLANG, ATTENTION, f"{LAYERS}/fused_moe_triton"}, "python", {"moe": f"{LAYERS}/fused_moe_triton"}),
         ("sglang", {*SGLANG, ATTENTION, f"{LAYERS}/moe"}, "python", {"layers": LAYERS, "moe": f"{LAYERS}/moe"}),
-        ("flashinfer", OLD_FLASHINFER, "python", {"package": "python/flashinfer", "sources": "python/csrc"}),
+        ("flashinfer", OLD_FLASHINFER, "python", {}),
         ("flashinfer", FLASHINFER, "", {"package": "flashinfer", "sources": "csrc", "tests": "tests"}),
     ],
 )

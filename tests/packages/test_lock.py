@@ -200,14 +200,8 @@ def test_each_difference_is_found_and_named(here: SetUp, wheels: Path) -> None:
     }
     here.repositories = [sglang, flashinfer, replace(cookbook, url="https://u:S3cr3t@elsewhere.example/x")]
     assert failed() == {"sgl-cookbook url": "https://elsewhere.example/x, locked is https://host.example/cookbook.git"}
-    here.repositories = [sglang, flashinfer, replace(cookbook, name="notes")]
-    commit = cookbook.commit
-    assert failed() == {
-        "sgl-cookbook url": "none, locked is https://host.example/cookbook.git",
-        "sgl-cookbook commit": f"none, locked is {commit}",
-        "notes url": "https://host.example/cookbook.git, locked is none",
-        "notes commit": f"{commit}, locked is none",
-    }
+    here.repositories = [sglang, flashinfer]
+    assert set(failed()) == {"sgl-cookbook url", "sgl-cookbook commit"}
     here.repositories = same
     sglang_package = here.packages[0]
     checkout: Any = At(replace(sglang_package.repository, extras=("srt",)), sglang_package.commit)
