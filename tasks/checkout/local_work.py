@@ -8,13 +8,15 @@ Changed files stop the move although git would carry most of them along: what a 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from .. import names
 from ..errors import LocalWorkError, counted, examples
-from ..git import messages, refs
+from ..git import messages, refs, submodules
 from ..git.repository import Checkout
 
 MANY = 1000  # files that are compared byte by byte; more are changed on purpose
@@ -32,22 +34,18 @@ OPERATIONS = {  # the first that exists, and what is in progress then
 
 @dataclass(frozen=True)
 class Change:
-    """A changed path as git-status(1) tells of it, porcelain format 2: `state` is XY, or `u` for one not merged;
-    `modes` are those of the index and of the file, `oid` is the object in the index."""
+    """A changed path; `is_moved` is a submodule at another commit, or without files, that is not staged."""
 
-    state: str
     path: str
-    is_submodule: bool
-    modes: tuple[str, str]
-    oid: str
+    is_conflict: bool = False
+    is_moved: bool = False
 
 
-def changed_files(checkout: Checkout, *, inside_submodules: bool = True) -> list[str]:
+def changed_files(checkout: Checkout) -> list[str]:
     """The tracked files of a checkout that differ from its commit or are staged, and submodules that do, or that hold
     such files (or untracked ones)."""
-    changes = _changes(checkout, "none" if inside_submodules else "dirty")
-    alike = same_bytes(checkout, changes)
-    return [change.path for change in changes if change.path not in alike]
+    changes, _ = _changes(checkout, "none")
+    return [change.path for change in changes]
 
 
 def unreproducible(checkout: Checkout) -> list[str]:
@@ -63,8 +61,8 @@ def unreproducible(checkout: Checkout) -> list[str]:
 
 def problems(checkout: Checkout, *, branch: str = "", known: Iterable[str] = ()) -> list[LocalWorkError]:
     """Everything that keeps HEAD from moving, and `branch` if not empty. `known` are commits that the remote has."""
-    found = [*operation(checkout), *_changed(checkout), *_commits(checkout, branch, known)]
-    return [*found, *_branch(checkout, branch)]
+    changes, commits = _changed(checkout), _commits(checkout, branch, known)
+    return [*operation(checkout), *changes, *commits, *_branch(checkout, branch)]
 
 
 def refuse(problems: Sequence[LocalWorkError]) -> None:
@@ -86,19 +84,21 @@ def in_the_way(checkout: Checkout, commit: str) -> list[LocalWorkError]:
         checkout.git("read-tree", "-n", "-m", "-u", "HEAD", commit)
     except LocalWorkError as error:
         return [error]
-    files = {*checkout.git("ls-tree", "-r", "-z", "--name-only", "--full-tree", commit).split("\0")}
-    paths = overlapping(untracked_files(checkout), files)
+    paths = overlapping(checkout, untracked_files(checkout), commit)
     return [messages.overwrite_error(checkout.name, checkout.path, paths, untracked=True)] if paths else []
 
 
-def untracked_files(checkout: Checkout, *pathspecs: str) -> list[str]:
+def untracked_files(checkout: Checkout, *options: str) -> list[str]:
     """The files that git does not track, ignored ones included; of a repository among them, its directory with a slash
     at the end (git-ls-files(1), --others)."""
-    return list(filter(None, checkout.git("ls-files", "--others", "-z", "--", *pathspecs).split("\0")))
+    return list(filter(None, checkout.git("ls-files", "--others", "-z", *options).split("\0")))
 
 
-def overlapping(paths: Iterable[str], files: Collection[str]) -> list[str]:
-    """Those of the paths that are one of the files, above one or below one."""
+def overlapping(checkout: Checkout, paths: Sequence[str], commit: str) -> list[str]:
+    """Those of the paths that are a file of the commit, above one or below one."""
+    if not paths:
+        return []
+    files = {*checkout.git("ls-tree", "-r", "-z", "--name-only", "--full-tree", commit).split("\0")}
     directories = {str(parent) for file in files for parent in PurePosixPath(file).parents}
     found = []
     for path in map(PurePosixPath, paths):
@@ -110,7 +110,8 @@ def overlapping(paths: Iterable[str], files: Collection[str]) -> list[str]:
 def write_again(checkout: Checkout) -> list[str]:
     """Write the files anew whose bytes are those of the commit, though git takes them for changed: their line endings
     do not fit their attributes, and git would refuse to replace them. Returns their paths."""
-    if alike := same_bytes(checkout, _changes(checkout, "all")):
+    _, alike = _changes(checkout, "all")
+    if alike:
         checkout.git("checkout-index", "--force", "-u", "-z", "--stdin", stdin="".join(f"{path}\0" for path in alike))
     return alike
 
@@ -132,13 +133,11 @@ def operation(checkout: Checkout) -> list[LocalWorkError]:
 
 
 def _changed(checkout: Checkout) -> list[LocalWorkError]:
-    changes = _changes(checkout, "dirty")
-    alike = same_bytes(checkout, changes)
-    moved = [change.path for change in changes if change.is_submodule and change.state in (".M", ".D")]
-    files = [change.path for change in changes if change.path not in (*alike, *moved)]
+    changes, _ = _changes(checkout, "dirty")
+    files = [change.path for change in changes if not change.is_moved]
     if not files:
         return []
-    conflicts = " with conflicts" if any(change.state == "u" for change in changes) else ""
+    conflicts = " with conflicts" if any(change.is_conflict for change in changes) else ""
     what = f"{checkout.name}: {counted(len(files), 'changed file')} ({examples(files)}){conflicts} in {checkout.path}."
     return [LocalWorkError(what, messages.KEEP_IT)]
 
@@ -171,27 +170,35 @@ def _branch(checkout: Checkout, branch: str) -> list[LocalWorkError]:
     return []
 
 
-def _changes(checkout: Checkout, ignored: str) -> list[Change]:
-    """The changes of a checkout, less those of submodules that are `ignored` (git-status(1), --ignore-submodules)."""
+def _changes(checkout: Checkout, ignored: str) -> tuple[list[Change], list[str]]:
+    """The changes of a checkout, less those of submodules that are `ignored` (git-status(1), --ignore-submodules); and
+    the paths that git takes for changed though their bytes are those of the index."""
     options = ("--porcelain=v2", "-z", "--untracked-files=no", f"--ignore-submodules={ignored}", "--no-renames")
-    changes = []
+    changes, oids = [], {}
     for line in filter(None, checkout.git("status", *options).split("\0")):
-        if line[0] == "1":  # 1 XY sub mH mI mW hH hI path
-            fields = line.split(" ", 8)
-            modes = (fields[4], fields[5])
-            changes.append(Change(fields[1], fields[8], "160000" in (*modes, fields[3]), modes, fields[7]))
-        elif line[0] == "u":
-            changes.append(Change("u", line.split(" ", 10)[10], False, ("", ""), ""))
-    return changes
+        if line[0] == "u":
+            changes.append(Change(line.split(" ", 10)[10], is_conflict=True))
+        elif line[0] == "1":  # 1 XY sub mH mI mW hH hI path
+            _, state, _, *modes, _, oid, path = line.split(" ", 8)
+            changes.append(Change(path, is_moved=submodules.GITLINK in modes and state in (".M", ".D")))
+            if state == ".M" and modes[1] == modes[2] and modes[1].startswith("100"):
+                oids[path] = oid
+    alike = same_bytes(checkout, oids)
+    return [change for change in changes if change.path not in alike], alike
 
 
-def same_bytes(checkout: Checkout, changes: Iterable[Change]) -> list[str]:
-    """The paths that git takes for changed though their bytes are those in the index."""
-    suspects = [change for change in changes if change.state == ".M" and change.modes[0] == change.modes[1]]
-    suspects = [change for change in suspects if change.modes[0].startswith("100")][:MANY]
-    if not suspects:
-        return []
-    oids = checkout.git("hash-object", "--no-filters", "--", *(change.path for change in suspects), check=False)
-    if not oids:
-        return []
-    return [change.path for change, oid in zip(suspects, oids.split("\n"), strict=True) if change.oid == oid]
+def same_bytes(checkout: Checkout, oids: Mapping[str, str]) -> list[str]:
+    """Those of the paths whose bytes are those of the object that the index has for each."""
+    paths = list(oids)[:MANY]
+    hashed = checkout.git("hash-object", "--no-filters", "--", *paths, check=False).split("\n") if paths else []
+    return [path for path, oid in zip(paths, hashed, strict=False) if oid == oids[path]]
+
+
+@contextmanager
+def own_index(checkout: Checkout) -> Iterator[dict[str, str]]:
+    """The variables that let git use an index of our own with HEAD's files, where no flag of the user's hides any."""
+    with tempfile.TemporaryDirectory(dir=checkout.git_dir, prefix="tmp-index") as directory:
+        index = {"GIT_INDEX_FILE": str(Path(directory) / "index")}
+        if checkout.head:
+            checkout.git("read-tree", "HEAD", env=index)
+        yield index

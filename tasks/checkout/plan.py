@@ -106,5 +106,5 @@ def _obstacle(parent: Checkout, submodule: Move) -> Iterator[LocalWorkError]:
     path = str(submodule.checkout.path.relative_to(parent.path))
     if submodules.gitlinks(parent, parent.head, path):
         yield from vanish.account(parent, path, submodule.before).problems
-    elif strays := local_work.untracked_files(parent, f":(literal){path}"):
+    elif strays := local_work.untracked_files(parent, "--", f":(literal){path}"):
         yield messages.overwrite_error(parent.name, parent.path, strays, untracked=True)

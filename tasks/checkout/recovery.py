@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
 
 from .. import names
 from ..errors import LocalWorkError, counted, examples
@@ -42,16 +40,16 @@ def finish(checkout: Checkout, reporter: Reporter) -> Checkout:
     """Finish the interrupted switches of a checkout and of its submodules. Working tree and index as they were found
     stay below refs/rescue/, as commits on top of HEAD, and are named. Raises LocalWorkError where a merge or the like
     is in progress, or where something cannot be kept; nothing has changed then."""
-    accounts: dict[Path, list[vanish.Account]] = {}
+    accounted: list[tuple[Checkout, list[vanish.Account]]] = []
     for switched in interrupted(checkout):
-        accounts[switched.path] = vanish.accounts(switched, switched.record.moving) if switched.head else []
-        problems = [problem for account in accounts[switched.path] for problem in account.problems]
-        local_work.refuse([*local_work.operation(switched), *problems])
-        _check_own_repositories(switched, switched.record.moving)
-    for switched in interrupted(checkout):
+        accounts = vanish.accounts(switched, switched.record.moving) if switched.head else []
+        problems = [problem for account in accounts for problem in account.problems]
+        local_work.refuse([*local_work.operation(switched), *problems, *_own_repositories(switched)])
+        accounted.append((switched, accounts))
+    for switched, accounts in accounted:
         moving = switched.record.moving
         keep(switched, moving, reporter)
-        for account in accounts.pop(switched.path):
+        for account in accounts:
             vanish.remove(account)
         reset(switched, moving)
         switched.keep_record(replace(switched.record, moving=""))  # its `commit` is where the branch may still be
@@ -84,28 +82,20 @@ def reset(checkout: Checkout, commit: str) -> None:
 
 def _files_as_found(checkout: Checkout, moving: str) -> str:
     """A tree of all files in the working tree, of the ignored ones those that the next commit has."""
-    with tempfile.TemporaryDirectory(dir=checkout.git_dir, prefix="tmp-index") as directory:
-        index = {"GIT_INDEX_FILE": str(Path(directory) / "index")}
-        if checkout.head:
-            checkout.git("read-tree", "HEAD", env=index)
+    with local_work.own_index(checkout) as index:
         checkout.git("add", "--all", "--sparse", "--ignore-errors", env=index, check=False)
         others = checkout.git("ls-files", "--others", "--exclude-standard", "-z", env=index).split("\0")
         if left_out := [path for path in others if path and not path.endswith("/")]:
             what = f"{checkout.name}: {counted(len(left_out), 'file')} ({examples(left_out)}) cannot be kept."
             raise LocalWorkError(what, messages.KEEP_IT)
-        ignored = checkout.git("ls-files", "--others", "--ignored", "--exclude-standard", "-z").split("\0")
-        next_files = {*checkout.git("ls-tree", "-r", "-z", "--name-only", moving).split("\0")}
-        paths = local_work.overlapping(filter(None, ignored), next_files)
-        given = "".join(f"{path}\0" for path in paths)
+        ignored = local_work.untracked_files(checkout, "--ignored", "--exclude-standard")
+        given = "".join(f"{path}\0" for path in local_work.overlapping(checkout, ignored, moving))
         checkout.git("update-index", "--add", "--remove", "-z", "--stdin", stdin=given, env=index)
         return checkout.git("write-tree", "--missing-ok", env=index)
 
 
-def _check_own_repositories(checkout: Checkout, moving: str) -> None:
-    """Raise LocalWorkError for a repository of the user's in the way: it cannot be kept as a tree."""
+def _own_repositories(checkout: Checkout) -> list[LocalWorkError]:
+    """Repositories of the user's in the way: they cannot be kept as a tree."""
     own = [path.rstrip("/") for path in local_work.untracked_files(checkout) if path.endswith("/")]
-    next_files = {*checkout.git("ls-tree", "-r", "-z", "--name-only", moving).split("\0")}
-    if in_the_way := local_work.overlapping(own, next_files):
-        place = checkout.path / in_the_way[0]
-        what = f"{checkout.name}: {place} is a repository of your own, where the next commit has files."
-        raise LocalWorkError(what, "Move it away:", names.shell("mv", str(place), f"{place}.mine"))
+    places = [checkout.path / path for path in local_work.overlapping(checkout, own, checkout.record.moving)]
+    return [vanish.refusal(checkout, place, "is a repository of your own") for place in places]

@@ -7,7 +7,6 @@ own .git/modules, at any depth. What is not accounted for is never deleted.
 from __future__ import annotations
 
 import os
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -19,14 +18,6 @@ from ..git import submodules
 from ..git.repository import Checkout, linked_git_dir
 from ..models import Repository
 from . import local_work
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A path of a commit: its mode (git-ls-tree(1)) and object id."""
-
-    mode: str
-    oid: str
 
 
 @dataclass(frozen=True)
@@ -61,17 +52,19 @@ def _leaving(checkout: Checkout, head: str, commit: str) -> dict[str, str]:
 
 def account(parent: Checkout, path: str, commit: str) -> Account:
     """Account for the directory of the submodule at `path`, which its parent's commit has at `commit`."""
-    place, modules = parent.path / path, parent.git_dir / "modules"
+    place, holds = parent.path / path, ""
     git_dir = linked_git_dir(place)
     if place.is_symlink() or (git_dir is None and (place / ".git").is_symlink()):
-        return Account(place, (), (_refusal(parent, place, "is a symbolic link"),))
-    if git_dir is None:
+        holds = "is a symbolic link"
+    elif git_dir is None:
         strays = [file for file in walk(place) if file.name != ".git"]
-        return Account(place, (), (_refusal(parent, place, _strays(place, strays)),) if strays else ())
-    if not git_dir.resolve().is_relative_to(modules.resolve()):
-        return Account(place, (), (_refusal(parent, place, "is a repository of its own"),))
-    repository = Repository(f"{parent.name}/{path}", "", "", place, install=False)
-    return _account(Checkout(repository, git_dir), commit)
+        holds = _strays(place, strays) if strays else ""
+    elif git_dir.resolve().is_relative_to((parent.git_dir / "modules").resolve()):
+        repository = Repository(f"{parent.name}/{path}", "", "", place, install=False)
+        return _account(Checkout(repository, git_dir), commit)
+    else:
+        holds = "is a repository of its own"
+    return Account(place, (), (refusal(parent, place, holds),) if holds else ())
 
 
 def _account(checkout: Checkout, commit: str) -> Account:
@@ -79,18 +72,18 @@ def _account(checkout: Checkout, commit: str) -> Account:
     problems = local_work.problems(checkout, known=[commit, checkout.record.commit])
     ours = {checkout.path / ".git"}
     nested: list[Path] = []
-    for path, entry in _unchanged(checkout).items():
+    for path, (mode, oid) in _unchanged(checkout).items():
         place = checkout.path / path
-        if entry.mode != submodules.GITLINK:
+        if mode != submodules.GITLINK:
             ours.add(place)
         elif place.is_dir() and not place.is_symlink():
-            below = account(checkout, path, entry.oid)
+            below = account(checkout, path, oid)
             nested.append(place)
             ours |= {*below.files}
             problems += below.problems
     strays = [file for file in walk(checkout.path, *nested) if file not in ours]
     if strays and not problems:
-        problems.append(_refusal(checkout, checkout.path, _strays(checkout.path, strays)))
+        problems.append(refusal(checkout, checkout.path, _strays(checkout.path, strays)))
     return Account(checkout.path, tuple(ours), tuple(problems))
 
 
@@ -103,25 +96,24 @@ def remove(account: Account) -> None:
             Path(directory).rmdir()
 
 
-def _unchanged(checkout: Checkout) -> dict[str, Entry]:
-    """The tracked files and submodules that are as the commit has them. git compares with an index of its own, so that
-    no flag of the user's index hides anything; nothing is unchanged where something is staged."""
+def _unchanged(checkout: Checkout) -> dict[str, tuple[str, str]]:
+    """The tracked files and submodules that are as the commit has them, each with its mode and object id; nothing is
+    unchanged where something is staged."""
     if not checkout.head or checkout.git("diff-index", "--cached", "--name-only", "-z", "HEAD"):
         return {}
-    with tempfile.TemporaryDirectory(dir=checkout.git_dir, prefix="tmp-index") as directory:
-        index = {"GIT_INDEX_FILE": str(Path(directory) / "index")}
-        checkout.git("read-tree", "HEAD", env=index)
+    with local_work.own_index(checkout) as index:
         checkout.git("update-index", "-q", "--refresh", check=False, env=index)
         changed = checkout.git("diff-files", "-z", "--name-only", "--ignore-submodules=all", env=index).split("\0")
         lines = checkout.git("ls-files", "--stage", "-z", env=index).split("\0")
     entries = {}
     for head, path in (line.split("\t", 1) for line in lines if line):
-        entries[path] = Entry(*head.split()[:2])
-    suspects = [
-        local_work.Change(".M", path, False, (entries[path].mode, entries[path].mode), entries[path].oid)
+        mode, oid, _ = head.split()
+        entries[path] = (mode, oid)
+    suspects = {
+        path: entries[path][1]
         for path in changed
-        if path in entries and (checkout.path / path).is_file()
-    ]
+        if path in entries and entries[path][0].startswith("100") and (checkout.path / path).is_file()
+    }
     alike = local_work.same_bytes(checkout, suspects)
     return {path: entry for path, entry in entries.items() if path not in changed or path in alike}
 
@@ -137,7 +129,8 @@ def walk(top: Path, *inside: Path) -> list[Path]:
     return files
 
 
-def _refusal(checkout: Checkout, place: Path, holds: str) -> LocalWorkError:
+def refusal(checkout: Checkout, place: Path, holds: str) -> LocalWorkError:
+    """What is wrong with a place that `holds` something of the user's."""
     move = names.shell("mv", str(place), f"{place}.mine")
     what = f"{checkout.name}: {place} {holds}, where the next commit has something else."
     return LocalWorkError(what, "Move what you need elsewhere, such as with:", move)

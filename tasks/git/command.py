@@ -201,7 +201,7 @@ def _read(process: Popen[bytes], stall: float, progress: Progress) -> tuple[byte
 def _end(process: Popen[bytes]) -> None:
     """End the process and its children: by SIGTERM, on which git removes its locks, then by SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        _State.was_killed = number == signal.SIGKILL
+        _State.was_killed |= number == signal.SIGKILL
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)
         with suppress(TimeoutExpired):
