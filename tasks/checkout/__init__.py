@@ -1,11 +1,10 @@
 """One checkout: cloned, updated, protected, recovered after an interruption."""
 
 from .clone import clone
-from .describe import describe
+from .directory import alone
 from .local_work import changed_files, unreproducible
-from .lock import alone
 from .session import Session
-from .state import find, is_users_branch, require, submodule_faults
+from .state import describe, find, is_users_branch, require, submodule_faults
 from .update import update
 
 __all__ = [

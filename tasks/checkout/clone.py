@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import names
-from ..errors import DiskError, UsageError
+from ..errors import UsageError
 from ..git import fetch, refs
 from ..git.repository import Checkout
 from ..models import Outcome, Repository
-from . import plan, recovery, space, state, switch, tags
+from . import directory, plan, recovery, state, switch
 from .session import Session
 
 
@@ -25,11 +25,9 @@ def clone(session: Session, repository: Repository, *, strict: bool = True) -> O
     """
     if checkout := state.find(repository):
         return _existing(session, checkout, strict)
-    if repository.path.is_mount():  # a checkout is renamed into its place at the end, which the system would refuse
-        raise DiskError(f"{repository.path} is a mount point.", "Set sources.directory to a directory on that disk.")
     ref, origin = session.ref(repository)
     target = session.target(repository)
-    space.check(session.settings, repository.name)
+    directory.check_space(session.settings.directory, repository.name)
     commit = target.commit
     outcome = Outcome(repository.name, "would clone", ref, commit, ref_source=origin, resolved=target.resolved)
     if session.dry:
@@ -41,10 +39,8 @@ def clone(session: Session, repository: Repository, *, strict: bool = True) -> O
     except UsageError:  # nothing that the next run could continue
         _remove(checkout.path)
         raise
-    record = replace(checkout.record, configured=repository.branch)
-    checkout.keep_record(record)
     checkout.path.rename(repository.path)
-    text = f"cloned: {record.shown} ({commit[:10]})"
+    text = f"cloned: {checkout.record.shown} ({commit[:10]})"
     history = "" if session.full else "; its history begins here (--full has all of it)"
     session.reporter.event(repository.name, f"{text}{history}")
     cloned = Checkout(repository, repository.path / ".git")
@@ -62,7 +58,7 @@ def _stage(session: Session, repository: Repository) -> Checkout:
         lock.unlink()
     staging.mkdir(exist_ok=True)
     fetch.initialise(checkout)
-    return checkout
+    return checkout.again()
 
 
 def _fill(session: Session, checkout: Checkout, target: refs.Target) -> None:
@@ -85,8 +81,8 @@ def _fill(session: Session, checkout: Checkout, target: refs.Target) -> None:
         _remove(submodule.checkout.path)  # of an interrupted run
     switch.attach(missing, checkout, session.reporter)
     checkout.keep_record(move.record)
-    tags.set_tag(session, checkout.again(), target)
-    tags.bring_release_tag(session, checkout.again())
+    fetch.bring_tag(checkout.again(), target, source)
+    fetch.bring_release_tag(checkout.again(), session.advertised(checkout.repository), source)
 
 
 def _existing(session: Session, checkout: Checkout, strict: bool) -> Outcome:

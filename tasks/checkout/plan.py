@@ -30,9 +30,11 @@ class Move:
     @property
     def record(self) -> Record:
         """What is kept once it is done. For a submodule, the directories that this tool has set."""
-        set_before = self.checkout.record.configured if self.checkout.is_linked else ""
-        configured = set_before if self.directories is None else "\n".join(self.directories)
-        return Record(self.target.ref, configured, self.target.kind, self.target.name, self.target.commit)
+        checkout, target = self.checkout, self.target
+        configured = checkout.repository.branch or (checkout.record.configured if checkout.is_linked else "")
+        if self.directories is not None:
+            configured = "\n".join(self.directories)
+        return Record(target.ref, configured, target.kind, target.name, target.commit)
 
     @property
     def is_done(self) -> bool:
@@ -72,9 +74,7 @@ def _bring_submodule(
     if not checkout.remote:  # the submodule's URL has changed
         checkout.git("config", "remote.origin.url", submodule.url)
         checkout = checkout.again()
-    needed, directories = sparse.choose(checkout, shipped)
-    if source.full and directories is None and needed is not None:
-        needed, directories = None, ()
+    needed, directories = sparse.choose(checkout, shipped, source.full)
     move = Move(checkout, target, before, directories)
     if move.is_done and not (source.full and checkout.is_shallow):
         return move

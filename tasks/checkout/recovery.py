@@ -7,12 +7,11 @@ from dataclasses import replace
 
 from .. import names
 from ..errors import LocalWorkError, counted, examples
-from ..git import messages
+from ..git import fetch, messages
 from ..git.repository import RECORD, Checkout, linked_git_dir, read_record
 from ..models import Reporter, Repository
 from . import local_work, vanish
 
-RESCUE = "refs/rescue/"
 IDENTITY = {
     f"GIT_{role}_{what}": value
     for role in ("AUTHOR", "COMMITTER")
@@ -68,7 +67,7 @@ def keep(checkout: Checkout, moving: str, reporter: Reporter) -> None:
     for tree in trees:
         below = ["-p", commit] if commit else []
         commit = checkout.git("commit-tree", tree, "-m", "As found after an interrupted update", *below, env=IDENTITY)
-    ref = f"{RESCUE}{time.strftime('%Y%m%d-%H%M%S')}-{commit[:7]}"
+    ref = f"{fetch.RESCUE}{time.strftime('%Y%m%d-%H%M%S')}-{commit[:7]}"
     checkout.git("update-ref", ref, commit)
     show = names.shell("git", "-C", str(checkout.path), "log", "--patch", f"-{len(trees)}", ref)
     reporter.warn(checkout.name, f"an update was interrupted; its files as they were found are kept as {ref} ({show})")

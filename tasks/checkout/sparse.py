@@ -42,9 +42,9 @@ def shipped_directories(pyproject: str, submodule: str) -> Directories:
     return tuple(sorted(str(directory) for directory in shipped if not shipped.intersection(directory.parents))) or None
 
 
-def choose(checkout: Checkout, shipped: Directories) -> tuple[Directories, Directories]:
+def choose(checkout: Checkout, shipped: Directories, full: bool) -> tuple[Directories, Directories]:
     """Which directories of a submodule are to be fetched, and which are to be set after the switch (None: those that
-    are set stay). What the user chose stays, and a submodule that is complete stays complete."""
+    are set stay). What the user chose stays, unless it is to be `full`, and a complete submodule stays complete."""
     if not checkout.is_linked:
         return shipped, shipped
     if not checkout.is_sparse:
@@ -52,7 +52,7 @@ def choose(checkout: Checkout, shipped: Directories) -> tuple[Directories, Direc
     if checkout.config.get("core.sparsecheckoutcone") == "false":
         return None, None  # patterns of another kind, which no list of directories can say
     now = tuple(filter(None, checkout.git("sparse-checkout", "list", check=False).split("\n")))
-    if sorted(now) != sorted(checkout.record.configured.splitlines()):
+    if sorted(now) != sorted(checkout.record.configured.splitlines()) and not full:
         return now, None
     if shipped is None:
         return None, ()

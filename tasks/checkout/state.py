@@ -1,4 +1,4 @@
-"""What is at a repository's path, and in which state it is."""
+"""What is at a repository's path, and in which state it is: by local git commands alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from .. import names
 from ..errors import LocalWorkError, SourcesError, examples
 from ..git import submodules
 from ..git.repository import Checkout, Record
-from ..models import RefSource, Repository
+from ..models import RefSource, Repository, RepositoryState
+from . import local_work, recovery
 
 
 def kept_ref(repository: Repository, record: Record) -> tuple[str, RefSource]:
@@ -35,8 +36,7 @@ def find(repository: Repository) -> Checkout | None:
     if not (checkout.git_dir / "HEAD").is_file():
         raise LocalWorkError(f"{name}: {path} is not a checkout.", "Move it away:", aside, label="not a checkout")
     if not checkout.head:
-        command_works = checkout.git("rev-parse", "--git-dir")  # refuses a repository of another user
-        assert command_works
+        checkout.git("rev-parse", "--git-dir")  # refuses a repository of another user
     if not checkout.remote:
         raise _other_remote(checkout)
     return checkout
@@ -47,6 +47,30 @@ def require(repository: Repository) -> Checkout:
     if checkout := find(repository):
         return checkout
     raise SourcesError(f"{repository.name}: not cloned.", command="invoke clone")
+
+
+def describe(checkout: Checkout) -> RepositoryState:
+    """What `status` and `verify` say of a checkout; ahead and behind are counted against what was fetched last."""
+    repository, record = checkout.repository, checkout.record
+    ref, source = kept_ref(repository, record)
+    upstream = checkout.tracking(record.branch) if record.branch else record.commit
+    counts = checkout.git("rev-list", "--left-right", "--count", f"HEAD...{upstream}", check=False).split()
+    ahead, behind = map(int, counts) if upstream and counts else (None, None)
+    changed = tuple(local_work.changed_files(checkout))
+    return RepositoryState(
+        path=repository.path,
+        url=names.redact(repository.url),
+        ref=record.ref or ref,
+        commit=checkout.head or None,
+        dirty=bool(changed),
+        ref_source=source,
+        resolved=record.name if record.shown != record.ref else "",
+        branch=checkout.branch,
+        ahead=ahead,
+        behind=behind,
+        changed=changed,
+        problem="an update was interrupted" if recovery.interrupted(checkout) else "",
+    )
 
 
 def is_users_branch(checkout: Checkout, branch: str) -> bool:

@@ -11,7 +11,7 @@ from itertools import takewhile
 from .. import names
 from ..errors import LocalWorkError
 from ..files import write_atomic
-from ..git import messages, refs
+from ..git import fetch, messages, refs
 from ..git.repository import Checkout, Record
 from ..models import Reporter
 from . import local_work, plan, recovery, sparse, vanish
@@ -26,6 +26,9 @@ def carry_out(move: plan.Move, reporter: Reporter) -> None:
     """
     checkout, commit = move.checkout, move.target.commit
     before = checkout.record
+    if checkout.branch not in ("", move.target.branch, before.branch):
+        back = names.shell("git", "-C", checkout.path, "switch", checkout.branch)
+        reporter.event(checkout.name, f"HEAD leaves the branch {checkout.branch}, which stays ({back})")
     checkout.keep_record(replace(before, moving=commit))
     try:
         for account in vanish.accounts(checkout, commit) if checkout.head else ():
@@ -33,7 +36,6 @@ def carry_out(move: plan.Move, reporter: Reporter) -> None:
             vanish.remove(account)
         for submodule in move.submodules:
             if submodule.checkout.is_linked and not submodule.is_done:
-                say_left_branch(submodule.checkout, reporter)
                 carry_out(submodule, reporter)
         try:
             switch(checkout, move.target, before, reporter)
@@ -46,7 +48,7 @@ def carry_out(move: plan.Move, reporter: Reporter) -> None:
         raise
     sparse.set_directories(checkout, move.directories)
     attach([submodule for submodule in move.submodules if not submodule.checkout.is_linked], checkout, reporter)
-    checkout.keep_record(replace(move.record, configured=move.record.configured or before.configured))
+    checkout.keep_record(move.record)
 
 
 def switch(checkout: Checkout, target: refs.Target, before: Record, reporter: Reporter) -> None:
@@ -72,7 +74,7 @@ def keep_new_commits(checkout: Checkout, known: Sequence[str], reporter: Reporte
     log = checkout.git("rev-list", "--walk-reflogs", "--max-count=10", "HEAD", check=False).split()
     since = [commit for commit in takewhile(lambda commit: commit != checkout.head, log) if commit not in known]
     for commit in local_work.commits_without_ref(checkout, since, known)[:1]:
-        ref = f"{recovery.RESCUE}{commit[:12]}"
+        ref = f"{fetch.RESCUE}{commit[:12]}"
         checkout.git("update-ref", ref, commit)
         reporter.warn(checkout.name, f"a commit was made in {checkout.path} meanwhile; it is kept as {ref}")
 
@@ -129,9 +131,3 @@ def _attach(move: plan.Move, reporter: Reporter) -> None:
     recovery.reset(checkout, move.target.commit)
     attach(move.submodules, checkout, reporter)
     checkout.keep_record(move.record)
-
-
-def say_left_branch(checkout: Checkout, reporter: Reporter) -> None:
-    if checkout.branch:
-        back = names.shell("git", "-C", str(checkout.path), "switch", checkout.branch)
-        reporter.event(checkout.name, f"HEAD leaves the branch {checkout.branch}, which stays ({back})")

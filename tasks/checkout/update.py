@@ -7,9 +7,9 @@ from dataclasses import replace
 from .. import names
 from ..errors import LocalWorkError
 from ..git import fetch, refs, submodules
-from ..git.repository import Checkout, Record
+from ..git.repository import Checkout
 from ..models import Outcome, Repository
-from . import local_work, plan, recovery, state, switch, tags
+from . import local_work, plan, recovery, state, switch
 from .session import Session
 
 
@@ -28,15 +28,18 @@ def update(session: Session, repository: Repository) -> Outcome:
     ref, origin = session.ref(repository)
     target = session.target(repository)
     outcome = Outcome(repository.name, "up to date", ref, checkout.head, ref_source=origin, resolved=target.resolved)
-    if origin not in ("option", "lock") and state.is_users_branch(checkout, target.branch):
+    if origin not in ("option", "lock file") and state.is_users_branch(checkout, target.branch):
         outcome = _keep_branch(session, checkout, target, outcome)
     elif is_current(session, checkout, target):
-        _say_up_to_date(session, checkout, target)
+        record = plan.Move(checkout, target).record
+        if not session.dry:
+            checkout.keep_record(record)
+        session.reporter.event(checkout.name, f"up to date: {record.shown} ({checkout.head[:10]})")
     else:
         outcome = _move(session, checkout, target, outcome)
     if session.dry:
         return replace(outcome, version=version if outcome.action == "up to date" else "")
-    tags.bring_release_tag(session, checkout)
+    fetch.bring_release_tag(checkout, session.advertised(repository), session.source(checkout))
     moved = fetch.packed_bytes(checkout.git_dir) - packed
     is_same = not moved and outcome.action != "updated"
     after = version if is_same else session.version(checkout.again())
@@ -52,26 +55,15 @@ def is_current(session: Session, checkout: Checkout, target: refs.Target) -> boo
     return not state.submodule_faults(checkout, files=False)
 
 
-def _record(session: Session, checkout: Checkout, target: refs.Target) -> Record:
-    return Record(target.ref, checkout.repository.branch, target.kind, target.name, target.commit)
-
-
-def _say_up_to_date(session: Session, checkout: Checkout, target: refs.Target) -> None:
-    record = _record(session, checkout, target)
-    if not session.dry:
-        checkout.keep_record(record)
-    session.reporter.event(checkout.name, f"up to date: {record.shown} ({checkout.head[:10]})")
-
-
 def _keep_branch(session: Session, checkout: Checkout, target: refs.Target, outcome: Outcome) -> Outcome:
     """Fetch, leave the user's branch as it is, and say where the REF is."""
     if not session.dry:
         source = session.source(checkout)
         fetch.bring(checkout, target, source)
-        tags.set_tag(session, checkout, target)
+        fetch.bring_tag(checkout, target, source)
     name = f"{checkout.remote}/{target.branch}" if target.branch else target.name or target.commit
-    rebase = names.shell("git", "-C", str(checkout.path), "rebase", name)
-    shown = _record(session, checkout, target).shown
+    rebase = names.shell("git", "-C", checkout.path, "rebase", name)
+    shown = plan.Move(checkout, target).record.shown
     text = f"kept: your branch {checkout.branch}; {shown} is at {target.commit[:10]} ({rebase})"
     session.reporter.event(checkout.name, text)
     return replace(outcome, action="kept")
@@ -102,12 +94,9 @@ def _move(session: Session, checkout: Checkout, target: refs.Target, outcome: Ou
     fetch.bring(checkout, target, source)
     move = plan.bring_submodules(plan.Move(checkout.again(), target, before), source)
     local_work.refuse([*plan.problems(move)])  # again: the user may have worked while that took its time
-    if state.is_users_branch(checkout, target.branch):
-        switch.say_left_branch(checkout, session.reporter)
     switch.carry_out(move, session.reporter)
-    record = _record(session, checkout, target)
-    checkout.keep_record(record)
-    tags.set_tag(session, checkout.again(), target)
-    shown = f"{was.shown} → {record.shown}" if was.shown not in ("", record.shown) else record.shown
+    fetch.bring_tag(checkout.again(), target, source)
+    shown = move.record.shown
+    shown = f"{was.shown} → {shown}" if was.shown not in ("", shown) else shown
     session.reporter.event(checkout.name, f"updated: {shown} ({checkout.head[:10]} → {target.commit[:10]})")
     return replace(outcome, action="updated")

@@ -20,6 +20,7 @@ from . import command, refs
 from .messages import RefusedError
 from .repository import Checkout
 
+RESCUE = "refs/rescue/"  # what would have no ref any more
 ROUNDS = 4  # of fetching what is missing: trees, then the trees and files in them
 
 
@@ -79,11 +80,37 @@ def bring(checkout: Checkout, target: refs.Target, source: Source, directories: 
         _bring_files(checkout, target.commit, source.network, directories)
 
 
-def bring_tag(checkout: Checkout, oid: str, source: Source) -> None:
-    """Fetch the object of a tag and its commit, without the files: a build finds its version by it."""
-    depth = ["--depth=1"] if checkout.is_shallow else []
-    remote = checkout.remote or "origin"
-    _fetch(checkout, source.network, *depth, "--filter=tree:0", remote, oid, doing="fetching a tag")
+def bring_release_tag(checkout: Checkout, advertised: refs.Advertised, source: Source) -> None:
+    """Fetch the tag of the newest release where it is not here, by which a build by hand finds its version."""
+    tag = refs.latest(advertised.tags)
+    if tag is None or f"{TAGS}{tag}" in checkout.refs or refs.conflicting(checkout.tags, tag):
+        return
+    _bring_tag(checkout, tag, advertised.tags[tag], source)
+
+
+def bring_tag(checkout: Checkout, target: refs.Target, source: Source) -> None:
+    """Set the tag that the REF means, if it means one, as the remote has it."""
+    if target.kind == "tag":
+        _bring_tag(checkout, target.name, target.object, source)
+
+
+def _bring_tag(checkout: Checkout, tag: str, oid: str, source: Source) -> None:
+    """Fetch the object of a tag and its commit, without the files, and set the tag; what it named before keeps a ref
+    below refs/rescue/."""
+    known = checkout.refs.get(f"{TAGS}{tag}")
+    if known and known.object == oid:
+        return
+    if others := refs.conflicting(checkout.tags, tag):
+        text = f"the tag {tag} of the remote was not set, since it conflicts with your tag {others[0]}"
+        source.network.reporter.warn(checkout.name, text)
+        return
+    if not checkout.git("cat-file", "-t", oid, check=False):
+        depth = ["--depth=1"] if checkout.is_shallow else []
+        _fetch(checkout, source.network, *depth, "--filter=tree:0", checkout.remote, oid, doing="fetching a tag")
+    lines = [f"update {TAGS}{tag} {oid}"]
+    if known:
+        lines.append(f"update {RESCUE}tags/{tag}-{known.object[:12]} {known.object}")
+    checkout.git("update-ref", "--stdin", stdin="".join(f"{line}\n" for line in lines))
 
 
 def _fetch_commit(checkout: Checkout, target: refs.Target, source: Source, *, partial: bool) -> None:
@@ -101,16 +128,15 @@ def _fetch_commit(checkout: Checkout, target: refs.Target, source: Source, *, pa
     for other in refs.conflicting(checkout.refs, tracking) if branch else ():
         checkout.git("update-ref", "-d", other)  # gone from the remote, and its name is in the way
     destination = f":{tracking}" if branch else ""
-    remote = checkout.remote or "origin"
     try:
-        _fetch(checkout, source.network, *options, remote, f"+{target.object}{destination}")
+        _fetch(checkout, source.network, *options, checkout.remote, f"+{target.object}{destination}")
     except RefusedError as error:
         name = f"refs/heads/{branch}" if branch else f"{TAGS}{target.name}"
         if target.ref.lower() == target.object:  # what the user gave
             raise UsageError(error.what, "Give the full id of a commit that was pushed, or name a branch.") from None
         if target.kind == "commit":
             raise NetworkError(error.what, "This host does not serve the commit by its id: set another URL.") from None
-        _fetch(checkout, source.network, *options, remote, f"+{name}{destination}")
+        _fetch(checkout, source.network, *options, checkout.remote, f"+{name}{destination}")
     _check_arrival(checkout, target)
     if before and checkout.is_shallow:
         _connect(checkout, before.commit, target, source)
@@ -134,8 +160,8 @@ def _connect(checkout: Checkout, before: str, target: refs.Target, source: Sourc
     ages = [checkout.git("cat-file", "commit", commit, check=False) for commit in {before, *boundary}]
     times = [int(line.split()[-2]) for age in ages for line in age.split("\n") if line.startswith("committer ")]
     since = f"--shallow-since={min(times) - 1}"
-    remote = checkout.remote or "origin"
-    _fetch(checkout, source.network, since, "--filter=blob:none", remote, target.commit, doing="connecting history")
+    words = (since, "--filter=blob:none", checkout.remote, target.commit)
+    _fetch(checkout, source.network, *words, doing="connecting history")
 
 
 def _bring_files(checkout: Checkout, commit: str, network: Network, directories: Sequence[str] | None) -> None:
@@ -146,7 +172,7 @@ def _bring_files(checkout: Checkout, commit: str, network: Network, directories:
         missing = [line[1:] for line in lines if line.startswith("?")]
         if not missing:
             return
-        options = ("--filter=blob:none", "--stdin", checkout.remote or "origin")
+        options = ("--filter=blob:none", "--stdin", checkout.remote)
         _fetch(checkout, network, *options, doing="fetching files", stdin="\n".join(missing))
 
 
