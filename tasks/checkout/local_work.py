@@ -60,7 +60,7 @@ def unreproducible(checkout: Checkout) -> list[str]:
 
 
 def problems(checkout: Checkout, *, branch: str = "", known: Iterable[str] = ()) -> list[LocalWorkError]:
-    """Everything that keeps HEAD from moving, and `branch` if not empty. `known` are commits that the remote has."""
+    """Everything that keeps HEAD from moving, and `branch` if not empty. `known` are further commits of the remote."""
     changes, commits = _changed(checkout), _commits(checkout, branch, known)
     return [*operation(checkout), *changes, *commits, *_branch(checkout, branch)]
 
@@ -144,7 +144,8 @@ def _changed(checkout: Checkout) -> list[LocalWorkError]:
 
 def _commits(checkout: Checkout, branch: str, known: Iterable[str]) -> list[LocalWorkError]:
     """The commits that would have no ref any more if HEAD moved, and `branch` with it."""
-    ref = f"{names.HEADS}{branch}"
+    ref, tracked = f"{names.HEADS}{branch}", checkout.refs.get(checkout.tracking(branch))
+    known = [*known, checkout.record.commit, tracked.commit if tracked else ""]
     tips = [tip for tip in ("HEAD" if checkout.head else "", ref if ref in checkout.refs else "") if tip]
     commits = commits_without_ref(checkout, tips, known, but=ref)
     if not commits:

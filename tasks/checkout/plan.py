@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from ..errors import LocalWorkError, SourcesError
+from ..errors import LocalWorkError
 from ..git import fetch, messages, refs, submodules
 from ..git.repository import Checkout, Record
 from . import local_work, sparse, vanish
 
 PYPROJECT = "pyproject.toml"
-DEEPEST = 8  # submodules of submodules
 AT_ONCE = 32  # downloads of one repository's submodules
 
 
@@ -43,43 +42,39 @@ class Move:
         return checkout.is_linked and checkout.again().head == self.target.commit and checkout.record == self.record
 
 
-def bring_submodules(move: Move, source: fetch.Source, depth: int = 1) -> Move:
+def bring_submodules(move: Move, source: fetch.Source) -> Move:
     """Bring every object of the submodules of a commit that is here, all at once. Raises NetworkError, DiskError, and
     SourcesError for what .gitmodules declares."""
     checkout, commit = move.checkout, move.target.commit
     declared = submodules.declared(checkout, commit)
     if not declared:
         return move
-    if depth > DEEPEST:
-        raise SourcesError(f"{checkout.name}: submodules are nested more than {DEEPEST} deep.")
     pyproject = checkout.git("cat-file", "blob", f"{commit}:{PYPROJECT}", check=False)
     before = submodules.declared(checkout, checkout.head) if checkout.head else {}
 
-    def bring_one(submodule: submodules.Submodule) -> Move:
+    def bring(submodule: submodules.Submodule) -> Move:
         shipped = None if source.full else sparse.shipped_directories(pyproject, submodule.path)
         known = before[submodule.path].commit if submodule.path in before else ""
-        return _bring_submodule(checkout, submodule, shipped, known, source, depth)
+        target = refs.Target(submodule.url, "commit", submodule.name, submodule.commit, submodule.commit)
+        return _bring(Move(submodules.checkout_of(checkout, submodule), target, known), shipped, source)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return replace(move, submodules=tuple(pool.map(bring_one, declared.values())))
+        return replace(move, submodules=tuple(pool.map(bring, declared.values())))
 
 
-def _bring_submodule(
-    parent: Checkout, submodule: submodules.Submodule, shipped: sparse.Directories, before: str, source: fetch.Source,
-    depth: int,
-) -> Move:  # fmt: skip
-    checkout = submodules.checkout_of(parent, submodule)
-    target = refs.Target(submodule.url, "commit", submodule.name, submodule.commit, submodule.commit)
+def _bring(move: Move, shipped: sparse.Directories, source: fetch.Source) -> Move:
+    """Bring every object of a submodule that ships these directories, and of its own submodules."""
+    checkout = move.checkout
     fetch.initialise(checkout)
     if not checkout.remote:  # the submodule's URL has changed
-        checkout.git("config", "remote.origin.url", submodule.url)
+        checkout.git("config", "remote.origin.url", checkout.url)
         checkout = checkout.again()
     needed, directories = sparse.choose(checkout, shipped, source.full)
-    move = Move(checkout, target, before, directories)
+    move = replace(move, checkout=checkout, directories=directories)
     if move.is_done and not (source.full and checkout.is_shallow):
         return move
-    fetch.bring(checkout, target, source, needed)
-    return bring_submodules(move, source, depth + 1) if needed is None else move
+    fetch.bring(checkout, move.target, source, needed)
+    return bring_submodules(move, source) if needed is None else move
 
 
 def problems(move: Move) -> Iterator[LocalWorkError]:
@@ -87,9 +82,7 @@ def problems(move: Move) -> Iterator[LocalWorkError]:
     checkout, commit = move.checkout, move.target.commit
     moved = not move.is_done
     if moved and checkout.head:
-        tracking = checkout.refs.get(checkout.tracking(move.target.branch))
-        known = [checkout.record.commit, commit, move.before, tracking.commit if tracking else ""]
-        yield from local_work.problems(checkout, branch=move.target.branch, known=known)
+        yield from local_work.problems(checkout, branch=move.target.branch, known=[commit, move.before])
         if checkout.is_sparse or any(not submodule.is_done for submodule in move.submodules):
             yield from local_work.in_the_way(checkout, commit)  # before a submodule moves
         for account in vanish.accounts(checkout, commit):

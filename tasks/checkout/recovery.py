@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 
 from .. import names
 from ..errors import LocalWorkError, counted, examples
-from ..git import fetch, messages
-from ..git.repository import RECORD, Checkout, linked_git_dir, read_record
-from ..models import Reporter, Repository
+from ..git import command, fetch, messages, submodules
+from ..git.repository import RECORD, Checkout, read_record
+from ..models import Reporter
 from . import local_work, vanish
 
 IDENTITY = {
@@ -26,12 +27,10 @@ def interrupted(checkout: Checkout) -> list[Checkout]:
     for file in sorted((checkout.git_dir / "modules").rglob(RECORD)):
         git_dir, record = file.parent, read_record(file.parent)
         if record.moving:
-            at = Checkout(Repository(checkout.name, record.ref, "", git_dir, install=False), git_dir)
-            path = (git_dir / at.config.get("core.worktree", ".")).resolve()
-            linked = linked_git_dir(path)
-            if linked and linked.resolve() == git_dir.resolve():
-                name = f"{checkout.name}/{path.relative_to(checkout.path.resolve())}"
-                unfinished.append(Checkout(replace(at.repository, name=name, path=path), git_dir))
+            worktree = (git_dir / command.git(git_dir, "config", "core.worktree", check=False)).resolve()
+            path = os.path.relpath(worktree, checkout.path.resolve())
+            submodule = submodules.checkout_at(checkout, path, git_dir, record.ref)
+            unfinished += [submodule] if submodule.is_linked else []
     return [*unfinished, checkout] if checkout.record.moving else unfinished
 
 

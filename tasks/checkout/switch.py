@@ -117,8 +117,7 @@ def attach(moves: Sequence[plan.Move], parent: Checkout, reporter: Reporter) -> 
 def _attach(move: plan.Move, reporter: Reporter) -> None:
     checkout = move.checkout
     if checkout.path.is_symlink() or (checkout.path.exists() and any(checkout.path.iterdir())):
-        what = f"{checkout.name}: {checkout.path} holds files, where a submodule belongs."
-        raise LocalWorkError(what, "Move them away:", names.shell("mv", str(checkout.path), f"{checkout.path}.mine"))
+        raise vanish.refusal(checkout, checkout.path, "holds files of yours")
     checkout.keep_record(replace(checkout.record, moving=move.target.commit))
     if (checkout.git_dir / "index").exists():
         recovery.keep(checkout, move.target.commit, reporter)  # what is staged, where only the files are gone

@@ -79,13 +79,12 @@ def _move(session: Session, checkout: Checkout, target: refs.Target, outcome: Ou
     )
     was, tracked = checkout.record, checkout.refs.get(checkout.tracking(target.branch))
     before = tracked.commit if tracked else ""
-    known = [was.commit, target.commit, before]
-    problems = local_work.problems(checkout, branch=target.branch, known=known)
+    problems = local_work.problems(checkout, branch=target.branch, known=[target.commit])
     if problems:  # those of submodules come together with them
         for submodule in submodules.declared(checkout, checkout.head).values():
             inner = submodules.checkout_of(checkout, submodule)
             if inner.is_linked:
-                problems += local_work.problems(inner, known=[inner.record.commit, submodule.commit])
+                problems += local_work.problems(inner, known=[submodule.commit])
     local_work.refuse(problems)
     if session.dry:
         session.reporter.event(checkout.name, f"would update {checkout.head[:10]} → {target.commit[:10]}")

@@ -16,7 +16,6 @@ from .. import names
 from ..errors import LocalWorkError, counted, examples
 from ..git import submodules
 from ..git.repository import Checkout, linked_git_dir
-from ..models import Repository
 from . import local_work
 
 
@@ -60,8 +59,7 @@ def account(parent: Checkout, path: str, commit: str) -> Account:
         strays = [file for file in walk(place) if file.name != ".git"]
         holds = _strays(place, strays) if strays else ""
     elif git_dir.resolve().is_relative_to((parent.git_dir / "modules").resolve()):
-        repository = Repository(f"{parent.name}/{path}", "", "", place, install=False)
-        return _account(Checkout(repository, git_dir), commit)
+        return _account(submodules.checkout_at(parent, path, git_dir), commit)
     else:
         holds = "is a repository of its own"
     return Account(place, (), (refusal(parent, place, holds),) if holds else ())
@@ -69,7 +67,7 @@ def account(parent: Checkout, path: str, commit: str) -> Account:
 
 def _account(checkout: Checkout, commit: str) -> Account:
     """Account for a submodule's working tree and for those of its own submodules."""
-    problems = local_work.problems(checkout, known=[commit, checkout.record.commit])
+    problems = local_work.problems(checkout, known=[commit])
     ours = {checkout.path / ".git"}
     nested: list[Path] = []
     for path, (mode, oid) in _unchanged(checkout).items():

@@ -16,12 +16,6 @@ _SIZE = r"(\d{1,6}(?:\.\d{1,6})?) (bytes|KiB|MiB|GiB)"
 _MOVED = re.compile(rf"{_SIZE}(?: \| {_SIZE}/s)?", re.ASCII)
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _LONGEST = 10_000  # characters of one line
-_WAITING = "waiting for the server"  # its own percentages say nothing about the transfer
-_STAGES = {  # each is counted from 0 % to 100 %, before or after the bytes of a transfer
-    RemoteProgress.COUNTING: _WAITING,
-    RemoteProgress.COMPRESSING: _WAITING,
-    RemoteProgress.RESOLVING: "resolving deltas",
-}
 
 
 class Progress(RemoteProgress):
@@ -49,6 +43,8 @@ class Progress(RemoteProgress):
         count, total = float(cur_count), float(max_count or 0)
         done = count / total if 0 <= count <= total < math.inf and total else None
         speed = float(rate) * _UNITS[rate_unit] if rate else 0.0
-        doing = _STAGES.get(op_code & self.OP_MASK, self._doing)
-        share = None if doing == _WAITING else done
-        self._reporter.progress(self._who, doing, share, int(float(moved) * _UNITS[unit]), speed)
+        stage = op_code & self.OP_MASK
+        doing = "resolving deltas" if stage == self.RESOLVING else self._doing
+        if stage in (self.COUNTING, self.COMPRESSING):  # whose percentages say nothing about the transfer
+            doing, done = "waiting for the server", None
+        self._reporter.progress(self._who, doing, done, int(float(moved) * _UNITS[unit]), speed)

@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from functools import cache
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from ..errors import SourcesError, UsageError
 from ..models import Repository
@@ -59,9 +59,12 @@ def gitlinks(parent: Checkout, commit: str, *paths: str) -> dict[str, str]:
 
 def checkout_of(parent: Checkout, submodule: Submodule) -> Checkout:
     """The checkout of a submodule: its repository is where git-submodule(1) puts it, whether it is there yet or not."""
-    path = parent.path / submodule.path
-    repository = Repository(f"{parent.name}/{submodule.path}", submodule.url, "", path, install=False)
-    return Checkout(repository, parent.git_dir / "modules" / submodule.name)
+    return checkout_at(parent, submodule.path, parent.git_dir / "modules" / submodule.name, submodule.url)
+
+
+def checkout_at(parent: Checkout, path: str, git_dir: Path, url: str = "") -> Checkout:
+    """The checkout in `parent` at `path` whose repository is in `git_dir`."""
+    return Checkout(Repository(f"{parent.name}/{path}", url, "", parent.path / path, install=False), git_dir)
 
 
 def _entries(parent: Checkout, commit: str) -> dict[str, tuple[str, str]]:
