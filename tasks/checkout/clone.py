@@ -54,8 +54,6 @@ def _stage(session: Session, repository: Repository) -> Checkout:
     checkout = Checkout(replace(repository, path=staging), staging / ".git")
     if staging.exists() and not (checkout.is_linked and checkout.remote):
         _remove(staging)
-    for lock in staging.rglob("*.lock"):
-        lock.unlink()
     staging.mkdir(exist_ok=True)
     fetch.initialise(checkout)
     return checkout.again()

@@ -19,6 +19,7 @@ from ..names import TAGS, redact
 from . import command, refs
 from .messages import RefusedError
 from .repository import Checkout
+from .submodules import REFUSED
 
 RESCUE = "refs/rescue/"  # what would have no ref any more
 ROUNDS = 4  # of fetching what is missing: trees, then the trees and files in them
@@ -39,8 +40,8 @@ def initialise(checkout: Checkout) -> None:
     above = takewhile(lambda parent: parent.name != "modules", checkout.git_dir.parents)
     if checkout.git_dir.name != ".git" and any((parent / "HEAD").exists() for parent in above):
         what = f"{checkout.name}: its repository would be inside that of another submodule, {checkout.git_dir.parent}."
-        raise SourcesError(what, "Nothing of it was fetched.")
-    draft = checkout.git_dir.with_name(f"{checkout.git_dir.name}.new")
+        raise SourcesError(what, REFUSED)
+    draft = checkout.git_dir.with_name(f".{checkout.git_dir.name}.new")  # no name of a submodule begins with a dot
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     command.git(draft, "init", "--quiet", "--bare", "--template=", who=checkout.name)
@@ -52,8 +53,11 @@ def initialise(checkout: Checkout) -> None:
     }
     for key, value in settings.items():
         command.git(draft, "config", key, value, who=checkout.name)
-    shutil.rmtree(checkout.git_dir, ignore_errors=True)  # what an interrupted git-init(1) had begun
-    draft.rename(checkout.git_dir)
+    try:
+        draft.rename(checkout.git_dir)
+    except OSError:  # other repositories are there, or what is left of one
+        shutil.rmtree(draft)
+        raise SourcesError(f"{checkout.name}: {checkout.git_dir} is in the way: it is not empty.", REFUSED) from None
 
 
 def packed_bytes(git_dir: Path) -> int:

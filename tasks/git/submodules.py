@@ -15,7 +15,7 @@ from .repository import Checkout
 
 GITLINK = "160000"
 _NAME = re.compile(r"[^-./\\\s][^/\\]*(/[^./\\][^/\\]*)*")
-_REFUSED = "Nothing of it was fetched."
+REFUSED = "Nothing of it was fetched."
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _absolute(parent: Checkout, name: str, url: str) -> str:
         return resolve_submodule_url(url, parent.url)
     except UsageError as error:
         what = f"{parent.name}: .gitmodules, submodule {name!a}: {error.what}"
-        raise SourcesError(what, _REFUSED) from None
+        raise SourcesError(what, REFUSED) from None
 
 
 def _check_place(parent: Checkout, name: str, path: str, names: list[str]) -> None:
@@ -95,7 +95,7 @@ def _check_place(parent: Checkout, name: str, path: str, names: list[str]) -> No
     if outside or inside_another or not _NAME.fullmatch(name) or not _printable(name) or not _printable(path):
         shown = redact(f"submodule {name!a} at {path!a}")
         what = f"{parent.name}: .gitmodules: {shown} would lead out of the checkout."
-        raise SourcesError(what, _REFUSED)
+        raise SourcesError(what, REFUSED)
 
 
 def _printable(name: str) -> bool:

@@ -22,7 +22,7 @@ from tests.reliability.kills import SCENARIOS, World, kill_once
 from tests.sources import COMING, Result, Sources, exhaustive, work
 from tests.thing import PRECIOUS, Thing
 from tests.upstream.host import GitHost
-from tests.upstream.store import Upstream
+from tests.upstream.store import Gitlink, Upstream
 
 FETCH = r"upload-pack\? fetch"
 FIRST, KILLS = int(os.environ.get("FIRST_KILL", "1")), int(os.environ.get("KILLS", "1"))  # see tests/reliability
@@ -120,6 +120,16 @@ def test_an_interrupted_update_is_finished_though_the_remote_has_moved_on(thing:
     thing.put_away("thing")
     thing.sources("update")
     assert thing.sources.head("thing") == new
+    sound(thing.sources, "thing")
+
+
+def test_a_clone_that_is_continued_has_the_files_that_are_named_like_locks(thing: Thing) -> None:
+    lib = Gitlink(thing.upstream.add_commit("some/lib", "main", {"Cargo.lock": "locked\n"}))
+    thing.upstream.add_commit("some/thing", "main", {"deps/lib": lib, "Cargo.lock": "locked\n"})
+    thing.sources("update")
+    thing.top.rename(thing.top.with_name(".thing.partial"))  # as if killed just before the end
+    thing.sources("clone")
+    assert (thing.top / "deps/lib/Cargo.lock").exists()
     sound(thing.sources, "thing")
 
 

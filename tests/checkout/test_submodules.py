@@ -159,6 +159,22 @@ def test_two_submodules_change_their_names(nested: Thing) -> None:
     settled(nested, {"deps/outer": "outer", "deps/lib": "lib", "deps/outer/inner": "inner"})
 
 
+@pytest.mark.parametrize(("old", "new"), [("group/lib", "group"), ("more.new", "more")])
+def test_no_repository_of_a_submodule_takes_the_place_of_another(old: str, new: str, thing: Thing) -> None:
+    """A stash is in a repository below .git/modules, whose names are names of submodules."""
+    link = Gitlink(thing.upstream.commit("some/lib"))
+    files: Tree = {".gitmodules": section(old, "deps/old", "lib"), "deps/lib": None, "deps/old": link}
+    thing.upstream.add_commit("some/thing", "main", files)
+    thing.sources("update")
+    stashed(thing, "thing/deps/old")
+    assert thing.has()
+    files = {".gitmodules": section(new, "deps/new", "lib"), "deps/old": None, "deps/new": link}
+    thing.upstream.add_commit("some/thing", "main", files)
+    result = thing.sources("update", check=None)
+    assert thing.has(), f"lost with status {result.status}"
+    assert "Traceback" not in result.err
+
+
 def test_a_tracked_link_that_becomes_a_submodule_is_not_followed(thing: Thing) -> None:
     thing.upstream.add_commit("some/thing", "main", {"deps/alias": Symlink("lib")})
     thing.sources("update")
