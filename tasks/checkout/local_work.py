@@ -153,7 +153,7 @@ def _commits(checkout: Checkout, branch: str, known: Iterable[str]) -> list[Loca
     where = f"on {branch}" if branch and checkout.branch == branch else "on a detached HEAD"
     count = counted(len(commits), "commit")
     what = f"{checkout.name}: {count} {where} in {checkout.path} that its remote does not have."
-    keep = names.shell("git", "-C", str(checkout.path), "branch", f"my-work-{commits[0][:7]}", commits[0])
+    keep = names.shell("git", "-C", checkout.path, "branch", f"my-work-{commits[0][:7]}", commits[0])
     return [LocalWorkError(what, "Push them, or keep them on a branch of your own:", keep)]
 
 
@@ -162,7 +162,7 @@ def _branch(checkout: Checkout, branch: str) -> list[LocalWorkError]:
     branches = [name.removeprefix(names.HEADS) for name in checkout.refs if name.startswith(names.HEADS)]
     for other in refs.conflicting(branches, branch) if branch else ():
         what = f"{checkout.name}: local branch {other!r} in {checkout.path} conflicts with the name {branch!r}."
-        rename = names.shell("git", "-C", str(checkout.path), "branch", "-m", other, f"mine-{other}")
+        rename = names.shell("git", "-C", checkout.path, "branch", "-m", other, f"mine-{other}")
         return [LocalWorkError(what, "Rename it:", rename)]
     ref = checkout.refs.get(f"{names.HEADS}{branch}")
     if ref and ref.worktree and os.path.realpath(ref.worktree) != os.path.realpath(checkout.path):

@@ -68,7 +68,7 @@ def keep(checkout: Checkout, moving: str, reporter: Reporter) -> None:
         commit = checkout.git("commit-tree", tree, "-m", "As found after an interrupted update", *below, env=IDENTITY)
     ref = f"{fetch.RESCUE}{time.strftime('%Y%m%d-%H%M%S')}-{commit[:7]}"
     checkout.git("update-ref", ref, commit)
-    show = names.shell("git", "-C", str(checkout.path), "log", "--patch", f"-{len(trees)}", ref)
+    show = names.shell("git", "-C", checkout.path, "log", "--patch", f"-{len(trees)}", ref)
     reporter.warn(checkout.name, f"an update was interrupted; its files as they were found are kept as {ref} ({show})")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from ..errors import NetworkError, UsageError
+from ..errors import NetworkError
 from ..git import command
 from ..git.fetch import Source
 from ..git.refs import Advertised, Target, resolve
@@ -14,10 +14,6 @@ from ..git.repository import Checkout, read_record
 from ..models import Network, RefSource, Reporter, Repository, Settings
 from ..names import MATCHING, redact
 from . import state
-
-
-def _no_matching(advertised: Advertised) -> str:
-    raise UsageError("`matching` needs SGLang, which is not among the repositories of this run.")
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,7 @@ class Session:
     refs: Mapping[str, str] = field(default_factory=dict)
     full: bool = False
     dry: bool = False
-    matching: Callable[[Advertised], str] = _no_matching
+    matching: Callable[[Advertised], str] | None = None
     version: Callable[[Checkout], str] = lambda checkout: ""
     commits: Mapping[str, str] = field(default_factory=dict)
     _answers: dict[str, Future[Advertised]] = field(default_factory=dict)
@@ -74,7 +70,7 @@ class Session:
         if commit := self.commits.get(repository.name):
             return Target(ref, "commit", "", commit, commit)
         advertised = self.advertised(repository)
-        if ref == MATCHING and repository.name == "flashinfer":
+        if ref == MATCHING and repository.name == "flashinfer" and self.matching:
             tag = self.matching(advertised)
             return Target(ref, "tag", tag, advertised.commit(tag), advertised.tags[tag])
         return resolve(ref, advertised, repository.name, repository.url)

@@ -100,7 +100,7 @@ def _other_remote(checkout: Checkout) -> LocalWorkError:
     wanted, section = names.redact(checkout.url), f"sources.repositories.{checkout.name}.url"
     if not checkout.remotes:
         what = f"{checkout.name}: {checkout.path} has no remote origin; expected {wanted}."
-        add = names.shell("git", "-C", str(checkout.path), "remote", "add", "origin", wanted)
+        add = names.shell("git", "-C", checkout.path, "remote", "add", "origin", wanted)
         return LocalWorkError(what, "Add the remote:", add, label="another remote")
     url = names.redact(checkout.remotes.get("origin") or next(iter(checkout.remotes.values())))
     hint = f"If that is meant, set it in invoke.yaml: `{section}: {url}`."

@@ -74,9 +74,7 @@ def _move(session: Session, checkout: Checkout, target: refs.Target, outcome: Ou
     if not checkout.head:
         what = f"{checkout.name}: the branch {checkout.branch} in {checkout.path} has no commit yet."
         raise LocalWorkError(what, "Commit something, or move the directory away.", label="no commit yet")
-    outcome = replace(
-        outcome, commit=target.commit, before_commit=checkout.head, before_ref=checkout.record.ref
-    )
+    outcome = replace(outcome, commit=target.commit, before_commit=checkout.head, before_ref=checkout.record.ref)
     was, tracked = checkout.record, checkout.refs.get(checkout.tracking(target.branch))
     before = tracked.commit if tracked else ""
     problems = local_work.problems(checkout, branch=target.branch, known=[target.commit])

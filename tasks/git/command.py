@@ -150,9 +150,7 @@ def transfer(path: Path, *words: str, url: str, who: str, doing: str, network: N
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-def _attempt(
-    path: Path, words: Sequence[str], url: str, who: str, doing: str, network: Network, stdin: str
-) -> str:
+def _attempt(path: Path, words: Sequence[str], url: str, who: str, doing: str, network: Network, stdin: str) -> str:
     network.reporter.command([redact(word) for word in ("git", *words)], path)
     handle = _execute(path, words, ONLINE, stdin, as_process=True)
     process: Popen[bytes] = handle.proc

@@ -187,9 +187,7 @@ def cone(directories: Iterable[str]) -> list[str]:
             *(f":(top,glob){'' if parent == '.' else f'{parent}/'}*" for parent in sorted(above))]  # fmt: skip
 
 
-def _fetch(
-    checkout: Checkout, network: Network, *words: str, doing: str = "fetching", stdin: str = ""
-) -> None:
+def _fetch(checkout: Checkout, network: Network, *words: str, doing: str = "fetching", stdin: str = "") -> None:
     """git-fetch(1), retried. Objects that are wanted by their ids have nothing in common with what is here."""
     noop = ("-c", "fetch.negotiationAlgorithm=noop") if stdin else ()
     options = ("fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--refmap=", *words)
