@@ -229,7 +229,7 @@ def _execute(path: Path, words: Sequence[str], env: Mapping[str, str], stdin: st
 
 def _with_signal(status: int, text: str) -> str:
     """git's messages, and the signal that it was killed by (negative `status`)."""
-    if status >= 0:
+    if status >= 0 or status == -signal.SIGPIPE:  # SIGPIPE: its own fetch was refused; it has removed its locks
         return text
     _State.was_killed = True
     return f"{text}\nfatal: git was killed by {signal.Signals(-status).name}"
