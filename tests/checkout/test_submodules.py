@@ -166,7 +166,8 @@ def test_no_repository_of_a_submodule_takes_the_place_of_another(old: str, new: 
     files: Tree = {".gitmodules": section(old, "deps/old", "lib"), "deps/lib": None, "deps/old": link}
     thing.upstream.add_commit("some/thing", "main", files)
     thing.sources("update")
-    stashed(thing, "thing/deps/old")
+    thing.write("thing/deps/old", "a.txt")
+    thing.git("thing/deps/old", "stash", "-q")
     assert thing.has()
     files = {".gitmodules": section(new, "deps/new", "lib"), "deps/old": None, "deps/new": link}
     thing.upstream.add_commit("some/thing", "main", files)
