@@ -20,7 +20,7 @@ SPARSE = {  # what package-data of the small FlashInfer declares, and a file tha
     "spdlog": (("include/",), "bench/part0.h"),
     "cccl": (("cub/cub/", "libcudacxx/include/", "thrust/thrust/"), "docs/part0.h"),
 }
-DECLARED = {"v0.1.6": (), "v0.3.0": ("cutlass", "spdlog"), "main": ("cutlass", "spdlog", "cccl")}
+DECLARED = {"v0.1.6": (), "main": ("cutlass", "spdlog", "cccl")}
 
 
 def submodules(upstream: Upstream, revision: str) -> dict[str, str]:

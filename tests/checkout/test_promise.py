@@ -15,7 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.reliability.promise import GIT, Promise, make_template
 
 BATCHES = int(os.environ.get("BATCHES", "1"))
-SEQUENCES = int(os.environ.get("SEQUENCES", "4"))  # in each batch
+SEQUENCES = int(os.environ.get("SEQUENCES", "3"))  # in each batch
 SETTINGS = settings(
     max_examples=SEQUENCES, stateful_step_count=14, deadline=None, database=None, print_blob=False,
     phases=(Phase.generate,), suppress_health_check=[*HealthCheck],

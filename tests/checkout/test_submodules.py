@@ -68,8 +68,7 @@ def completed(thing: Thing) -> None:
 
 
 GOES: list[Change] = [
-    (change_outer, "moves"), (change_outer, "has a file above it"), (change_outer, "becomes a directory"),
-    (change_inner, "drops"), (change_inner, "becomes a link"),
+    (change_outer, "has a file above it"), (change_outer, "becomes a directory"), (change_inner, "drops"),
 ]  # fmt: skip
 
 
