@@ -95,9 +95,8 @@ def remove(account: Account) -> None:
 
 
 def _unchanged(checkout: Checkout) -> dict[str, tuple[str, str]]:
-    """The tracked files and submodules that are as the commit has them, each with its mode and object id; nothing is
-    unchanged where something is staged."""
-    if not checkout.head or checkout.git("diff-index", "--cached", "--name-only", "-z", "HEAD"):
+    """The tracked files and submodules that are as the commit has them, each with its mode and object id."""
+    if not checkout.head:
         return {}
     with local_work.own_index(checkout) as index:
         checkout.git("update-index", "-q", "--refresh", check=False, env=index)

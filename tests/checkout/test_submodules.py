@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,7 @@ UNSAFE: list[Acts] = [
     ((actions.to_repository, "mine"),),
     ((actions.own_clone, "mine.txt"),),  # in place of the submodule's
 ]
+NEW = r"\.git/modules/renamed"  # a repository that nothing refers to yet
 Change = tuple[Callable[[Upstream, str], None], str]
 CHANGES: list[Change] = [*((change_outer, how) for how in OUTER), *((change_inner, how) for how in INNER)]
 COMBINED = [(acts, PLACE, *change) for acts in UNSAFE for change in CHANGES]
@@ -46,11 +48,11 @@ def test_work_in_a_submodule_that_goes_stops_the_update(
     act(nested, place, acts)
     assert nested.has()
     change(nested.upstream, how)
-    before = work(nested.top)
+    before = work(nested.top, NEW)
     result = nested.sources("update", check=None)
     assert nested.has(), f"lost with status {result.status}"
     assert result.status == 5, f"status {result.status}\n{result.err}"
-    assert work(nested.top) == before, "nothing changes where the update is refused"
+    assert work(nested.top, NEW) == before, "nothing changes where the update is refused"
     if acts == UNSAFE[-1]:
         (nested.sources.path / place).rename(nested.sources.path / "clone")
         (nested.sources.path / place).mkdir()
@@ -234,3 +236,13 @@ def test_line_endings_that_do_not_fit_their_attribute_are_no_change(thing: Thing
     lib = Gitlink(thing.upstream.add_commit("some/lib", "main", {"newer.txt": "newer\n"}))
     thing.upstream.add_commit("some/thing", "main", {"newer.txt": "newer\n", "deps/lib": lib})
     assert "deps/lib: 1 changed file (dos.crlf)" in thing.sources("update", check=5).text
+
+
+def test_a_worktree_of_the_users_in_the_place_of_a_submodule_that_goes_stays(thing: Thing, tmp_path: Path) -> None:
+    own, place = tmp_path / "own", thing.top / "deps/lib"
+    subprocess.run(["git", "clone", "-q", thing.upstream.path("some/lib"), own], check=True)
+    shutil.rmtree(place)
+    subprocess.run(["git", "-C", own, "worktree", "add", "-q", "--detach", place], check=True)
+    thing.upstream.add_commit("some/thing", "main", {"deps/lib": None, ".gitmodules": None})
+    assert "deps/lib" in thing.sources("update", check=5).err
+    assert (place / "a.txt").is_file()
