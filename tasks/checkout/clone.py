@@ -39,8 +39,8 @@ def clone(session: Session, repository: Repository, *, strict: bool = True) -> O
     except UsageError:  # nothing that the next run could continue
         _remove(checkout.path)
         raise
-    checkout.path.rename(repository.path)
     text = f"cloned: {checkout.record.shown} ({commit[:10]})"
+    checkout.path.rename(repository.path)
     history = "" if session.full else "; its history begins here (--full has all of it)"
     session.reporter.event(repository.name, f"{text}{history}")
     cloned = Checkout(repository, repository.path / ".git")
