@@ -62,7 +62,9 @@ def run_kernels(
         ini = Path(directory, "pytest.ini")  # no configuration around the trace data counts
         ini.write_text("[pytest]\n")
         options = ["-c", str(ini), f"--rootdir={trace}", f"--confcutdir={trace}", f"--junitxml={xml}"]
-        options += ["-p", "xdist", "-n", str(workers), "--dist", "loadfile"] if workers > 1 else []
+        # A process that crashed is not replaced: pytest-xdist 3.8 may then wait for ever.
+        xdist = ["-p", "xdist", "-n", str(workers), "--dist", "loadfile", "--max-worker-restart=0"]
+        options += xdist if workers > 1 else []
         variables = {
             "PATH": machine.activated(environment, os.environ)["PATH"],
             "MAX_JOBS": str(jobs // workers),  # of the ninja that each worker starts

@@ -144,7 +144,6 @@ def test_of_trace_data_that_records_no_use_of_the_gpu_it_is_not_claimed(
 
 WRONG = {
     "assert": (kernel("assert rows == 2, 'off by one'"), "test_kernel[1]: AssertionError: off by one"),
-    "abort": (kernel("import os; os.abort()"), "crashed while running"),
     "import": ("import nothing_of_that_name\n", "No module named 'nothing_of_that_name'"),
     "syntax": ("def broken(:\n", "SyntaxError"),
     "empty": ("x = 1\n", "no result"),
@@ -164,6 +163,12 @@ def test_what_goes_wrong_in_one_definition_is_its_failure_and_stops_no_other(
         assert message in checks[name].detail
         assert checks[name].command.endswith(f"test_{name}.py")
     assert len([*ElementTree.parse(junit).iter("testcase")]) > len(WRONG)
+
+
+def test_a_crash_ends_the_run_and_is_named(tmp_path: Path, environment: Environment) -> None:
+    checks = run(trace(tmp_path / "trace", norm_h8=kernel("import os; os.abort()"), gemm_n4=TEST), environment)
+    assert checks["norm_h8"].status == "fail"
+    assert "crashed while running" in checks["norm_h8"].detail
 
 
 def test_a_crash_without_pytest_xdist_is_a_failure_of_every_definition(tmp_path: Path, alone: Environment) -> None:
