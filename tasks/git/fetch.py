@@ -17,7 +17,7 @@ from ..errors import NetworkError, SourcesError, UsageError
 from ..models import Network
 from ..names import TAGS, redact
 from . import command, refs
-from .messages import RefusedError
+from .messages import GitError, RefusedError
 from .repository import Checkout
 from .submodules import REFUSED
 
@@ -172,8 +172,11 @@ def _bring_files(checkout: Checkout, commit: str, network: Network, directories:
     listing = ("rev-list", "--objects", "--missing=print", "--no-walk", commit)
     paths = ["--", *cone(directories)] if directories is not None else []
     for _ in range(ROUNDS):
-        lines = checkout.git(*listing, *paths).split("\n")
-        missing = [line[1:] for line in lines if line.startswith("?")]
+        try:
+            lines = checkout.git(*listing, *paths).split("\n")
+            missing = [line[1:] for line in lines if line.startswith("?")]
+        except GitError:  # a directory on the way to the paths is missing: all of them are wanted
+            missing = [checkout.git("cat-file", "commit", commit).split()[1]]
         if not missing:
             return
         options = ("--filter=blob:none", "--stdin", checkout.remote)

@@ -34,6 +34,9 @@ def test_a_users_branch_can_be_rebased_after_every_update(sglang: Sources, upstr
     sglang("update")
     assert sglang.git("sglang", "merge-base", "main", "feature") == base
     sglang("update", sglang="v0.5.3")
+    grow(upstream, 1)
+    upstream.move_tag("sglang", "v0.9.0")
+    sglang("update", sglang="v0.9.0")  # newer than what is here
     new = grow(upstream, 1)
     sglang("update", sglang="main")
     assert sglang.git("sglang", "merge-base", "main", "feature") == base

@@ -72,6 +72,7 @@ def test_edits_after_an_interruption_are_kept_and_the_switch_finished(place: str
 CASES: list[tuple[str, str, Acts]] = [
     ("thing", "new.txt", ((actions.to_folder, "a.txt"), (actions.stash, "kept.txt"))),
     ("thing", "new.txt", ((actions.skip_worktree, "a.txt"), (actions.assume_unchanged, "gone.txt"))),
+    ("thing", "new.txt", ((actions.edit, "new.log"),)),  # ignored, and the next commit has it
     ("thing", "new.txt", ((actions.detach, ""), (actions.commit, "a.txt"))),
     ("thing/deps/lib", "new.txt", ((actions.stage_and_remove, "mine.txt"), (actions.edit, "gone.txt"))),
 ]
