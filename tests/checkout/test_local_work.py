@@ -276,3 +276,9 @@ def test_the_other_repository_is_updated(sources: Sources, upstream: Upstream) -
     assert sources.head("flashinfer") == new
     assert re.search(r"sglang .*skipped \(local changes\)", result.out)
     assert (sources.path / "sglang/README.md").read_text() == PRECIOUS
+
+
+def test_an_operation_in_progress_stops_an_update(thing: Thing) -> None:
+    thing.git("thing", "bisect", "start")
+    thing.move_on()
+    assert "bisect is in progress" in thing.sources("update", check=5).err
