@@ -71,7 +71,7 @@ def test_a_killed_uv_is_not_blamed_on_the_package() -> None:
         ("https://b.example:8443/T0KEN, or", "https://b.example:8443/…, or"),
         ("(https://b.example:8443/T0KEN/torch/)", "(https://b.example:8443/…/torch/)"),
         ("`https://b.example:8443/files/T0KEN/x-1.whl?key=K#sha256=1`", "`https://b.example:8443/…/x-1.whl`"),
-        ("file:///a/index/x.whl https://pypi.org/simple", "file:///a/index/x.whl https://pypi.org/simple"),
+        ("file:///a/index/x.whl https://c.example/simple", "file:///a/index/x.whl https://c.example/simple"),
     ],
 )
 def test_urls_of_indexes_are_shown_without_what_may_be_secret(text: str, hidden: str) -> None:
