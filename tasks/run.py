@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -161,6 +161,8 @@ class Run:
             with ThreadPoolExecutor(max(1, len(group))) as pool:
                 futures = {repository.name: pool.submit(_attempt, session, repository, work) for repository in group}
                 try:
+                    while wait(futures.values(), timeout=0.1).not_done:
+                        pass  # a signal that another thread received is handled here, between two waits
                     done |= {name: future.result() for name, future in futures.items()}
                 except BaseException:
                     command.stop()

@@ -58,7 +58,10 @@ class Session:
     def advertised(self, repository: Repository) -> Advertised:
         """What the remote has (git-ls-remote(1)). Raises NetworkError."""
         self.ask([repository])
-        return self._answers[repository.url].result()
+        answer = self._answers[repository.url]
+        while wait([answer], timeout=0.1).not_done:
+            pass  # a signal that another thread received is handled here, between two waits
+        return answer.result()
 
     def wait(self) -> None:
         """Wait until no remote is being asked any more."""
