@@ -20,7 +20,7 @@ import tasks
 from tasks.settings import DEFAULTS
 from tests.upstream.store import PATHS
 
-COMING = r"\.git/(modules/3rdparty/(cccl|nixl)|refs/)"  # repositories of submodules that nothing refers to yet
+COMING = r"\.git/(modules/3rdparty/cccl|refs/)"  # repositories of submodules that nothing refers to yet
 IDENTITY = {f"GIT_{role}_{what}": "user@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 

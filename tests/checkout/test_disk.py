@@ -67,12 +67,12 @@ def test_too_little_space_is_reported_before_anything_is_downloaded(
     assert nothing_but_the_lock(on_disk.path)
 
 
-MATRIX = [(blocks, name) for blocks in (0, 2, 6, 14, 40) for name in ("flashinfer", "nixl")]
+MATRIX = [(blocks, name) for blocks in (0, 2, 6, 14, 40) for name in ("flashinfer", "cccl")]
 
 
 @pytest.mark.parametrize(
     ("blocks", "repository"),
-    [(0, "nixl"), *exhaustive(case for case in MATRIX if case != (0, "nixl"))],
+    [(0, "cccl"), *exhaustive(case for case in MATRIX if case != (0, "cccl"))],
 )
 def test_a_disk_that_fills_up_leaves_no_partial_checkout_and_no_changed_one(
     blocks: int, repository: str, on_disk: Sources, disk: Disk, host: GitHost, upstream: Upstream

@@ -214,8 +214,8 @@ def test_no_password_is_ever_shown(sglang: Sources, host: GitHost, upstream: Ups
     printed = [sglang("clone"), sglang("update"), sglang("update", check=2, sglang="nothing-like-it")]
     upstream.add_commit("sglang", "main")
     printed.append(sglang("update"))
-    with host.refusing():
-        printed.append(sglang("update", check=3))
+    host.fault("status", "GET", status=503, times=2)
+    printed.append(sglang("update", check=3))
     host.credentials = "somebody:else"
     printed.append(sglang("update", check=3))
     host.credentials = ""

@@ -244,7 +244,7 @@ def test_ctrl_c_ends_the_wait_for_the_next_attempt(project: Project, host: GitHo
 def test_ctrl_c_during_a_download_leaves_the_checkout_as_it_was(project: Project, host: GitHost) -> None:
     project.invoke("clone", "--only=flashinfer", "--flashinfer-branch=v0.3.0")
     before = work(project.tmp / "flashinfer", COMING)
-    stalled = host.fault("stall", rf"nixl.*{FETCH}", after=50)
+    stalled = host.fault("stall", rf"cccl.*{FETCH}", after=50)
     process = project.start("update", "--only=flashinfer", "--flashinfer-branch=main")
     assert stalled.fired.wait(60)
     thread = max(int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir())  # any may get a signal

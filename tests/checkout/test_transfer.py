@@ -84,7 +84,7 @@ def test_requests_of_each_run(sources: Sources, host: GitHost, upstream: Upstrea
     host.reset()
     sources("update")
     assert (host.count("ls-refs"), host.count(FETCH)) in ((2, 1), (3, 1))
-    assert host.count(r"cutlass|spdlog|cccl|nixl") == 0
+    assert host.count(r"cutlass|spdlog|cccl") == 0
 
 
 def test_a_second_run_writes_no_file_asks_one_question_each_and_starts_few_processes(
@@ -129,7 +129,7 @@ def test_a_release_that_declares_another_directory_downloads_that_directory_only
     flashinfer("update")
     examples = {oid for path, oid in blobs(upstream, "cutlass", commit).items() if path.startswith("examples/")}
     assert set(packed(git_dir) - before) & all_blobs(upstream, "cutlass") == examples - set(before)
-    assert host.count("spdlog|cccl|nixl") == 0
+    assert host.count("spdlog|cccl") == 0
     assert (flashinfer.path / "flashinfer/3rdparty/cutlass/examples/part0.h").read_text() == "// 0\n"
     assert flashinfer.git("flashinfer", "status", "--porcelain") == ""
 

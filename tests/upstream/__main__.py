@@ -69,13 +69,7 @@ def run(command: Sequence[str], variables: Mapping[str, str]) -> int:
     if Path(name).parent.absolute() == running:  # `.venv/bin/invoke`: the one of the environment that is used
         name = Path(name).name
     search = os.pathsep.join([variables.get("PATH", ""), str(running), os.environ["PATH"]])
-    try:
-        child = subprocess.Popen([shutil.which(name, path=search) or name, *command[1:]], env=os.environ | variables)
-    except OSError as error:
-        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
-        return 127
-    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-    status = child.wait()
+    status = subprocess.call([shutil.which(name, path=search) or name, *command[1:]], env=os.environ | variables)
     return status if status >= 0 else 128 - status
 
 

@@ -8,19 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-Action = Literal["reset", "truncate", "stall", "hook", "status", "raw"]
+Action = Literal["truncate", "stall", "hook", "status", "raw"]
 
 
 @dataclass
 class Request:
-    """One request as the host saw it: `command` is protocol v2's (`ls-refs`, `fetch`) or empty, bytes are of bodies."""
+    """One request as the host saw it: `command` is protocol v2's (`ls-refs`, `fetch`) or empty, `sent` the bytes of
+    the answer's body so far."""
 
     method: str
     path: str
     query: str
     command: str
-    status: int = 0
-    received: int = 0
     sent: int = 0
 
     def __str__(self) -> str:
@@ -33,8 +32,8 @@ class Fault:
 
     `on` is searched in `str(Request)`, such as `POST /o/n.git/git-upload-pack? fetch`. `status`, and `raw`, which sends
     `answer` and closes the connection, answer at once; the others act when `after` bytes of the body are sent (a
-    shorter answer is left alone). `stall` holds until `release` is set or the host closes; `hook` calls
-    `call` and goes on. `fired` is set when it happened.
+    shorter answer is left alone). `stall` holds until `release` is set or the host closes; `hook` calls `call` and goes
+    on. `fired` is set when it happened.
     """
 
     action: Action

@@ -15,12 +15,13 @@ FOLDERS = {
     "cccl": ("cub/cub", "cub/test", "libcudacxx/include/cuda", "libcudacxx/test", "thrust/thrust", "docs"),
 }
 OTHER = ("include", "src", "docs")
+TODAY = ("cutlass", "spdlog", "cccl")
 SHIPPED = {
     "cutlass": ("include/**", "tools/util/include/**"),
     "spdlog": ("include/**",),
     "cccl": ("cub/cub/**", "libcudacxx/include/**", "thrust/thrust/**"),
 }
-FIRST = ("nvbench", "googletest", "mscclpp", "cutlass", "composable_kernels", "spdlog")
+FIRST = ("nvbench", "cutlass", "spdlog")
 
 OLD_SETUP = """\
 import setuptools
@@ -124,8 +125,8 @@ for _name in ("flashinfer_cubin", "flashinfer_jit_cache"):
 def _submodules(commits: Mapping[str, str], names: tuple[str, ...]) -> dict[str, File]:
     text, links = "", dict[str, File]()
     for name in names:
-        path = PATHS[name.removesuffix("s") if name == "composable_kernels" else name]
-        text += f'[submodule "3rdparty/{name}"]\n\tpath = 3rdparty/{name}\n\turl = https://github.com/{path}.git\n'
+        url = f"https://github.com/{PATHS[name]}.git"
+        text += f'[submodule "3rdparty/{name}"]\n\tpath = 3rdparty/{name}\n\turl = {url}\n'
         links[f"3rdparty/{name}"] = Gitlink(commits[name])
     return {".gitmodules": text, **links}
 
@@ -138,12 +139,9 @@ def python_layout(version: str, commits: Mapping[str, str], noise: str) -> dict[
         "include/flashinfer/norm.cuh": "// rmsnorm\n",
         "python/csrc/norm.cu": "// rmsnorm\n",
         "python/flashinfer/__init__.py": "from ._build_meta import __version__ as __version__\n",
-        "python/flashinfer/norm.py": "def rmsnorm(): ...\n",
         "python/include": Symlink("../include"),
         "python/setup.py": OLD_SETUP,
-        "python/tests/test_norm.py": "def test_norm(): ...\n",
         "python/version.txt": Symlink("../version.txt"),
-        "src/bench_norm.cu": "// bench\n",
         "version.txt": f"{version}\n",
     }
 
@@ -199,12 +197,7 @@ def build_submodule(repository: Path, name: str) -> list[str]:
 
 def build(root: Path) -> None:
     """Write FlashInfer's repository and those of its submodules below `root`."""
-    history = {
-        name: build_submodule(root / f"{path}.git", name)
-        for name, path in PATHS.items()
-        if name not in ("sglang", "flashinfer")
-    }
-    history["composable_kernels"] = history.pop("composable_kernel")
+    history = {name: build_submodule(root / f"{PATHS[name]}.git", name) for name in ("nvbench", *TODAY)}
     old, middle, new = ({name: commits[age] for name, commits in history.items()} for age in (0, 1, 2))
     random = Random("flashinfer")
 
@@ -212,29 +205,22 @@ def build(root: Path) -> None:
         return random.randbytes(4096).hex()
 
     with Importer(root / f"{PATHS['flashinfer']}.git") as to:
-        tip = to.commit("main", python_layout("0.1.5", old, noise()))
-        tip = to.commit("main", python_layout("0.1.6", old, noise()), tip)
+        tip = to.commit("main", python_layout("0.1.6", old, noise()))
         to.point("refs/tags/v0.1.6", tip)
         tip = to.commit("main", root_layout("0.2.0", middle, FIRST, noise(), early=True), tip)
         to.annotate("v0.2.0", tip)
-        files = root_layout("0.3.0", middle, ("cutlass", "composable_kernels", "spdlog"), noise())
-        del files["3rdparty/composable_kernels"]  # still in .gitmodules, though its commit is gone from the tree
+        files = root_layout("0.3.0", middle, FIRST, noise())
+        del files["3rdparty/nvbench"]  # still in .gitmodules, though its commit is gone from the tree
         tip = to.commit("main", files, tip)
         to.point("refs/tags/v0.3.0", tip)
-        for version, tag in {"0.4.0rc3": "v0.4.0rc3", "0.5.0rc2": "0.5.0rc2", "0.6.7": "v0.6.7"}.items():
+        for version in ("0.4.0rc3", "0.6.7"):
             tip = to.commit("main", root_layout(version, middle, ("cutlass", "spdlog"), noise()), tip)
-            to.point(f"refs/tags/{tag}", tip)
+            to.point(f"refs/tags/v{version}", tip)
         side = to.commit("release-v0.6.7", root_layout("0.6.7.post3", middle, ("cutlass", "spdlog"), noise()), tip)
         to.point("refs/tags/v0.6.7.post3", side)
-        all_four = ("cutlass", "spdlog", "cccl", "nixl")  # three are shipped; nixl is for who builds with it
-        for number in range(1, 8):
-            tip = to.commit("main", root_layout("0.6.18", middle, all_four, noise()), tip)
-            to.point(f"refs/tags/v0.6.18rc{number}", tip)
-            to.point(f"refs/tags/nightly-v0.6.18-2026080{number}", tip)
-            to.point(f"refs/heads/feature/norm-{number}", tip)
-        to.point("refs/tags/aarch64", tip)
-        tip = to.commit("main", root_layout("0.7.2", middle, ("cutlass", "spdlog", "cccl"), noise()), tip)
-        to.point("refs/tags/v0.7.2", tip)
-        tip = to.commit("main", root_layout("0.7.4", new, all_four, noise()), tip)
+        tip = to.commit("main", root_layout("0.7.2", middle, TODAY, noise()), tip)
+        for ref in ("tags/v0.7.2", "tags/v0.7.3rc1", "tags/nightly-v0.7.3-20260801", "tags/aarch64", "heads/feature/x"):
+            to.point(f"refs/{ref}", tip)
+        tip = to.commit("main", root_layout("0.7.4", new, TODAY, noise()), tip)
         to.point("refs/tags/v0.7.4", tip)
-        to.commit("main", root_layout("0.7.4", new, all_four, noise()), tip)
+        to.commit("main", root_layout("0.7.4", new, TODAY, noise()), tip)

@@ -10,14 +10,7 @@ from random import Random
 
 from .store import Importer
 
-SOURCES = {
-    "models/llama.py": "class LlamaForCausalLM:\n    hidden_size = 4096\n",
-    "models/qwen2_moe.py": "class Qwen2MoeForCausalLM:\n    num_experts = 60\n",
-    "models/deepseek_v2.py": "class DeepseekV2ForCausalLM:\n    kv_lora_rank = 512\n",
-    "layers/layernorm.py": "class RMSNorm:\n    variance_epsilon = 1e-6\n",
-    "layers/attention/flashinfer_backend.py": "class FlashInferAttnBackend:\n    pass\n",
-}
-MOE = {"layers/moe/fused_moe.py": "class FusedMoE:\n    pass\n"}
+PACKAGES = ("", "models/", "layers/", "layers/attention/", "layers/moe/")
 
 STATIC = """\
 [build-system]
@@ -60,21 +53,10 @@ fallback_version = "0.0.0.dev0"
 VERSION_TAG = '''\
 """Print the highest version tag; pre-releases come before the release, post-releases after it."""
 
-import re
 import subprocess
-import sys
 
-
-def key(tag):
-    match = re.fullmatch(r"v(\\d+)\\.(\\d+)\\.(\\d+)(?:\\.?(rc|post)(\\d+))?", tag)
-    numbers, kind, number = match.groups()[:3], match[4], match[5]
-    return [int(part) for part in numbers] + [{"rc": 0, None: 1, "post": 2}[kind], int(number or 0)]
-
-
-tags = subprocess.run(["git", "tag", "--list", "v*.*.*"], capture_output=True, text=True, check=True).stdout.split()
-if not tags:
-    sys.exit("no version tags")
-print(max(tags, key=key))
+git = ["git", "-c", "versionsort.suffix=rc", "tag", "--list", "v*.*.*", "--sort=-version:refname"]
+print(subprocess.run(git, capture_output=True, text=True, check=True).stdout.split()[0])
 '''
 
 SETUP = """\
@@ -124,18 +106,14 @@ def release(version: str, pins: Sequence[str] = (), *, rust: bool = False, noise
         ".gitignore": "*.egg-info/\n__pycache__/\nbuild/\npython/sglang/_version.py\nrust/target/\n",
         "README.md": "# SGLang, small\n",
         "docs/history.txt": noise,
-        "python/README.md": "# SGLang, small\n",
         "python/pyproject.toml": pyproject,
         "python/sglang/__init__.py": "from sglang.version import __version__ as __version__\n",
         "python/sglang/version.py": f'__version__ = "{version}"\n' if version else VERSION_MODULE,
     }
-    for path, text in (SOURCES if old else SOURCES | MOE).items():
-        files[f"python/sglang/srt/{path}"] = text
-    for package in ("", "models/", "layers/", "layers/attention/", *([] if old else ["layers/moe/"])):
+    for package in PACKAGES[: -1 if old else None]:
         files[f"python/sglang/srt/{package}__init__.py"] = ""
     if not version:
         files[script] = VERSION_TAG
-        files["python/pyproject_cpu.toml"] = pyproject.replace('name = "sglang"', 'name = "sglang-cpu"')
     if rust:
         files["python/setup.py"] = SETUP
         files |= {f"rust/{path}": text for path, text in RUST.items()}
@@ -154,8 +132,7 @@ def build(repository: Path) -> None:
     with Importer(repository) as to:
         tip = to.commit("main", release("0.4.0", noise=noise()))
         to.point("refs/tags/v0.4.0", tip)
-        for _ in range(3):
-            tip = to.commit("main", release("0.5.2", ["flashinfer_python==0.3.0"], noise=noise()), tip)
+        tip = to.commit("main", release("0.5.2", ["flashinfer_python==0.3.0"], noise=noise()), tip)
         to.point("refs/tags/gateway-v0.3.1", tip)
         tip = to.commit("main", release("0.5.3", ["flashinfer_python==0.4.0rc3"], noise=noise()), tip)
         to.annotate("v0.5.3", tip)

@@ -18,10 +18,6 @@ PATHS = {
     "cccl": "NVIDIA/cccl",
     "nvbench": "NVIDIA/nvbench",
     "spdlog": "gabime/spdlog",
-    "googletest": "google/googletest",
-    "mscclpp": "microsoft/mscclpp",
-    "nixl": "ai-dynamo/nixl",
-    "composable_kernel": "ROCm/composable_kernel",
 }
 WHO = "Upstream <upstream@example.org>"
 _later = itertools.count(1_780_000_000, 60)
