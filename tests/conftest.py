@@ -19,7 +19,7 @@ from uv import find_uv_bin
 
 from tasks.settings import DEFAULTS
 from tests.sources import Result, Sources
-from tests.thing import before_git, nested, thing  # noqa: F401 - fixtures
+from tests.thing import nested, thing  # noqa: F401 - fixtures
 from tests.upstream import repositories, wheels
 from tests.upstream.__main__ import write_configuration
 from tests.upstream.host import GitHost

@@ -6,10 +6,10 @@ import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from invoke.config import Config
@@ -20,7 +20,6 @@ import tasks
 from tasks.settings import DEFAULTS
 from tests.upstream.store import PATHS
 
-COMING = r"\.git/(modules/3rdparty/cccl|refs/)"  # repositories of submodules that nothing refers to yet
 IDENTITY = {f"GIT_{role}_{what}": "user@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
@@ -37,6 +36,12 @@ class Result:
         """All that it printed, in one line; a traceback is a failure."""
         assert "Traceback" not in self.out + self.err
         return " ".join((self.out + self.err).split())
+
+
+class HasGit(Protocol):
+    """What runs git in one of its checkouts."""
+
+    def git(self, repository: str, *arguments: str) -> str: ...
 
 
 @dataclass
@@ -107,19 +112,23 @@ def nothing_but_the_lock(folder: Path) -> bool:
     return {path.name for path in folder.iterdir() if "partial" not in path.name} <= {".lock"}
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        yield from (Path(parent, name) for name in names)
-        yield from (Path(parent, name) for name in folders)
+def sound(checkouts: HasGit, repository: str, but: Sequence[str] = ()) -> None:
+    """Nothing is changed or missing, in the checkout and its submodules, as plain git sees it. `but` is what the user
+    has there."""
+    changed = checkouts.git(repository, "status", "--porcelain", "--untracked-files=all", "--ignore-submodules=none")
+    assert {*changed.split("\n")} <= {"", *but}
+    submodules = checkouts.git(repository, "submodule", "status", "--recursive")
+    assert not re.search(r"^[-+U]", submodules, re.M), submodules
+    checkouts.git(repository, "fsck", "--connectivity-only")
 
 
-def fingerprint(folder: Path, leave_out: str = r"^\.lock", times: bool = True) -> dict[str, str]:
-    """Every file below `folder` by its path: what it is, its rights, its content and, with `times`, when written.
+def fingerprint(folder: Path, leave_out: str = r"^\.lock") -> dict[str, str]:
+    """Every file below `folder` by its path: what it is, its rights, its content and when it was written.
 
-    Left out are paths that match `leave_out` (a regular expression). Folders count as being there.
+    Left out are paths that match `leave_out` (a regular expression). Directories count as being there.
     """
     found = {}
-    for file in _files(folder):
+    for file in folder.rglob("*"):
         path, status = str(file.relative_to(folder)), file.lstat()
         if re.search(leave_out, path):
             continue
@@ -128,24 +137,20 @@ def fingerprint(folder: Path, leave_out: str = r"^\.lock", times: bool = True) -
             content = str(file.readlink())
         elif file.is_file():
             content = hashlib.sha256(file.read_bytes()).hexdigest()
-        written = str(status.st_mtime_ns) if times and not file.is_dir() else ""
+        written = "" if file.is_dir() else str(status.st_mtime_ns)
         found[path] = f"{status.st_mode:o} {content} {written}"
     return found
 
 
-def work(folder: Path, but: str = "^$") -> dict[str, str]:
-    """A fingerprint of all that is a user's: every file but objects that have come, where the remote's branches are,
-    and what says which of them are here. Of an index it is what is staged, not when files were looked at. Left out are
-    also paths that match `but`."""
-    state = fingerprint(
-        folder,
-        r"(^|/)\.lock|\.git/(modules/.*)?(objects(/|$)|shallow$|logs/refs$|(logs/)?refs/remotes(/|$)|index$)"
-        rf"|\.git/(modules/.*/)?sources\.json$|\.git/modules/.*/config$|{but}",
-    )
-    indexes = [*folder.glob("**/.git/index"), *folder.glob("**/.git/modules/**/index")]
-    for index in (index for index in indexes if not re.search(but, str(index))):
-        listing = ("git", f"--git-dir={index.parent}", f"--work-tree={index.parent}", "ls-files", "--stage")
-        state[str(index)] = subprocess.run(listing, cwd=index.parent, capture_output=True, text=True, check=True).stdout
+def work(folder: Path) -> dict[str, str]:
+    """All that is a user's below `folder`: the files of every working tree, and what each repository has staged,
+    checked out, on branches and in stashes."""
+    state = fingerprint(folder, r"^\.lock|(^|/)\.git/|^\.[^/]*\.partial")
+    for repository in folder.rglob(".git"):
+        for question in ("ls-files --stage", "worktree list --porcelain", "for-each-ref refs/heads refs/stash"):
+            command = ["git", *question.split()]
+            run = subprocess.run(command, cwd=repository.parent, capture_output=True, text=True, check=False)
+            state[f"{repository} {question}"] = run.stdout
     return state
 
 
@@ -153,8 +158,7 @@ def commits(folder: Path, *revisions: str) -> set[str]:
     """Every commit that a ref, HEAD or a stash of the repository leads to, or one of `revisions` alone."""
 
     def ask(*arguments: str) -> list[str]:
-        return subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False
-        ).stdout.split()
+        run = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        return run.stdout.split()
 
     return set(ask("rev-list", *(revisions or ("--all", "HEAD", *ask("stash", "list", "--format=%H")))))

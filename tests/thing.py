@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.sources import IDENTITY, Sources, commits, url
+from tests.sources import IDENTITY, Result, Sources, commits, url
 from tests.upstream.store import File, Gitlink, Upstream
 
 PRECIOUS = "precious"
+TOP, LIB = "thing", "thing/deps/lib"
 MODULES = '[submodule "lib"]\n\tpath = deps/lib\n\turl = ../lib.git\n'
 FILES = {"a.txt": "a\n" * 9, "b.txt": "b\n", "gone.txt": "gone\n", "kept.txt": "kept\n", ".gitignore": "*.log\n"}
 NEW = {
@@ -200,21 +201,25 @@ class Thing:
         """What a user does about work that is in the way: see `User.put_away`."""
         User(self.sources.path / place, str, os.environ).put_away(self.sources.path / "away")
 
-    def interrupt(self, place: str = "thing", at: str = "new.txt") -> str:
-        """Let upstream move on, and an update be killed while git writes the file `at`. Returns the new commit."""
-        new, git_dir = self.move_on(), self.git_dir(place)
-        attributes = git_dir / "info/attributes"
+    def kill_a_switch(self, place: str, at: str) -> Result:
+        """Let upstream move on, and git be killed while an update writes the file `at` of the checkout at `place`."""
+        self.move_on()
+        attributes = self.git_dir(place) / "info/attributes"
         attributes.parent.mkdir(exist_ok=True)
         attributes.write_text(f"{at} filter=stop\n")
         self.git(place, "config", "filter.stop.smudge", "head -c 2; kill -KILL 0")  # git's own process group
-        assert self.sources("update", check=None).status
+        result = self.sources("update", check=None)
         self.git(place, "config", "--remove-section", "filter.stop")
         attributes.unlink()
-        (git_dir / "index.lock").unlink()  # which git itself removes after Ctrl-C
-        record = (git_dir / "sources.json").read_text()
-        assert self.upstream.commit("some/thing" if place == "thing" else "some/lib") in record, "it did not begin"
-        assert (self.sources.path / place / "a.txt").read_text() == NEW["a.txt"]
-        return new
+        assert result.status
+        assert (self.sources.path / place / "a.txt").read_text() == NEW["a.txt"], "it did not begin"
+        return result
+
+    def interrupt(self, place: str = TOP, at: str = "new.txt") -> str:
+        """Let upstream move on and a switch be interrupted as by Ctrl-C. Returns the commit that it led to."""
+        self.kill_a_switch(place, at)
+        (self.git_dir(place) / "index.lock").unlink()  # which git itself removes after Ctrl-C
+        return self.upstream.commit("some/thing")
 
 
 def _made_once(name: str, thing: Thing, make: Callable[[], None], base: Path) -> Thing:
@@ -243,27 +248,3 @@ def thing(sources: Sources, upstream: Upstream, tmp_path_factory: pytest.TempPat
 def nested(thing: Thing, tmp_path_factory: pytest.TempPathFactory) -> Thing:
     """The small repository with a submodule more, `deps/outer`, which has the submodule `inner`."""
     return _made_once("nested", thing, thing.nest, tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture
-def before_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence[str], str], Path]:
-    """`before_git(words, script)` has the shell script run once, just before the first git command that has one of
-    the words; returns a file that exists once that has happened."""
-    git = shutil.which("git")
-
-    def before(words: Sequence[str], script: str) -> Path:
-        directory = tmp_path / "bin"
-        directory.mkdir()
-        done = directory / "done"
-        patterns = "|".join(f'*" {word} "*' for word in words)
-        (directory / "git").write_text(
-            f'#!/bin/sh\ncase " $* " in {patterns}) if mkdir {done} 2>/dev/null; then\n'
-            f"( PATH={os.environ['PATH']}; unset GIT_INDEX_FILE; {script} ) >{directory}/log 2>&1 </dev/null\n"
-            "fi;; esac\n"
-            f'exec {git} "$@"\n'
-        )
-        (directory / "git").chmod(0o755)
-        monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
-        return done
-
-    return before

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkout.test_clone import FETCH, sound
-from tests.sources import COMING, Sources, exhaustive, nothing_but_the_lock, work
+from tests.checkout.test_clone import FETCH
+from tests.sources import Sources, exhaustive, nothing_but_the_lock, sound, work
 from tests.upstream.host import GitHost
 from tests.upstream.store import Upstream
 
@@ -83,10 +83,10 @@ def test_a_disk_that_fills_up_leaves_no_partial_checkout_and_no_changed_one(
     assert not (on_disk.path / "flashinfer").exists()
     disk.resize(9_000_000_000)
     on_disk("clone", flashinfer="v0.3.0")
-    before = work(on_disk.path, COMING)
+    before = work(on_disk.path)
     host.fault("hook", rf"{repository}.*{FETCH}", call=lambda: disk.leave(blocks))
     assert "space" in on_disk("update", check=4, flashinfer="main").err
-    assert work(on_disk.path, COMING) == before
+    assert work(on_disk.path) == before
     disk.resize(9_000_000_000)
     on_disk("update", flashinfer="main")
     assert on_disk.head("flashinfer") == upstream.commit("flashinfer")

@@ -3,41 +3,30 @@
 from __future__ import annotations
 
 from tests.sources import Sources
-from tests.thing import Thing
-from tests.upstream.store import Upstream, git
+from tests.thing import LIB, TOP, Thing
+from tests.upstream.store import Upstream
 
 
 def count(sources: Sources, repository: str, revision: str = "HEAD") -> int:
     return int(sources.git(repository, "rev-list", "--count", revision))
 
 
-def grow(upstream: Upstream, commits: int = 3) -> str:
-    """Let upstream's main grow. Returns the newest commit."""
-    for number in range(commits):
-        upstream.add_commit("sglang", "main", {f"later{number}.txt": "later\n"})
-    return upstream.commit("sglang")
-
-
-def feature(sources: Sources) -> str:
-    """A commit on a branch of the user's; main is checked out again. Returns the commit."""
-    sources.git("sglang", "switch", "-q", "-c", "feature")
-    mine = sources.commit("sglang")
-    sources.git("sglang", "switch", "-q", "main")
-    return mine
-
-
 def test_a_users_branch_can_be_rebased_after_every_update(sglang: Sources, upstream: Upstream) -> None:
     sglang("clone")
     base = sglang.head("sglang")
-    feature(sglang)
-    grow(upstream)
+    sglang.git("sglang", "switch", "-q", "-c", "feature")
+    sglang.commit("sglang")
+    sglang.git("sglang", "switch", "-q", "main")
+    for number in range(3):
+        upstream.add_commit("sglang", "main", {f"later{number}.txt": "later\n"})
     sglang("update")
-    assert sglang.git("sglang", "merge-base", "main", "feature") == base
-    sglang("update", sglang="v0.5.3")
-    grow(upstream, 1)
-    upstream.move_tag("sglang", "v0.9.0")
-    sglang("update", sglang="v0.9.0")  # newer than what is here
-    new = grow(upstream, 1)
+    had = count(sglang, "sglang", "main")
+    assert had == 4
+    upstream.move_tag("sglang", "v0.9.0", upstream.add_commit("sglang", "main"))  # newer than what is here
+    for ref in ("release/v0.5.10", "v0.5.3", upstream.commit("sglang", "main~2"), "v0.9.0"):
+        sglang("update", sglang=ref)
+        assert count(sglang, "sglang", "main") == had, ref
+    new = upstream.add_commit("sglang", "main")
     sglang("update", sglang="main")
     assert sglang.git("sglang", "merge-base", "main", "feature") == base
     sglang.git("sglang", "rebase", "-q", "main", "feature")
@@ -45,51 +34,27 @@ def test_a_users_branch_can_be_rebased_after_every_update(sglang: Sources, upstr
     assert (sglang.path / "sglang/mine.txt").exists() and (sglang.path / "sglang/later2.txt").exists()
 
 
-def test_git_pull_works_after_an_update(sglang: Sources, upstream: Upstream) -> None:
-    sglang("clone")
-    grow(upstream)
-    sglang("update")
-    new = grow(upstream)
-    sglang.git("sglang", "pull", "-q")
-    assert sglang.head("sglang") == new
-    assert "up to date" in sglang("update").out
+def test_what_unshallow_brought_stays_in_the_checkout_and_in_a_submodule(thing: Thing) -> None:
+    before = {}
+    for place in (TOP, LIB):
+        thing.git(place, "fetch", "-q", "--unshallow")
+        before[place] = count(thing.sources, place, "origin/main" if place == TOP else "HEAD")
+    thing.move_on()
+    for ref in ("main", "v1.0", "main"):
+        thing.sources.repositories["thing"]["branch"] = ref
+        thing.sources("update")
+    assert {place: count(thing.sources, place) - 1 for place in before} == before
+    assert not (thing.git_dir(TOP) / "shallow").exists()
 
 
-def test_what_unshallow_brought_stays(sglang: Sources, upstream: Upstream) -> None:
-    sglang("clone")
-    sglang.git("sglang", "fetch", "-q", "--unshallow")
-    grow(upstream)
-    for ref in ("v0.5.3", "release/v0.5.10", "main"):
-        sglang("update", sglang=ref)
-        assert not (sglang.path / "sglang/.git/shallow").exists()
-        assert count(sglang, "sglang") == int(git(upstream.path("sglang"), "rev-list", "--count", ref)), ref
-
-
-def test_what_unshallow_brought_to_a_submodule_stays(thing: Thing) -> None:
-    thing.git("thing/deps/lib", "fetch", "-q", "--unshallow")
-    before = count(thing.sources, "thing/deps/lib")
+def test_the_commit_of_a_force_push_that_a_branch_stands_on_stays(thing: Thing) -> None:
     thing.move_on()
     thing.sources("update")
-    assert count(thing.sources, "thing/deps/lib") == before + 1
-
-
-def test_another_branch_a_tag_and_a_commit_leave_the_history_of_main(sglang: Sources, upstream: Upstream) -> None:
-    sglang("clone")
-    grow(upstream)
-    sglang("update")
-    had = count(sglang, "sglang", "main")
-    assert had > 3
-    for ref in ("release/v0.5.10", "v0.5.3", upstream.commit("sglang", "main~2")):
-        sglang("update", sglang=ref)
-        assert count(sglang, "sglang", "main") == had, ref
-
-
-def test_the_commit_of_a_force_push_that_a_branch_stands_on_stays(sglang: Sources, upstream: Upstream) -> None:
-    sglang("clone")
-    grow(upstream)
-    sglang("update")
-    base = sglang.git("sglang", "rev-parse", "main~1")
-    feature(sglang)
-    upstream.force_push("sglang", "main", {"forced.txt": "forced\n"})
-    sglang("update")
-    assert sglang.git("sglang", "merge-base", "main", "feature") == base
+    base = thing.sources.head(TOP)
+    thing.git(TOP, "switch", "-q", "-c", "feature")
+    thing.commit(TOP)
+    thing.git(TOP, "switch", "-q", "main")
+    new = thing.upstream.force_push("some/thing", "main", {"forced.txt": "forced\n"})
+    thing.sources("update")
+    assert thing.sources.head(TOP) == new
+    assert thing.git(TOP, "rev-parse", "feature~1") == base

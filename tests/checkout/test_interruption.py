@@ -10,27 +10,29 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.checkout.test_clone import sound
-from tests.checkout.test_local_work import Acts, act, names
 from tests.conftest import Project
 from tests.reliability import actions
+from tests.reliability.actions import Acts, act, names
 from tests.reliability.kills import SCENARIOS, World, kill_once
-from tests.sources import COMING, Result, Sources, exhaustive, work
-from tests.thing import PRECIOUS, Thing
+from tests.sources import Result, Sources, exhaustive, sound, work
+from tests.thing import LIB, PRECIOUS, TOP, Thing
 from tests.upstream.host import GitHost
-from tests.upstream.store import Gitlink, Upstream
+from tests.upstream.store import Upstream
 
 FETCH = r"upload-pack\? fetch"
 FIRST, KILLS = int(os.environ.get("FIRST_KILL", "1")), int(os.environ.get("KILLS", "1"))  # see tests/reliability
 
 
-def rescued(thing: Thing, place: str) -> list[str]:
-    return thing.git(place, "for-each-ref", "--format=%(refname)", "refs/rescue").split()
+@pytest.mark.parametrize("seed", range(FIRST, FIRST + KILLS))
+def test_a_run_that_is_killed_at_any_moment_is_finished_by_the_next(
+    seed: int, project: Project, host: GitHost, upstream: Upstream
+) -> None:
+    scenario = list(SCENARIOS)[seed % len(SCENARIOS)]
+    print(kill_once(World(project, host, upstream), scenario, seed))
 
 
 def shown(thing: Thing, result: Result) -> str:
@@ -43,15 +45,7 @@ def shown(thing: Thing, result: Result) -> str:
     )
 
 
-@pytest.mark.parametrize("seed", range(FIRST, FIRST + KILLS))
-def test_a_run_that_is_killed_at_any_moment_is_finished_by_the_next(
-    seed: int, project: Project, host: GitHost, upstream: Upstream
-) -> None:
-    scenario = list(SCENARIOS)[seed % len(SCENARIOS)]
-    print(kill_once(World(project, host, upstream), scenario, seed))
-
-
-@pytest.mark.parametrize("place", ["thing", "thing/deps/lib"])
+@pytest.mark.parametrize("place", [TOP, LIB])
 def test_edits_after_an_interruption_are_kept_and_the_switch_finished(place: str, thing: Thing) -> None:
     new = thing.interrupt(place)
     for name in ("a.txt", "kept.txt"):
@@ -60,9 +54,9 @@ def test_edits_after_an_interruption_are_kept_and_the_switch_finished(place: str
     thing.git(place, "add", "staged.txt")
     (thing.sources.path / place / "staged.txt").unlink()
     result = thing.sources("update")
-    assert thing.sources.head("thing") == new
-    sound(thing.sources, "thing")
-    assert rescued(thing, place)
+    assert thing.sources.head(TOP) == new
+    sound(thing.sources, TOP)
+    assert thing.git(place, "for-each-ref", "refs/rescue")
     text = shown(thing, result)
     assert PRECIOUS in text and "precious and staged" in text
     again = thing.sources("update")
@@ -70,26 +64,18 @@ def test_edits_after_an_interruption_are_kept_and_the_switch_finished(place: str
     assert "up to date" in again.out
 
 
-CASES: list[tuple[str, str, Acts]] = [
-    ("thing", "new.txt", ((actions.to_folder, "a.txt"), (actions.stash, "kept.txt"))),
-    ("thing", "new.txt", ((actions.skip_worktree, "a.txt"), (actions.assume_unchanged, "gone.txt"))),
-    ("thing", "new.txt", ((actions.edit, "new.log"),)),  # ignored, and the next commit has it
-    ("thing", "new.txt", ((actions.detach, ""), (actions.commit, "a.txt"))),
-    ("thing/deps/lib", "new.txt", ((actions.stage_and_remove, "mine.txt"), (actions.edit, "gone.txt"))),
+CASES: list[tuple[str, Acts]] = [
+    (TOP, ((actions.to_folder, "a.txt"), (actions.stash, "kept.txt"), (actions.edit, "new.log"))),
+    (TOP, ((actions.detach, ""), (actions.commit, "a.txt"), (actions.assume_unchanged, "gone.txt"))),
 ]
-EVERY = [(place, "new.txt", ((action, name),)) for place in ("thing", "thing/deps/lib") for action in actions.ACTIONS
-         for name in actions.NAMES]  # fmt: skip
+EVERY = [(place, ((action, name),)) for place in (TOP, LIB) for action in actions.ACTIONS for name in actions.NAMES]
 
 
-@pytest.mark.parametrize(
-    ("place", "at", "acts"),
-    CASES + exhaustive(EVERY),
-    ids=names,
-)
-def test_what_is_done_after_an_interruption_is_kept(place: str, at: str, acts: Acts, thing: Thing) -> None:
-    new = thing.interrupt(place, at)
+@pytest.mark.parametrize(("place", "acts"), CASES + exhaustive(EVERY), ids=names)
+def test_what_is_done_after_an_interruption_is_kept(place: str, acts: Acts, thing: Thing) -> None:
+    new = thing.interrupt(place)
     act(thing, place, acts)
-    had, known = thing.has(), {where: thing.own(where) for where in {"thing", place}}
+    had, known = thing.has(), {where: thing.own(where) for where in {TOP, place}}
     result = thing.sources("update", check=None)
     assert result.status in (0, 5), result.err
     assert thing.has() == had, "lost"
@@ -98,58 +84,37 @@ def test_what_is_done_after_an_interruption_is_kept(place: str, at: str, acts: A
         thing.sources("update")
         assert thing.has() == had, "lost in the end"
     assert all(commits <= thing.own(where) for where, commits in known.items()), "a commit was left without a ref"
-    if thing.git("thing", "branch", "--show-current") in ("main", ""):
-        assert thing.sources.head("thing") == new
-        assert thing.git("thing", "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty") == ""
+    if thing.git(TOP, "branch", "--show-current") in ("main", ""):
+        assert thing.sources.head(TOP) == new
+        assert thing.git(TOP, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty") == ""
 
 
-def test_a_repository_of_the_users_that_appears_after_an_interruption_is_kept(thing: Thing) -> None:
+def test_an_interrupted_update_is_finished_though_the_remote_has_moved_on_and_a_repository_of_the_users_is_kept(
+    thing: Thing, host: GitHost
+) -> None:
     thing.interrupt()
-    act(thing, "thing", ((actions.to_repository, "new.txt"),))
+    act(thing, TOP, ((actions.to_repository, "new.txt"),))
     result = thing.sources("update", check=5)
     assert thing.has() and (thing.top / "new.txt/.git").is_dir() and "new.txt" in result.err
-    shutil.move(thing.top / "new.txt", thing.sources.path / "away")
-    thing.sources("update")
-    sound(thing.sources, "thing")
-
-
-def test_an_interrupted_update_is_finished_though_the_remote_has_moved_on(thing: Thing, host: GitHost) -> None:
-    thing.interrupt()
+    shutil.rmtree(thing.top / "new.txt")
     new = thing.upstream.force_push("some/thing", "main", {"second.txt": "second\n"})
-    host.fault("hook", FETCH, call=lambda: thing.write("thing", "a.txt"))
+    host.fault("hook", FETCH, call=lambda: thing.write(TOP, "a.txt"))
     thing.sources("update", check=5)
     assert thing.has(), "an edit while the next update downloads"
-    thing.put_away("thing")
+    thing.put_away(TOP)
     thing.sources("update")
-    assert thing.sources.head("thing") == new
-    sound(thing.sources, "thing")
+    assert thing.sources.head(TOP) == new
+    sound(thing.sources, TOP)
 
 
-def test_a_clone_that_is_continued_has_the_files_that_are_named_like_locks(thing: Thing) -> None:
-    lib = Gitlink(thing.upstream.add_commit("some/lib", "main", {"Cargo.lock": "locked\n"}))
-    thing.upstream.add_commit("some/thing", "main", {"deps/lib": lib, "Cargo.lock": "locked\n"})
-    thing.sources("update")
-    thing.top.rename(thing.top.with_name(".thing.partial"))  # as if killed just before the end
-    thing.sources("clone")
-    assert (thing.top / "deps/lib/Cargo.lock").exists()
-    sound(thing.sources, "thing")
-
-
-@pytest.mark.parametrize("place", ["thing", *exhaustive([("thing/deps/lib",)])])
-def test_a_git_that_is_killed_in_a_switch_leaves_no_lock(place: str, thing: Thing) -> None:
+@pytest.mark.parametrize("place", [TOP, *exhaustive([(LIB,)])])
+def test_a_git_that_is_killed_in_a_switch_is_said_to_be_and_leaves_no_lock(place: str, thing: Thing) -> None:
     """As by a machine without memory: git alone; the run goes on, and ends as any other that failed."""
-    new = thing.move_on()
-    git_dir = thing.git_dir(place)
-    (git_dir / "info").mkdir(exist_ok=True)
-    (git_dir / "info/attributes").write_text("new.txt filter=stop\n")
-    thing.git(place, "config", "filter.stop.smudge", "head -c 2; kill -KILL 0")
-    result = thing.sources("update", check=None)
-    assert result.status
+    result = thing.kill_a_switch(place, "new.txt")
     assert re.search("SIGKILL|signal 9|killed", result.err, re.I)
-    thing.git(place, "config", "--remove-section", "filter.stop")
     thing.sources("update")
-    assert thing.sources.head("thing") == new
-    sound(thing.sources, "thing")
+    assert thing.sources.head(TOP) == thing.upstream.commit("some/thing")
+    sound(thing.sources, TOP)
 
 
 def test_a_git_that_is_killed_in_a_fetch_is_said_to_be(sglang: Sources, host: GitHost, upstream: Upstream) -> None:
@@ -172,23 +137,22 @@ def test_a_git_that_is_killed_in_a_fetch_is_said_to_be(sglang: Sources, host: Gi
     assert sglang.head("sglang") == new
 
 
-def test_a_lock_of_another_git_process_is_left(sglang: Sources, upstream: Upstream) -> None:
+def test_a_lock_of_another_git_process_is_left(thing: Thing) -> None:
     """As `git commit` holds it while its editor is open, wherever it was started."""
-    sglang("clone")
-    upstream.add_commit("sglang")
-    started = sglang.path / "started"
-    command = ["git", f"--git-dir={sglang.path}/sglang/.git", f"--work-tree={sglang.path}/sglang", "-c",
-               "user.name=Me", "-c", "user.email=me@example.org", "commit", "--all", "--allow-empty"]  # fmt: skip
+    thing.move_on()
+    started = thing.sources.path / "started"
+    command = ["git", f"--git-dir={thing.top}/.git", f"--work-tree={thing.top}", "-c", "user.name=Me", "-c",
+               "user.email=me@example.org", "commit", "--all", "--allow-empty"]  # fmt: skip
     editor = {"GIT_EDITOR": f"touch {started}; read line; echo Mine >"}
     with subprocess.Popen(command, cwd="/", env={**os.environ, **editor}, stdin=subprocess.PIPE) as user:
         while not started.exists():
             assert user.poll() is None
             time.sleep(0.01)
-        assert "index.lock" in sglang("update", check=5).err
+        assert "index.lock" in thing.sources("update", check=5).err
         assert user.poll() is None
         user.communicate(b"\n")
     assert user.returncode == 0
-    assert sglang.git("sglang", "log", "-1", "--format=%s") == "Mine"
+    assert thing.git(TOP, "log", "-1", "--format=%s") == "Mine"
 
 
 def test_nothing_is_written_through_a_symbolic_link(sglang: Sources) -> None:
@@ -211,27 +175,34 @@ def running(project: Project) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize(("times", "to_all"), [(1, True), *exhaustive([(1, False), (5, True)])])
-def test_ctrl_c_ends_a_clone_promptly_with_all_children(
+def test_ctrl_c_ends_a_run_promptly_with_all_children_and_leaves_what_was_there(
     times: int, to_all: bool, project: Project, host: GitHost
 ) -> None:
+    def interrupt(*command: str) -> None:
+        process = project.start(*command, "--only=flashinfer")
+        assert stalled.fired.wait(60)
+        for _ in range(times):
+            (os.killpg if to_all else os.kill)(process.pid, signal.SIGINT)
+            time.sleep(0.02)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 130
+        assert "Traceback" not in out + err and "Interrupted" in err
+        assert not psutil.wait_procs(running(project), 10)[1]
+        stalled.release.set()
+
     stalled = host.fault("stall", rf"flashinfer.*{FETCH}", after=500)
-    process = project.start("clone")
-    assert stalled.fired.wait(60)
-    for _ in range(times):
-        (os.killpg if to_all else os.kill)(process.pid, signal.SIGINT)
-        time.sleep(0.02)
-    out, err = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert "Traceback" not in out + err and "Interrupted" in err
-    assert not psutil.wait_procs(running(project), 10)[1]
+    interrupt("clone", "--flashinfer-branch=v0.3.0")
     assert not (project.tmp / "flashinfer").exists()
-    stalled.release.set()
-    project.invoke("clone")
+    project.invoke("clone", "--only=flashinfer", "--flashinfer-branch=v0.3.0")
+    before = work(project.tmp / "flashinfer")
+    stalled = host.fault("stall", rf"cccl.*{FETCH}", after=50)
+    interrupt("update", "--flashinfer-branch=main")
+    assert work(project.tmp / "flashinfer") == before
 
 
 def test_ctrl_c_ends_the_wait_for_the_next_attempt(project: Project, host: GitHost) -> None:
     host.fault("status", "GET", status=503, times=99)
-    process = project.start("clone")
+    process = project.start("clone", "--only=sglang")
     assert process.stderr
     for line in process.stderr:
         if "attempt 2 of 5" in line.lower():
@@ -239,19 +210,6 @@ def test_ctrl_c_ends_the_wait_for_the_next_attempt(project: Project, host: GitHo
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130 and "Traceback" not in err
-
-
-def test_ctrl_c_during_a_download_leaves_the_checkout_as_it_was(project: Project, host: GitHost) -> None:
-    project.invoke("clone", "--only=flashinfer", "--flashinfer-branch=v0.3.0")
-    before = work(project.tmp / "flashinfer", COMING)
-    stalled = host.fault("stall", rf"cccl.*{FETCH}", after=50)
-    process = project.start("update", "--only=flashinfer", "--flashinfer-branch=main")
-    assert stalled.fired.wait(60)
-    thread = max(int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir())  # any may get a signal
-    os.kill(thread, signal.SIGINT)
-    process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert work(project.tmp / "flashinfer", COMING) == before
 
 
 def test_git_processes_of_a_killed_run_do_not_disturb_the_next(
@@ -267,5 +225,4 @@ def test_git_processes_of_a_killed_run_do_not_disturb_the_next(
     stalled.release.set()
     assert not psutil.wait_procs(running(project), 10)[1]
     assert project.git("flashinfer", "rev-parse", "HEAD") == upstream.commit("flashinfer")
-    assert project.git("flashinfer", "status", "--porcelain") == ""
-    project.git("flashinfer", "fsck", "--connectivity-only")
+    sound(project, "flashinfer")

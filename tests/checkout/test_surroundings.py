@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkout.test_clone import sound
 from tests.conftest import Project
-from tests.sources import Sources, configure, fingerprint, url
+from tests.sources import Sources, configure, fingerprint, sound, url
 from tests.thing import Thing
 from tests.upstream.store import Gitlink, Upstream, git
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 import subprocess
 
 import pytest
 
-from tests.checkout.test_clone import sound, submodules
-from tests.sources import Sources, exhaustive, fingerprint, url
+from tests.checkout.test_clone import submodules
+from tests.sources import Sources, exhaustive, fingerprint, sound, url
 from tests.upstream.host import GitHost
-from tests.upstream.store import Gitlink, Tree, Upstream, git
+from tests.upstream.store import Gitlink, Tree, Upstream
 
 
 def test_a_checkout_moves_between_branches_tags_and_commits(sglang: Sources, upstream: Upstream) -> None:
@@ -20,7 +18,7 @@ def test_a_checkout_moves_between_branches_tags_and_commits(sglang: Sources, ups
     for ref, revision, branch in (
         ("v0.5.3", "v0.5.3", ""),
         ("latest", "v0.5.23", ""),
-        ("release/v0.5.10", "release/v0.5.10", "release/v0.5.10"),
+        ("refs/heads/release/v0.5.10", "release/v0.5.10", "release/v0.5.10"),
         (commit, commit, ""),
         ("main", "main", "main"),
     ):
@@ -32,25 +30,23 @@ def test_a_checkout_moves_between_branches_tags_and_commits(sglang: Sources, ups
         sound(sglang, "sglang")
 
 
-def test_a_branch_is_followed_and_old_and_new_release_are_shown(sources: Sources, upstream: Upstream) -> None:
-    sources("clone", flashinfer="v0.6.7.post3")
-    upstream.add_commit("sglang", "main", {"new.txt": "new\n"})
-    result = sources("update", flashinfer="main")
-    assert (sources.path / "sglang/new.txt").exists()
-    assert "0.6.7.post3 → 0.7.4" in result.out
-    assert "updated: v0.6.7.post3 → main (" in result.out
-    assert sources.git("sglang", "rev-parse", "--abbrev-ref", "main@{upstream}") == "origin/main"
-    assert sources.git("sglang", "rev-parse", "origin/main") == sources.head("sglang")
-
-
-def test_a_checkout_moves_between_all_layouts(flashinfer: Sources, upstream: Upstream) -> None:
+def test_a_checkout_moves_between_all_layouts_and_old_and_new_release_are_shown(
+    flashinfer: Sources, upstream: Upstream, host: GitHost
+) -> None:
     flashinfer("clone", flashinfer="v0.2.0")
-    for ref in ("main", "v0.1.6", "v0.3.0"):
-        flashinfer("update", flashinfer=ref)
+    for ref, versions in (("main", "0.2.0 → 0.7.4"), ("v0.1.6", "0.7.4 → 0.1.6"), ("v0.3.0", "0.1.6 → 0.3.0")):
+        result = flashinfer("update", flashinfer=ref)
         assert flashinfer.head("flashinfer") == upstream.commit("flashinfer", ref)
+        assert versions in result.out and f"→ {ref} (" in result.out
         for path, commit in submodules(upstream, ref).items():
             assert flashinfer.head(f"flashinfer/{path}") == commit
         sound(flashinfer, "flashinfer")
+    assert not (flashinfer.path / "flashinfer/3rdparty/nvbench").exists()
+    host.reset()
+    flashinfer("update", flashinfer="v0.2.0")
+    assert (flashinfer.path / "flashinfer/3rdparty/nvbench/README.md").exists()
+    assert host.count("nvbench") == 0, "a removed submodule comes back without a download"
+    sound(flashinfer, "flashinfer")
 
 
 def test_a_ref_that_was_given_as_an_option_is_kept_until_the_configuration_changes(
@@ -65,79 +61,43 @@ def test_a_ref_that_was_given_as_an_option_is_kept_until_the_configuration_chang
     sglang.repositories["sglang"]["branch"] = "release/v0.5.10"
     sglang("update")
     assert sglang.head("sglang") == upstream.commit("sglang", "release/v0.5.10")
-
-
-def test_a_branch_that_was_pushed_with_force_is_followed(sglang: Sources, upstream: Upstream) -> None:
-    sglang("clone")
-    upstream.add_commit("sglang", "main", {"second.txt": "second\n"})
-    sglang("update")
-    new = upstream.force_push("sglang", "main", {"forced.txt": "forced\n"})
-    sglang("update")
-    assert sglang.head("sglang") == new
-    sound(sglang, "sglang")
-
-
-def test_a_tag_that_was_moved_is_followed_and_its_old_commit_keeps_a_ref(sglang: Sources, upstream: Upstream) -> None:
-    sglang("clone", sglang="v0.5.3")
-    old = sglang.head("sglang")
-    new = upstream.move_tag("sglang", "v0.5.3", upstream.add_commit("sglang", "main"))
-    sglang("update", sglang="v0.5.3")
-    assert sglang.head("sglang") == new == sglang.git("sglang", "rev-parse", "v0.5.3^{commit}")
-    assert sglang.git("sglang", "for-each-ref", "--contains", old)
-
-
-def test_the_newest_release_is_kept_as_a_tag_and_no_other(sglang: Sources, upstream: Upstream, host: GitHost) -> None:
-    sglang("clone")
-    upstream.move_tag("sglang", "v0.6.0", upstream.add_commit("sglang", "next", parent="main"))
-    upstream.add_commit("sglang", "main")
-    sglang("update")
-    assert sglang.head("sglang") == upstream.commit("sglang")
-    tags = sglang.git("sglang", "tag").split()
-    assert "v0.6.0" in tags and "v0.4.0" not in tags
-
-
-def test_a_branch_that_was_deleted_upstream_is_named_and_nothing_changes(sglang: Sources, upstream: Upstream) -> None:
-    sglang("clone", sglang="release/v0.5.10")
     before = fingerprint(sglang.path)
     upstream.delete_ref("sglang", "refs/heads/release/v0.5.10")
     assert "release/v0.5.10" in sglang("update", check=2).err
     assert fingerprint(sglang.path) == before
 
 
-def test_a_branch_replaces_one_whose_name_is_now_a_directory(sglang: Sources, upstream: Upstream) -> None:
-    upstream.set_ref("sglang", "refs/heads/next", "main")
-    sglang("clone", sglang="next")
-    upstream.delete_ref("sglang", "refs/heads/next")
-    new = upstream.add_commit("sglang", "next/one", parent="main")
-    result = sglang("update", check=None, sglang="next/one")
-    if result.status:
-        assert result.status == 5 and "next" in result.err
-        sglang.git("sglang", "branch", "-m", "next", "previous")
-        sglang("update", sglang="next/one")
-    assert sglang.head("sglang") == new
+def test_a_branch_that_was_pushed_with_force_is_followed_and_the_newest_release_is_the_only_new_tag(
+    sglang: Sources, upstream: Upstream
+) -> None:
+    sglang("clone")
+    upstream.add_commit("sglang", "main", {"second.txt": "second\n"})
+    sglang("update")
+    upstream.move_tag("sglang", "v0.6.0", upstream.add_commit("sglang", "next", parent="main"))
+    new = upstream.force_push("sglang", "main", {"forced.txt": "forced\n"})
+    sglang("update")
+    assert sglang.head("sglang") == new == sglang.git("sglang", "rev-parse", "origin/main")
+    tags = sglang.git("sglang", "tag").split()
+    assert "v0.6.0" in tags and "v0.4.0" not in tags
+    sound(sglang, "sglang")
 
 
-def test_a_missing_checkout_is_reported(sources: Sources) -> None:
-    sources("clone")
-    shutil.rmtree(sources.path / "sglang")
-    result = sources("update", check=1)
-    assert re.search(r"sglang: .*not cloned.*\n +invoke clone", result.err)
-    assert "flashinfer: up to date: main (" in result.out
-
-
-BY_HAND = ["--recurse-submodules", *exhaustive([("-q",), ("--depth=1",), ("--filter=blob:none",)])]
+SHALLOW = "--depth=1 --recurse-submodules --shallow-submodules"
+BY_HAND = [SHALLOW, *exhaustive([("--recurse-submodules",), ("-q",), ("--depth=1",), ("--filter=blob:none",)])]
 
 
 @pytest.mark.parametrize("how", BY_HAND)
 def test_a_clone_made_by_hand_is_updated(how: str, flashinfer: Sources, upstream: Upstream) -> None:
     flashinfer.path.mkdir()
-    subprocess.run(["git", "clone", "-q", how, url("flashinfer"), flashinfer.path / "flashinfer"], check=True)
-    if how == "--recurse-submodules":
+    command = ["git", "clone", "-q", *how.split(), url("flashinfer"), str(flashinfer.path / "flashinfer")]
+    subprocess.run(command, check=True)
+    if "--recurse-submodules" in how:
         assert "up to date: main (" in flashinfer("update").out
-    upstream.add_commit("flashinfer", "main", {"new.txt": "new\n"})
+    newer = upstream.add_commit("spdlog", "main", {"include/newer.h": "// newer\n"})
+    upstream.add_commit("flashinfer", "main", {"new.txt": "new\n", "3rdparty/spdlog": Gitlink(newer)})
     flashinfer("update")
     assert (flashinfer.path / "flashinfer/new.txt").exists()
-    assert flashinfer.head("flashinfer/3rdparty/cutlass") == submodules(upstream, "main")["3rdparty/cutlass"]
+    assert flashinfer.head("flashinfer/3rdparty/spdlog") == newer
     sound(flashinfer, "flashinfer")
     flashinfer("update", flashinfer="v0.2.0")
     sound(flashinfer, "flashinfer/3rdparty/cutlass")
@@ -165,11 +125,11 @@ def test_a_submodule_replaces_files_and_files_replace_a_submodule(sglang: Source
     modules = f'[submodule "spdlog"]\n\tpath = deps/spdlog\n\turl = {url("spdlog")}\n'
     there: Tree = {".gitmodules": modules, "deps/spdlog": link}
     gone: Tree = {".gitmodules": None, "deps/spdlog": None}
-    folder: Tree = {"deps/spdlog/include/part0.h": "// here\n"}
+    directory: Tree = {"deps/spdlog/include/part0.h": "// here\n"}
     file: Tree = {"deps/spdlog": "a file\n"}
-    upstream.add_commit("sglang", "main", folder)
+    upstream.add_commit("sglang", "main", directory)
     sglang("clone")
-    for vendored in (folder, file):
+    for vendored in (directory, file):
         upstream.add_commit("sglang", "main", {**dict.fromkeys(vendored), **there})
         sglang("update")
         assert sglang.head("sglang/deps/spdlog") == link.commit
@@ -178,27 +138,3 @@ def test_a_submodule_replaces_files_and_files_replace_a_submodule(sglang: Source
         sglang("update")
         assert (sglang.path / "sglang/deps/spdlog").read_text() == "a file\n"
         sound(sglang, "sglang")
-
-
-def test_full_completes_the_history_and_the_submodules_for_good(flashinfer: Sources, upstream: Upstream) -> None:
-    flashinfer("clone")
-    flashinfer("update", full=True)
-    for _ in range(2):
-        count = git(upstream.path("flashinfer"), "rev-list", "--count", "main")
-        assert flashinfer.git("flashinfer", "rev-list", "--count", "HEAD") == count
-        assert (flashinfer.path / "flashinfer/3rdparty/cutlass/examples/part0.h").exists()
-        sound(flashinfer, "flashinfer")
-        upstream.add_commit("flashinfer", "main", {"later.txt": "later\n"})
-        flashinfer("update")
-    assert not (flashinfer.path / "flashinfer/.git/shallow").exists()
-
-
-def test_a_removed_submodule_comes_back_without_a_download(flashinfer: Sources, host: GitHost) -> None:
-    flashinfer("clone", flashinfer="v0.2.0")
-    flashinfer("update", flashinfer="v0.3.0")
-    assert not (flashinfer.path / "flashinfer/3rdparty/nvbench").exists()
-    host.reset()
-    flashinfer("update", flashinfer="v0.2.0")
-    assert (flashinfer.path / "flashinfer/3rdparty/nvbench/README.md").exists()
-    assert host.count("nvbench") == 0
-    sound(flashinfer, "flashinfer")

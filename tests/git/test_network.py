@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sources import COMING, Sources, configure, nothing_but_the_lock, url, work
+from tests.sources import Sources, configure, nothing_but_the_lock, url, work
 from tests.upstream.faults import Action
 from tests.upstream.host import GitHost
 from tests.upstream.store import Upstream, git
@@ -77,10 +77,10 @@ def test_a_failing_submodule_is_named_and_what_arrived_does_not_move_again(
     host.reset()
     flashinfer("clone", flashinfer="v0.3.0")
     assert host.count(others) < first
-    before = work(flashinfer.path, COMING)
+    before = work(flashinfer.path)
     host.fault("status", "cccl.git", status=403, times=9)
     flashinfer("update", check=3, flashinfer="main")
-    assert work(flashinfer.path, COMING) == before, "the checkout stays as it was"
+    assert work(flashinfer.path) == before, "the checkout stays as it was"
     host.reset()
     flashinfer("update", flashinfer="main")
     assert flashinfer.head("flashinfer") == upstream.commit("flashinfer")

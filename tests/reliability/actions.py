@@ -3,11 +3,12 @@ sequences. An action that cannot be done there does nothing."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable
 
-from tests.thing import FILES, MODULES, User, section
+from tests.thing import FILES, MODULES, PRECIOUS, Thing, User, section
 from tests.upstream.store import Gitlink, Symlink, Tree, Upstream
 
 NAMES = ("a.txt", "b.txt", "gone.txt", "kept.txt", "new.txt", "new.log", "folder/new.txt", "folder", "mine.txt",
@@ -188,6 +189,24 @@ ACTIONS: tuple[Action, ...] = (
     assume_unchanged, skip_worktree, intend, sparse, end_sparse, merge, prepare_merge, rebase, cherry_pick, bisect,
     link_worktree, link_detached_worktree, own_clone,
 )  # fmt: skip
+
+
+Acts = tuple[tuple[Action, str], ...]
+
+
+def act(thing: Thing, place: str, acts: Acts) -> None:
+    """Let the user of the checkout at `place` act, with contents that are all different."""
+    count = itertools.count()
+    user = User(thing.sources.path / place, lambda: f"{PRECIOUS} {next(count)}\n", os.environ)
+    for action, name in acts:
+        action(user, name)
+
+
+def names(given: object) -> str | None:
+    """The id of acts in the name of a test."""
+    if isinstance(given, tuple):
+        return ",".join(f"{act.__name__} {name}".strip() for act, name in given).replace("/", "|")
+    return None
 
 
 def links(upstream: Upstream) -> dict[str, Gitlink]:

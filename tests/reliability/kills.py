@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import psutil
 
-from tests.checkout.test_clone import sound
 from tests.conftest import Project
-from tests.sources import fingerprint
+from tests.sources import fingerprint, sound
 from tests.upstream.host import GitHost
 from tests.upstream.store import Upstream
 
