@@ -29,8 +29,7 @@ from .settings import DEFAULTS
 
 if TYPE_CHECKING:
     from .errors import SourcesError
-    from .models import Check, Outcome, RepositoryState, Result, Verification
-    from .run import Failed
+    from .models import Check, Failed, Outcome, RepositoryState, Result, Verification
 
 import_module(".verify", __name__)  # before the task of that name: a first import later would replace it
 
@@ -62,7 +61,7 @@ def clone(
 
     Returns what was done to each repository. Raises Failed.
     """
-    return _run(c, "clone", _options(locals())).steps["clone"]
+    return _run(c, "clone", locals()).steps["clone"]
 
 
 def update(
@@ -73,7 +72,7 @@ def update(
 
     Returns what was done to each repository. Raises Failed.
     """
-    return _run(c, "update", _options(locals())).steps["update"]
+    return _run(c, "update", locals()).steps["update"]
 
 
 def install(
@@ -84,7 +83,7 @@ def install(
 
     Returns what was done to each package. Raises Failed.
     """
-    return _run(c, "install", _options(locals())).steps["install"]
+    return _run(c, "install", locals()).steps["install"]
 
 
 def verify(
@@ -96,7 +95,7 @@ def verify(
 
     Returns what was found. Raises Failed.
     """
-    return _verification(_run(c, "verify", _options(locals())))
+    return _verification(_run(c, "verify", locals()))
 
 
 def setup(
@@ -109,7 +108,7 @@ def setup(
 
     Returns what was done and found. Raises Failed.
     """
-    return _run(c, "setup", _options(locals()))
+    return _run(c, "setup", locals())
 
 
 def status(c: Context, only: Names | None = None, json: bool = False) -> Verification:
@@ -117,7 +116,7 @@ def status(c: Context, only: Names | None = None, json: bool = False) -> Verific
 
     Returns what was found, without checks. Raises Failed.
     """
-    return _verification(_run(c, "status", _options(locals())))
+    return _verification(_run(c, "status", locals()))
 
 
 def lock(c: Context, python: str | None = None, only: Names | None = None, json: bool = False) -> Result:
@@ -125,20 +124,15 @@ def lock(c: Context, python: str | None = None, only: Names | None = None, json:
 
     Returns what was done. Raises Failed.
     """
-    return _run(c, "lock", _options(locals()))
+    return _run(c, "lock", locals())
 
 
-def _options(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The options among a task's arguments; one name is a list of one."""
+def _run(c: Context, task: str, arguments: dict[str, Any]) -> Result:
+    """Run a task with its `arguments`; what it needs is imported now, since `invoke --list` does not need it."""
     options = {name: value for name, value in arguments.items() if name != "c"}
     for name in REPEATED:
-        if name in options:
-            options[name] = [options[name]] if isinstance(options[name], str) else options[name] or ()
-    return options
-
-
-def _run(c: Context, name: str, options: dict[str, Any]) -> Result:
-    """Run a task; what it needs is imported now, since `invoke --list` does not need it."""
+        given = options.get(name)
+        options[name] = [given] if isinstance(given, str) else given or ()  # one name is a list of one
     try:
         from .run import Options, run
     except ModuleNotFoundError as error:
@@ -149,7 +143,7 @@ def _run(c: Context, name: str, options: dict[str, Any]) -> Result:
         raise Exit(f"error: {error.name} is not installed for {sys.executable}.\n  {command}", code=2) from None
     except KeyboardInterrupt:  # before `run` takes care of it
         raise Exit("Interrupted.", code=130) from None
-    return run(c, name, Options(**options))
+    return run(c, task, Options(**options))
 
 
 def _verification(result: Result) -> Verification:
@@ -172,11 +166,10 @@ __all__ = [
     "Check", "Failed", "Outcome", "RepositoryState", "Result", "SourcesError", "Verification",
     "clone", "install", "lock", "namespace", "setup", "status", "update", "verify",
 ]  # fmt: skip
-ELSEWHERE = {"Failed": "run", "SourcesError": "errors"}  # not in models
 
 
 def __getattr__(name: str) -> Any:
     """The values that the tasks return and raise, imported when they are asked for (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{ELSEWHERE.get(name, 'models')}", __name__), name)
+    return getattr(import_module(".models", __name__), name)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
-from .errors import NetworkError, SourcesError
+from invoke.exceptions import Exit
+
+from .errors import SourcesError
 
 VERSION = "0.1.0"  # of this tool; pyproject.toml reads it here
 
@@ -25,7 +27,6 @@ class Repository:
     path: Path
     install: bool = True
     extras: tuple[str, ...] = ()
-    lfs: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,49 +185,37 @@ class Result:
         return self.verification.checks if self.verification else ()
 
     @property
-    def all_warnings(self) -> Sequence[str]:
-        """The warnings of the run, those of its outcomes with the repository; none that its error repeats."""
-        rows = [row for row in self.outcomes if not isinstance(row.error, NetworkError)]
-        texts = [(row.repository, text) for row in rows for text in row.warnings]
-        return [text if text.startswith(f"{name}/") else f"{name}: {text}" for name, text in texts] + [*self.warnings]
-
-    @property
     def failure(self) -> str:
         """What failed, one sentence a line: the run itself, steps, or checks; empty where all is well."""
-        lines = [self.error.what] if self.error else []
-        for step, outcomes in self.steps.items():
-            errors = {row.repository: row.error.what for row in outcomes if row.error}
-            lines += [f"{name}: {step} failed: {what.removeprefix(f'{name}: ')}" for name, what in errors.items()]
+        lines = [error.what for error in (self.error, *(row.error for row in self.outcomes)) if error]
         if self.verification and not self.verification.ok:
             failed = [check for check in self.checks if check.status == "fail"]
             faults = failed or [check for check in self.checks if check.status == "warn"]
             lines += [f"{check.name}: {check.detail}" for check in faults]
-        return "\n".join(lines)
+        return "\n".join(dict.fromkeys(lines))
+
+
+class Failed(Exit):
+    """A task failed: `code` is the exit status, `result` is what was done and found. The text says what failed."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(code=result.exit_status)
+        self.result = result
+
+    def __str__(self) -> str:
+        return self.result.failure
 
 
 class Reporter(Protocol):
-    """What shows the progress of a run. Only the report implements it; nothing else prints."""
+    """What shows the progress of a run. Only `report.Report` implements it, and describes the methods."""
 
-    def event(self, who: str, message: str) -> None:
-        """Something happened to `who` (a repository, a submodule such as `flashinfer/3rdparty/cutlass`)."""
-
-    def warn(self, who: str, message: str) -> None:
-        """Something a user should know, though the work goes on; it is repeated in the summary."""
-
-    def progress(self, who: str, doing: str, done: float | None, moved: int, rate: float) -> None:
-        """`who` is `doing` something: `done` in 0..1 or None, `moved` in bytes, `rate` in bytes/s; 0 is unknown."""
-
-    def command(self, argv: Sequence[str], cwd: Path | None) -> None:
-        """A command is about to be run (shown with Invoke's --echo)."""
-
-    def output(self, who: str, line: str) -> None:
-        """One line that an installer printed."""
-
-    def checked(self, group: str, checks: Sequence[Check]) -> None:
-        """The checks of a group (`sglang`, `cuda`, `trace`) are complete. Their names may begin with `group: `."""
-
-    def terminal(self) -> IO[str] | None:
-        """The terminal that an installer may draw its progress on; None if there is none or nothing is to be shown."""
+    def event(self, who: str, message: str) -> None: ...
+    def warn(self, who: str, message: str) -> None: ...
+    def progress(self, who: str, doing: str, done: float | None, moved: int, rate: float) -> None: ...
+    def command(self, argv: Sequence[str], cwd: Path | None) -> None: ...
+    def output(self, who: str, line: str) -> None: ...
+    def checked(self, group: str, checks: Sequence[Check]) -> None: ...
+    def terminal(self) -> IO[str] | None: ...
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,20 @@ import os
 import posixpath
 import re
 import shlex
-from urllib.parse import unquote, urlsplit
 
 from .errors import UsageError
 
 LATEST, MATCHING = "latest", "matching"
 HEADS, TAGS, TRACKING = "refs/heads/", "refs/tags/", "refs/remotes/origin/"
-LONGEST_REF = 255  # bytes; no file system that git runs on has longer names
 LONGEST_URL = 2000
 SHOWN = 200  # characters of a wrong URL in a message
 
-SCHEMES = ("https", "http", "ssh", "git", "git+ssh", "ssh+git")
-
 _HOST = r"(?:\[[0-9a-f:.]+\]|\w[\w.-]*)"
 _SCP = re.compile(rf"(?:[\w.+][\w.+-]*@)?{_HOST}:(?![:-]|//)[^\s\\]+", re.I)
+_URL = re.compile(
+    rf"(?:https?|git|ssh|git\+ssh|ssh\+git)://(?:[^\s/\\-][^\s/\\]*@)?{_HOST}(?::[1-9][0-9]{{0,4}})?/+[^\s\\/][^\s\\]*",
+    re.I,
+)
 _LOCAL = re.compile(r"(?:file:/)?/.+", re.I)
 # Everything before the last @ of the authority; if a colon is followed by more than a port, before the last @ of all.
 # The lengths are bounded, so that no text takes quadratic time.
@@ -35,11 +35,9 @@ _NO_REF = re.compile(r"^-|^refs/|[ ~^:?*\[\\]|\.\.|@\{|//|^/|/$|\.$|^@$|(?:^|/)\
 def check_ref(ref: str) -> str:
     """The REF, unchanged, if it can name a branch, tag or commit (git-check-ref-format(1)); else UsageError."""
     name = ref.removeprefix(HEADS).removeprefix(TAGS)
-    hint = "A REF is a branch, a tag, a commit id, `latest`, or for FlashInfer `matching`."
-    if not name or not ref.isprintable() or _NO_REF.search(name) or len(ref.encode()) > LONGEST_REF:
+    if not name or not ref.isprintable() or _NO_REF.search(name):
+        hint = "A REF is a branch, a tag, a commit id, `latest`, or for FlashInfer `matching`."
         raise UsageError(f"{ref[:80]!a} is not a valid REF: git allows no branch or tag of that name.", hint)
-    if re.fullmatch(r"[0-9a-f]{64}", ref, re.I):
-        raise UsageError(f"{ref} is not a valid REF: a commit id has up to 40 digits (SHA-1).", hint)
     return ref
 
 
@@ -49,26 +47,14 @@ def check_url(url: str, what: str, allow_local: bool) -> str:
     Allowed are https, http, ssh and git URLs and `user@host:path` (git-clone(1), GIT URLS); with `allow_local` also
     `file://` and absolute paths. `what` names the URL in the error. Raises UsageError.
     """
-    is_local = allow_local and _LOCAL.fullmatch(url)
-    if len(url) <= LONGEST_URL and unquote(url).isprintable() and (is_local or _SCP.fullmatch(url) or _is_url(url)):
+    forms = (_URL, _SCP, *([_LOCAL] if allow_local else []))
+    is_text = len(url) <= LONGEST_URL and url.isprintable() and not re.search(r"%[01]|%7f", url, re.I)
+    if is_text and any(form.fullmatch(url) for form in forms):
         return url
     shown = re.sub(r"://.*@", "://***@", url, flags=re.S)[:SHOWN]
     local = "" if allow_local else " Local directories are not allowed here."
     hint = f"Use https://HOST[:PORT]/PATH, http, ssh or git, or USER@HOST:PATH, up to {LONGEST_URL} characters.{local}"
     raise UsageError(f"{what} is not a URL that git can clone: {shown!a}", hint)
-
-
-def _is_url(url: str) -> bool:
-    """Whether it is a URL with a host and a path."""
-    try:
-        parts = urlsplit(url)
-        if parts.port == 0 or parts.scheme not in SCHEMES:
-            return False
-    except ValueError:  # the port, or an address in brackets
-        return False
-    user, _, host = parts.netloc.rpartition("@")
-    has_host = not user.startswith("-") and re.fullmatch(rf"{_HOST}(:.+)?", host, re.I)
-    return bool(has_host and parts.path.strip("/") and not re.search(r"[\s\\]", url))
 
 
 def resolve_submodule_url(url: str, parent: str) -> str:
@@ -87,14 +73,8 @@ def resolve_submodule_url(url: str, parent: str) -> str:
 
 
 def shell(*words: str | os.PathLike[str]) -> str:
-    """The words as one command for a shell; a word with control characters is written as `$'…'` (bash, zsh)."""
-    texts = [os.fspath(word) for word in words]
-    return " ".join(shlex.quote(text) if text.isprintable() else _escaped(text) for text in texts)
-
-
-def _escaped(word: str) -> str:
-    safe = (c if c.isprintable() and c not in "\\'" else "".join(f"\\x{b:02x}" for b in os.fsencode(c)) for c in word)
-    return f"$'{''.join(safe)}'"
+    """The words as one command for a shell."""
+    return shlex.join(os.fspath(word) for word in words)
 
 
 def redact(text: str) -> str:

@@ -15,13 +15,12 @@ from pathlib import Path
 from types import FrameType
 
 from invoke.context import Context
-from invoke.exceptions import Exit
 
 from . import checkout, names, packages, settings
 from .errors import DiskError, Interrupted, LocalWorkError, NetworkError, SourcesError, UsageError
 from .files import write_atomic
 from .git import command, refs, submodules
-from .models import EnvironmentState, Outcome, PackageState, Repository, Result, Settings, Verification
+from .models import EnvironmentState, Failed, Outcome, PackageState, Repository, Result, Settings, Verification
 from .report import Report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,17 +30,6 @@ PAUSE = 1.0  # seconds after an interruption in which further ones are the same 
 
 class NoSGLang(SourcesError):
     """`matching` means nothing yet."""
-
-
-class Failed(Exit):
-    """A task failed: `code` is the exit status, `result` is what was done and found. The text says what failed."""
-
-    def __init__(self, result: Result) -> None:
-        super().__init__(code=result.exit_status)
-        self.result = result
-
-    def __str__(self) -> str:
-        return self.result.failure
 
 
 @dataclass(frozen=True)
@@ -69,10 +57,6 @@ class Options:
         given = {"sglang": self.sglang_branch, "flashinfer": self.flashinfer_branch}
         return {name: ref for name, ref in given.items() if ref is not None}
 
-    def with_ref(self, name: str, ref: str) -> Options:
-        """The options with another REF for the repository."""
-        return replace(self, **{f"{name}_branch": ref})  # type: ignore[arg-type]
-
     def check(self, known: Sequence[str]) -> None:
         """Raise UsageError for options that cannot be meant; `known` are the names of the repositories."""
         for option, equals, value in (word.partition("=") for word in self.words):
@@ -98,15 +82,17 @@ class Options:
         words = []
         for option in fields(self):
             value, name = getattr(self, option.name), option.name.replace("_", "-")
-            if isinstance(value, bool):
-                words += [f"--{'' if value else 'no-'}{name}"] if value != option.default else []
-            else:
-                words += [f"--{name}={text}" for text in ([value] if isinstance(value, str) else value or ())]
+            if isinstance(value, bool) and value != option.default:
+                words.append(f"--{name}" if value else f"--no-{name}")
+            elif isinstance(value, str):
+                words.append(f"--{name}={value}")
+            elif isinstance(value, Sequence):
+                words += [f"--{name}={text}" for text in value]
         return words
 
-    def command(self, task: str) -> str:
-        """The command that gives these options."""
-        return names.shell("invoke", task, *self.words)
+    def command(self, task: str, **changes: str) -> str:
+        """The command that gives these options, with `changes` to some of them."""
+        return names.shell("invoke", task, *replace(self, **changes).words)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -124,11 +110,6 @@ class Run:
     outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
     verification: Verification | None = None
 
-    @property
-    def dry(self) -> bool:
-        """Whether Invoke's --dry is given."""
-        return self.session.dry
-
     @cached_property
     def environment(self) -> packages.Environment:
         """The environment that is installed into or checked. Raises UsageError where --python is no Python."""
@@ -138,11 +119,6 @@ class Run:
     def rows(self) -> list[Outcome]:
         """The outcomes so far, in the order of work."""
         return [row for rows in self.outcomes.values() for row in rows]
-
-    @property
-    def errors(self) -> list[SourcesError]:
-        """What the steps failed with."""
-        return [row.error for row in self.rows if row.error]
 
     def repositories(self, *without: str) -> list[Repository]:
         """The repositories that no step has failed for, or done one of the actions `without` to."""
@@ -199,15 +175,14 @@ def _check_refs(run: Run) -> None:
                 run.session.target(repository)
             except UsageError as error:
                 near = refs.nearest(ref, [names.LATEST, *advertised.tags, *advertised.heads])
-                corrected = run.options.with_ref(name, near[0]).command(run.task) if near else ""
+                corrected = run.options.command(run.task, **{f"{name}_branch": near[0]}) if near else ""
                 raise UsageError(error.what, error.hint, corrected) from None
 
 
 def clone_step(run: Run) -> None:
     """Clone the repositories that are missing."""
     _check_refs(run)
-    strict = run.task == "clone"
-    repositories = run.repositories()
+    strict, repositories = run.task == "clone", run.repositories()
     run.session.ask([repository for repository in repositories if not repository.path.exists()])
     run.for_each("clone", repositories, lambda session, repository: checkout.clone(session, repository, strict=strict))
 
@@ -222,25 +197,22 @@ def update_step(run: Run) -> None:
 
 def install_step(run: Run) -> None:
     """Install the packages of the checkouts into the environment."""
-    found, others = list[packages.Package](), list[Outcome]()
-    planned = {row.repository: row for row in run.rows if row.action in ("would clone", "would update")}
-    for repository in filter(lambda repository: repository.install, run.repositories()):
-        if row := planned.get(repository.name):
-            others.append(Outcome(row.repository, "would install", row.ref, row.commit))
-            continue
-        try:
-            found.append(packages.Package(checkout.require(repository)))
-        except SourcesError as error:
-            others.append(Outcome(repository.name, "failed", error=error))
+    found, rows = list[packages.Package](), list[Outcome]()
+    for repository in run.repositories("would clone", "would update"):
+        if repository.install:
+            try:
+                found.append(packages.Package(checkout.require(repository)))
+            except SourcesError as error:
+                rows.append(Outcome(repository.name, "failed", error=error))
     try:
-        done = packages.install(
+        rows += packages.install(
             run.c, found, run.environment, settings=run.settings, deps=run.options.deps,
             reinstall=run.options.reinstall, log=run.settings.directory / LOG, reporter=run.report,
             again=run.options.command(run.task), lock=run.lock,
         )  # fmt: skip
     except SourcesError as error:  # the environment takes none of them
-        done = [Outcome(package.repository.name, "failed", commit=package.commit, error=error) for package in found]
-    run.outcomes["install"] = [*others, *done]
+        rows += [Outcome(package.repository.name, "failed", commit=package.commit, error=error) for package in found]
+    run.outcomes["install"] = rows
 
 
 def verify_step(run: Run) -> None:
@@ -248,17 +220,15 @@ def verify_step(run: Run) -> None:
     from .verify.checks import verify
     from .verify.kernels import run_kernels
 
-    if run.dry and run.task != "verify":
-        return
     options = run.options
+    if run.session.dry and run.task != "verify":
+        return
     kernels = options.kernels or bool(options.kernel)
     found = verify(run.settings, run.environment, run.report, kernels=kernels)
     checks = list(found.checks)
     if kernels and run.settings.trace:
         junit = Path(options.junit) if options.junit else None
-        checks += run_kernels(
-            run.c, run.settings.trace, run.environment, run.report, only=options.kernel, junit=junit
-        )
+        checks += run_kernels(run.c, run.settings.trace, run.environment, run.report, only=options.kernel, junit=junit)
     if run.lock:
         locked, repositories, _ = _lockable(run)
         checks += packages.differences(run.lock, locked, repositories, run.environment, run.settings.overrides)
@@ -271,17 +241,13 @@ def status_step(run: Run) -> None:
     """Look at the checkouts and at what is installed of them."""
     from .verify import checkouts
 
-    repositories, installed = run.settings.repositories, dict[str, PackageState]()
-    with ThreadPoolExecutor(max(1, len(repositories))) as pool:
-        found = list(pool.map(checkouts.find, repositories))
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(checkouts.find, run.settings.repositories))
         states = list(pool.map(checkouts.describe, found))
-    for here in found:
-        if here.package:
-            installed[here.name] = run.environment.state(here.package.name)
-        elif here.repository.install:
-            installed[here.name] = PackageState(None, False, None)
-    by_name = {repository.name: state for repository, state in zip(repositories, states, strict=True)}
-    run.verification = Verification(True, by_name, installed, None, ())
+    installed = {one.name: run.environment.state(one.package.name) for one in found if one.package}
+    absent = {one.name: PackageState(None, False, None) for one in found if one.repository.install}
+    repositories = {one.name: state for one, state in zip(found, states, strict=True)}
+    run.verification = Verification(True, repositories, absent | installed, None, ())
 
 
 def lock_step(run: Run) -> None:
@@ -291,10 +257,22 @@ def lock_step(run: Run) -> None:
         run.c, found, repositories, run.environment, settings=run.settings, log=run.settings.directory / LOG,
         reporter=run.report, obstacles=obstacles,
     )  # fmt: skip
-    if run.dry:
-        return run.report.event("lock", f"would write {ROOT / packages.LOCK}")
-    write_atomic(ROOT / packages.LOCK, lock.text())
-    run.report.event("lock", f"wrote {ROOT / packages.LOCK}: {lock.size}")
+    if not run.session.dry:
+        write_atomic(ROOT / packages.LOCK, lock.text())
+    run.report.event("lock", f"{'would write' if run.session.dry else 'wrote'} {ROOT / packages.LOCK}: {lock.size}")
+
+
+def _lockable(run: Run) -> tuple[list[packages.Package], list[packages.LockedRepository], list[str]]:
+    """The packages and checkouts as a lock file has them, and what keeps checkouts from being reproduced."""
+    found, repositories, obstacles = list[packages.Package](), list[packages.LockedRepository](), list[str]()
+    for repository in run.settings.repositories:
+        here = checkout.require(repository)
+        found += [packages.Package(here)] if repository.install else []
+        obstacles += [f"{repository.name}: {text}" for text in checkout.unreproducible(here)]
+        commits = {path: found.commit for path, found in submodules.declared(here, here.head).items()}
+        ref = here.record.ref or here.branch or here.head
+        repositories.append(packages.LockedRepository(repository.name, repository.url, ref, here.head, commits))
+    return found, repositories, obstacles
 
 
 STEPS: Mapping[str, Sequence[Step]] = {
@@ -312,30 +290,33 @@ def run(c: Context, task: str, options: Options) -> Result:
     """Run the steps of a task, alone in its directory, and report. Whatever a user can cause ends as one message and an
     exit status. Raises Failed."""
     invoke = c.config.get("run", {})
-    result, state = Result(task), None
-    with _interruptible() as interruptions, Report(
-        hide=invoke.get("hide"), echo=bool(invoke.get("echo")), json=options.json, verbose=options.verbose
-    ) as report:
+    state, error = None, None
+    with (
+        _interruptible() as interruptions,
+        Report(
+            hide=invoke.get("hide"), echo=bool(invoke.get("echo")), json=options.json, verbose=options.verbose
+        ) as report,
+    ):
         try:
             state = _prepare(c, task, options, report)
             alone = checkout.alone(state.settings, report, reading=task == "verify")
-            with nullcontext() if state.dry or task == "status" else alone:
+            with nullcontext() if state.session.dry or task == "status" else alone:
                 for step in STEPS[task]:
                     with report.step(step.__name__.removesuffix("_step")):
                         step(state)
                     if interruptions:  # while uv ran, which Invoke waits for
                         raise KeyboardInterrupt
-                    if any(isinstance(error, UsageError) for error in state.errors):
+                    if any(isinstance(row.error, UsageError) for row in state.rows):
                         break
-        except SourcesError as error:
-            result = replace(result, error=error)
-        except OSError as error:
-            result = replace(result, error=_disk_error("", error, state.settings.directory if state else ROOT))
+        except SourcesError as caught:
+            error = caught
+        except OSError as caught:
+            error = _disk_error("", caught, state.settings.directory if state else ROOT)
         except KeyboardInterrupt:
-            result = replace(result, error=Interrupted("Interrupted.", "What is complete is kept."))
+            error = Interrupted("Interrupted.", "What is complete is kept.")
             if state:
                 state.session.wait()  # while a second Ctrl-C is ignored
-        result = _complete(result, state, report)
+        result = _result(task, state, error, report)
         report.finish(result)
     if not result.ok:
         raise Failed(result)
@@ -343,25 +324,35 @@ def run(c: Context, task: str, options: Options) -> Result:
 
 
 def _prepare(c: Context, task: str, options: Options, report: Report) -> Run:
+    """The run of a task. Raises UsageError for options and configuration that cannot be meant."""
     configured = settings.load(c.config, ROOT)
     for text in configured.warnings:
         report.warn("configuration", text)
     options.check([repository.name for repository in configured.repositories])
+    chosen, refs, commits, lock = configured.repositories, options.refs, dict[str, str](), None
     if options.only:
-        chosen = tuple(repository for repository in configured.repositories if repository.name in options.only)
-        configured = replace(configured, repositories=chosen)
-    refs, commits, lock = options.refs, dict[str, str](), None
+        chosen = tuple(repository for repository in chosen if repository.name in options.only)
     if options.locked:
         lock = packages.read_lock(ROOT / packages.LOCK)
-        configured = _locked(configured, lock)
-        refs = {repository.name: repository.ref for repository in lock.repositories}
-        commits = {repository.name: repository.commit for repository in lock.repositories}
+        chosen = tuple(_locked(locked, configured) for locked in lock.repositories)
+        configured = replace(configured, overrides=lock.overrides)
+        refs = {locked.name: locked.ref for locked in lock.repositories}
+        commits = {locked.name: locked.commit for locked in lock.repositories}
+    configured = replace(configured, repositories=chosen)
     command.check_version()
     command.start()
-    dry = bool(c.config.get("run", {}).get("dry"))
-    version = packages.version_of
+    dry, version = bool(c.config.get("run", {}).get("dry")), packages.version_of
     session = checkout.Session(configured, report, refs, options.full, dry, version=version, commits=commits)
     return Run(c, task, options, configured, report, session, lock)
+
+
+def _locked(locked: packages.LockedRepository, configured: Settings) -> Repository:
+    """The configured repository, as the lock file has it."""
+    for repository in configured.repositories:
+        if repository.name == locked.name:
+            return replace(repository, url=locked.url, extras=locked.extras, install=bool(locked.distribution))
+    hint = "Add it to sources.repositories."
+    raise UsageError(f"{packages.LOCK} holds {locked.name}, which is not configured.", hint)
 
 
 @contextmanager
@@ -416,50 +407,25 @@ def _disk_error(who: str, error: OSError, path: Path) -> DiskError:
     return DiskError(f"{f'{who}: ' if who else ''}{place}: {error.strerror or error}.", "Check who may write there.")
 
 
-def _locked(configured: Settings, lock: packages.Lock) -> Settings:
-    """The settings for exactly the repositories of the lock file."""
-    known = {repository.name: repository for repository in configured.repositories}
-    if missing := [repository.name for repository in lock.repositories if repository.name not in known]:
-        hint = "Add it to sources.repositories."
-        raise UsageError(f"{packages.LOCK} holds {missing[0]}, which is not configured.", hint)
-    repositories = tuple(
-        replace(known[locked.name], url=locked.url, extras=locked.extras, install=bool(locked.distribution))
-        for locked in lock.repositories
-    )
-    return replace(configured, repositories=repositories, overrides=lock.overrides)
-
-
-def _lockable(run: Run) -> tuple[list[packages.Package], list[packages.LockedRepository], list[str]]:
-    """The packages and checkouts as a lock file has them, and what keeps checkouts from being reproduced."""
-    found, repositories, obstacles = list[packages.Package](), list[packages.LockedRepository](), list[str]()
-    for repository in run.settings.repositories:
-        here = checkout.require(repository)
-        found += [packages.Package(here)] if repository.install else []
-        obstacles += [f"{repository.name}: {text}" for text in checkout.unreproducible(here)]
-        commits = {path: found.commit for path, found in submodules.declared(here, here.head).items()}
-        ref = here.record.ref or here.branch or here.head
-        repositories.append(packages.LockedRepository(repository.name, repository.url, ref, here.head, commits))
-    return found, repositories, obstacles
-
-
-def _complete(result: Result, run: Run | None, report: Report) -> Result:
-    """The result with everything that is known at the end of the run."""
+def _result(task: str, run: Run | None, error: SourcesError | None, report: Report) -> Result:
+    """Everything that is known at the end of the run; `error` is what ended it early."""
     if not run:
-        return replace(result, exit_status=result.error.status if result.error else 0)
+        return Result(task, error.status if error else 0, error=error)
     steps = {
         step: [replace(row, warnings=(*row.warnings, *report.take_warnings(row.repository))) for row in rows]
         for step, rows in run.outcomes.items()
     }
-    first = next(iter([*run.errors, *filter(None, [result.error])]), None)
+    errors = [*(row.error for row in run.rows), error]
     unverified = bool(run.verification and not run.verification.ok)
     environment = run.__dict__.get("environment")
-    return replace(
-        result,
-        exit_status=first.status if first else int(unverified),
+    return Result(
+        task,
+        exit_status=next((first.status for first in errors if first), int(unverified)),
         environment=environment and EnvironmentState(environment.python, environment.prefix),
         steps=steps,
         seconds=report.seconds,
         warnings=report.take_warnings(),
+        error=error,
         verification=run.verification,
-        dry=run.dry,
+        dry=run.session.dry,
     )

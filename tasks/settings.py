@@ -19,11 +19,11 @@ from .names import check_ref, check_url, redact
 if TYPE_CHECKING:
     from .models import Repository, Settings
 
-REPOSITORIES: dict[str, dict[str, str]] = {
-    "sglang": {"url": "https://github.com/sgl-project/sglang.git"},
-    "flashinfer": {"url": "https://github.com/flashinfer-ai/flashinfer.git"},
-    "sgl-cookbook": {"url": "https://github.com/sgl-project/sgl-cookbook.git"},
-    "flashinfer-trace": {"url": "https://huggingface.co/datasets/flashinfer-ai/flashinfer-trace"},
+REPOSITORIES = {
+    "sglang": "https://github.com/sgl-project/sglang.git",
+    "flashinfer": "https://github.com/flashinfer-ai/flashinfer.git",
+    "sgl-cookbook": "https://github.com/sgl-project/sgl-cookbook.git",
+    "flashinfer-trace": "https://huggingface.co/datasets/flashinfer-ai/flashinfer-trace",
 }
 INSTALLED = ("sglang", "flashinfer")  # always set up; the others only if they are configured
 TRACE = "flashinfer-trace"  # its checkout has the trace data if the project has no directory of its own
@@ -37,7 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "stall": "30",
     "indexes": None,
     "overrides": None,
-    "repositories": {name: {**REPOSITORIES[name], "branch": "main"} for name in INSTALLED},
+    "repositories": {name: {"url": REPOSITORIES[name], "branch": "main"} for name in INSTALLED},
 }
 LISTS = ("indexes", "overrides")
 REMOVED = {
@@ -78,20 +78,16 @@ def load(config: Given, root: Path) -> Settings:
     """
     from .models import Settings
 
-    given = _plain(config.get("sources", {}))
-    warnings = _check(("sources",), given, SETTINGS)
+    given, warnings = _plain(config.get("sources", {})), list[str]()
+    _check("sources", given, SETTINGS, warnings)
     tree = {**DEFAULTS, **given, "repositories": {**DEFAULTS["repositories"], **given.get("repositories", {})}}
-    warnings += _check_variables(tree)
+    _check_variables(tree, warnings)
     directory = root / Path(tree["directory"]).expanduser()
     trace = root / Path(tree["trace"]).expanduser() if tree["trace"] else None
-    checkout = directory / TRACE  # the default means this one if only this one exists or will be cloned
     if trace and tree["trace"] == DEFAULTS["trace"] and not trace.exists():
+        checkout = directory / TRACE
         trace = checkout if TRACE in tree["repositories"] or checkout.exists() else trace
-    repositories: list[Repository] = []
-    for name, entry in tree["repositories"].items():
-        repository, removed = _repository(("sources", "repositories", name), entry, directory)
-        repositories.append(repository)
-        warnings += removed
+    repositories = [_repository(name, entry, directory, warnings) for name, entry in tree["repositories"].items()]
     return Settings(
         root=root,
         directory=directory,
@@ -105,84 +101,84 @@ def load(config: Given, root: Path) -> Settings:
     )
 
 
-def _repository(keys: tuple[str, ...], entry: Any, directory: Path) -> tuple[Repository, list[str]]:
+def _repository(name: Any, entry: Any, directory: Path, warnings: list[str]) -> Repository:
     from .models import Repository
 
-    name = keys[-1]
+    path = f"sources.repositories.{name}"
     if not isinstance(name, str) or not re.fullmatch(r"\w(?:[\w.+-]{0,98}[\w+-])?", name):
         hint = "Use letters, digits, `_`, `-` and `.`; begin with a letter or digit."
-        raise UsageError(f"{_dotted(keys)} is not a valid directory name", hint)
+        raise UsageError(f"{_shown(path)[1:-1]} is not a valid directory name", hint)
     entry = {} if entry is None else entry
-    warnings = _check(keys, entry, REPOSITORY)
-    entry = {"branch": "main", "install": name in INSTALLED, "extras": (), **REPOSITORIES.get(name, {}), **entry}
-    if "url" not in entry:
-        raise UsageError(f"{_dotted(keys)}.url is missing", f"Only {', '.join(REPOSITORIES)} have a default URL.")
-    url = check_url(entry["url"], f"{_dotted(keys)}.url", allow_local=True)
+    _check(path, entry, REPOSITORY, warnings)
+    if "url" not in entry and name not in REPOSITORIES:
+        raise UsageError(f"{path}.url is missing", f"Only {', '.join(REPOSITORIES)} have a default URL.")
+    url = check_url(entry.get("url", REPOSITORIES.get(name)), f"{path}.url", allow_local=True)
     try:
-        branch = check_ref(entry["branch"])
+        branch = check_ref(entry.get("branch", "main"))
     except UsageError as error:
-        raise UsageError(f"{_dotted(keys)}.branch: {error.what}", error.hint) from None
-    extras = tuple(dict.fromkeys(entry["extras"]))
-    return Repository(name, url, branch, directory / name, entry["install"], extras), warnings
+        raise UsageError(f"{path}.branch: {error.what}", error.hint) from None
+    extras = tuple(dict.fromkeys(entry.get("extras", ())))
+    return Repository(name, url, branch, directory / name, entry.get("install", name in INSTALLED), extras)
 
 
-def _check(path: tuple[str, ...], table: Any, keys: Keys) -> list[str]:
-    """Raise UsageError for the first key of the table that is unknown or has a wrong value; return warnings about keys
-    that are not read any more."""
+def _check(path: str, table: Any, keys: Keys, warnings: list[str]) -> None:
+    """Raise UsageError for the first key of the table that is unknown or has a wrong value; add a warning about each
+    that is not read any more."""
     if not isinstance(table, Mapping):
-        raise UsageError(f"{_dotted(path)} must be a table of keys, got {_shown(table)}")
-    removed = [key for key in table if key in REMOVED]
-    for key in [key for key in table if key not in removed]:
-        where, value = _dotted((*path, key)), table[key]
+        raise UsageError(f"{path} must be a table of keys, got {_shown(table)}")
+    for key, value in table.items():
+        where, variable = _shown(f"{path}.{key}")[1:-1], _variable(f"{path}.{key}")
+        if key in REMOVED:
+            warnings.append(f"{where} is ignored: {REMOVED[key]}")
+            continue
         if key not in keys:
             hint = f"{did_you_mean(str(key), keys)} Known keys: {', '.join(keys)}.".lstrip()
             raise UsageError(f"unknown key {where}", hint)
         expected, kind, pattern = keys[key]
-        variable = f" (from {_variable((*path, key))})" if _variable((*path, key)) in os.environ else ""
-        if isinstance(value, str) and variable and key in LISTS:
-            raise UsageError(f"{where} is a list: set it in invoke.yaml{variable}")
+        source = f" (from {variable})" if variable in os.environ else ""
+        if isinstance(value, str) and source and key in LISTS:
+            raise UsageError(f"{where} is a list: set it in invoke.yaml{source}")
         texts = value if isinstance(value, list) else ["" if value is None else str(value)]
         matches = value is None or all(isinstance(text, str) and re.fullmatch(pattern, text) for text in texts)
         if not isinstance(value, kind) or not matches:
-            raise UsageError(f"{where} must be {expected}, got {_shown(value)}{variable}")
-    return [f"{_dotted((*path, key))} is ignored: {REMOVED[key]}" for key in removed]
+            raise UsageError(f"{where} must be {expected}, got {_shown(value)}{source}")
 
 
-def _check_variables(tree: Mapping[str, Any]) -> list[str]:
-    """Raise UsageError for what looks like one of the environment variables and is none; return warnings about those
-    that are not read any more."""
-    known, removed = _variables(("sources",), tree), {_variable(("sources", key)): key for key in REMOVED}
-    for name in os.environ.keys() - known - removed.keys():
-        near = did_you_mean(name, known, 0.9)
-        if name.startswith("INVOKE_SOURCES_") or (name.startswith("INVOKE_") and near):
-            raise UsageError(f"unknown environment variable {name}", near or "The file invoke.yaml can set all keys.")
-    return [f"{name} is ignored: {REMOVED[key]}" for name, key in removed.items() if name in os.environ]
+def _check_variables(tree: Mapping[str, Any], warnings: list[str]) -> None:
+    """Raise UsageError for a variable `INVOKE_SOURCES_…` that is unknown; add a warning about each that is not read any
+    more."""
+    known = _variables("sources", tree)
+    for name in sorted(os.environ.keys() - known):
+        prefix, _, key = name.rpartition("_")
+        if not name.startswith("INVOKE_SOURCES_"):
+            continue
+        if prefix != "INVOKE_SOURCES" or key.lower() not in REMOVED:
+            hint = did_you_mean(name, known) or "The file invoke.yaml can set all keys."
+            raise UsageError(f"unknown environment variable {name}", hint)
+        warnings.append(f"{name} is ignored: {REMOVED[key.lower()]}")
 
 
-def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A question that names the most similar known word; empty if none is similar."""
     from difflib import get_close_matches
 
-    return "".join(f"Did you mean `{other}`?" for other in get_close_matches(word, [*known], 1, cutoff))
+    return "".join(f"Did you mean `{other}`?" for other in get_close_matches(word, [*known], 1))
 
 
-def _variable(keys: Iterable[str]) -> str:
-    return f"INVOKE_{'_'.join(map(str, keys))}".upper()
+def _variable(path: str) -> str:
+    return f"INVOKE_{path.replace('.', '_')}".upper()
 
 
-def _variables(keys: tuple[str, ...], tree: Any) -> set[str]:
+def _variables(path: str, tree: Any) -> set[str]:
     """The environment variables that Invoke reads for a tree, one for each value."""
     if not isinstance(tree, Mapping):
-        return {_variable(keys)}
-    return {name for key, value in tree.items() for name in _variables((*keys, key), value)}
+        return {_variable(path)}
+    return {name for key, value in tree.items() for name in _variables(f"{path}.{key}", value)}
 
 
 def _shown(value: Any) -> str:
+    """The value, which may be anything, on one line of ASCII and without passwords."""
     return redact(ascii(value))[:SHOWN]
-
-
-def _dotted(keys: tuple[str, ...]) -> str:
-    return redact(ascii(".".join(map(str, keys)))[1:-1])[:SHOWN]
 
 
 def _plain(tree: Any) -> Any:

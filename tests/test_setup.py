@@ -44,7 +44,7 @@ def test_options_that_go_together_are_accepted() -> None:
 def test_a_suggested_command_is_the_one_that_was_given_corrected() -> None:
     options = Options(sglang_branch="main", flashinfer_branch="v0.7.3", deps=False, only=["sglang", "my repo"])
     expected = "invoke setup --sglang-branch=main --flashinfer-branch=v0.7.4 --only=sglang '--only=my repo' --no-deps"
-    assert options.with_ref("flashinfer", "v0.7.4").command("setup") == expected
+    assert options.command("setup", flashinfer_branch="v0.7.4") == expected
 
 
 def test_a_wrong_ref_stops_everything_before_anything_is_downloaded(project: Project, host: GitHost) -> None:

@@ -14,9 +14,10 @@ from typing import IO
 
 from rich.text import Text
 
+from ..errors import SourcesError
 from ..models import Check, Result
 from ..names import shell
-from . import tables
+from . import summary
 from .document import document
 from .screen import Live, Output, clean, one_line, progress
 
@@ -63,12 +64,13 @@ class Report:
     # While it runs: the methods of `Reporter`
 
     def event(self, who: str, message: str) -> None:
-        """Print a line, and remove the live line of `who` until there is more progress."""
+        """Something happened to `who` (a repository, a submodule such as `flashinfer/3rdparty/cutlass`): print a line,
+        and remove the live line until there is more progress."""
         if not self._hidden:
             self._line(who, message)
 
     def warn(self, who: str, message: str) -> None:
-        """Print a line on standard error, and keep it for `take_warnings`."""
+        """Print on standard error what a user should know, though the work goes on, and keep it for `take_warnings`."""
         who = one_line(who)
         text = one_line(message).removeprefix(f"{who}: ")
         with self._lock:
@@ -79,16 +81,17 @@ class Report:
             self._line(who, f"warning: {text}", "yellow", error=True)
 
     def progress(self, who: str, doing: str, done: float | None, moved: int, rate: float) -> None:
-        """Change a live line; without a terminal, print a line every ten seconds."""
+        """Change a live line; without a terminal, print a line every ten seconds. `done` is in 0..1 or None, `moved` in
+        bytes, `rate` in bytes/s; 0 is unknown."""
         if not self._hidden:
             with self._lock:
                 self._live.put(one_line(who), progress(one_line(doing), done, moved, rate))
 
     def command(self, argv: Sequence[str], cwd: Path | None) -> None:
-        """Print a command as a shell takes it, if commands are to be shown."""
+        """Print a command that is about to be run, if commands are to be shown (Invoke's --echo)."""
         if self._echo:
-            directory = f"cd {shell(clean(str(cwd)))} && " if cwd else ""
-            self._print((directory + shell(*map(clean, argv)), "bold"))
+            directory = f"cd {shell(cwd)} && " if cwd else ""
+            self._print((clean(directory + shell(*argv)), "bold"))
 
     def output(self, who: str, line: str) -> None:
         """Print an installer's line; if the line was drawn over itself, its last state."""
@@ -97,7 +100,8 @@ class Report:
             self._line(who, text, "dim")
 
     def terminal(self) -> IO[str] | None:
-        """Return the terminal that an installer may draw on, after removing the live lines; None without one."""
+        """Return the terminal that an installer may draw its progress on, after removing the live lines; None if there
+        is none or nothing is to be shown."""
         with self._lock:
             if self._hidden or not self._console.is_terminal:
                 return None
@@ -105,13 +109,15 @@ class Report:
             return self._console.file
 
     def checked(self, group: str, checks: Sequence[Check]) -> None:
-        """Print the checks of a group; what failed or warned, too, where the rest is hidden."""
-        bad = any(check.status in tables.BAD for check in checks)
+        """Print the checks of a group (`sglang`, `cuda`, `trace`) that is complete, where the rest is hidden only those
+        that failed or warned."""
+        bad = any(check.status in summary.BAD for check in checks)
         with self._lock:
             if group not in self._checked and checks and not self._json and (bad or not self._hidden):
                 self._live.hide(group)
                 self._show_heading()
-                self._print(tables.check_lines(self._console, group, checks, self._verbose))
+                for line, indent in summary.check_lines(group, checks, self._verbose):
+                    self._print(line, fold=indent)
             self._checked.add(group)
 
     # A run
@@ -136,87 +142,81 @@ class Report:
         return tuple(text if who == repository else f"{who}: {text}" for who, text in mine)
 
     def finish(self, result: Result) -> None:
-        """Print how a run ended: checks, table, warnings, errors and what to do next; or the object of `--json`."""
+        """Print how a run ended: checks, repositories, warnings, errors and what to do next; or the object of
+        `--json`."""
         with self._lock:
             self._live.end()
-            self._heading = ""
             if not self._json:
-                for group, checks in tables.grouped(result.checks).items():
+                for group, checks in summary.grouped(result.checks).items():
                     self.checked(group, checks)
                 if not self._hidden:
-                    self._table(self._console, result)
-            self._warnings_and_errors(result)
+                    self._show_repositories(result)
+            self._show_faults(result)
             if self._json:
-                self._results.out(json.dumps(document(result), indent=2), highlight=False)
+                self._results.print(json.dumps(document(result), indent=2), soft_wrap=True)
             elif not self._hidden:
                 self._close(result)
-            if self._github:
-                self._publish(result)
 
     # The parts of the end
 
-    def _table(self, console: Output, result: Result) -> None:
-        if columns := tables.columns(result, "→" if console.unicode else "->"):
-            console.print("", tables.draw(console, columns), sep="\n")
+    def _show_repositories(self, result: Result) -> None:
+        repositories = summary.repositories(result)
+        width = max(map(len, repositories), default=0)
+        for number, (name, lines) in enumerate(repositories.items()):
+            if number == 0:
+                self._print("")
+            for index, line in enumerate(lines):
+                text = Text(line)
+                text.highlight_regex(r"(^|: )(failed|skipped .*|not cloned)", "red")
+                self._print((f"{'' if index else one_line(name):<{width}}  ", "bold"), text, fold=width + 2)
 
-    def _close(self, result: Result) -> None:
-        ended, following, style = tables.closing(result, self._environ)
-        if ended or following:
-            self._print("")
-        if ended:
-            self._print((clean(ended), style), fold=True)
-        if following:
-            self._print(("Next: ", "bold"), (clean(following), style))
-
-    def _warnings_and_errors(self, result: Result) -> None:
-        """Print the warnings of a run again, and its errors, an error of several repositories once."""
-        warnings = [] if self._github or self._hidden else tables.warnings(result)
-        errors: dict[tuple[str, str, str], list[str]] = {}
+    def _show_faults(self, result: Result) -> None:
+        """Print the warnings of a run again, and its errors, one of several repositories once. GitHub Actions gets the
+        faults that `verify` found, too: it shows annotations beside the log."""
+        texts = [] if self._github or self._hidden else summary.warnings(result)
+        errors: dict[SourcesError, list[str]] = {}
         for row in result.outcomes:
-            if error := row.error:
-                key = error.what.removeprefix(f"{row.repository}: "), error.hint, error.command
-                errors.setdefault(key, []).append(row.repository)
-        if result.outcomes and (warnings or errors or result.error) and not self._hidden and not self._json:
+            if row.error:
+                errors.setdefault(row.error, []).append(row.repository)
+        if result.outcomes and (texts or errors or result.error) and not self._hidden and not self._json:
             self._print("")
-        for text in warnings:
-            self._print(("warning: ", "bold yellow"), one_line(text), fold=True)
-        for lines, repositories in errors.items():
-            self._error(", ".join(repositories), *lines)
-        if error := result.error:
-            self._error("error", error.what, error.hint, error.command)
-
-    def _error(self, who: str, what: str, hint: str, command: str) -> None:
-        if self._github:
-            self._annotate("error", who, what, hint, command)
-            return
-        first, _, rest = clean(what).partition("\n")
-        self._print((f"{one_line(who)}: ", "bold red"), first, error=True, fold=True)
-        for line in rest.splitlines():
-            self._print((f"    {line}", "dim"), error=True)
-        for line in tables.advice(hint, command):
-            self._print((f"  {line}", "cyan"), error=True)
-
-    def _publish(self, result: Result) -> None:
-        """Give GitHub Actions the faults that `verify` found as annotations, and the end of the run as a summary."""
-        for check in result.checks:
-            if check.status in tables.BAD:
+        for text in texts:
+            self._print(("warning: ", "bold yellow"), one_line(text), fold=2)
+        for error, repositories in errors.items():
+            self._error(", ".join(repositories), error)
+        if result.error:
+            self._error("error", result.error)
+        for check in result.checks if self._github else ():
+            if check.status in summary.BAD:
                 level = "error" if check.status == "fail" else "warning"
                 self._annotate(level, check.name, check.detail, check.hint, check.command)
-        ended = clean(" ".join(tables.closing(result, self._environ)[:2]))
-        try:
-            summary = Path(self._environ.get("GITHUB_STEP_SUMMARY", os.devnull))
-            with summary.open("a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(f"### invoke {result.task}\n\n{ended}\n\n```")
-                self._table(Output(file, {}), result)
-                file.write("```\n")
-        except OSError as error:
-            self.warn("GITHUB_STEP_SUMMARY", f"could not be written: {error.strerror}")
+
+    def _error(self, who: str, error: SourcesError) -> None:
+        what = clean(error.what.removeprefix(f"{who}: "))
+        if self._github:
+            self._annotate("error", who, what, error.hint, error.command)
+            return
+        first, _, rest = what.partition("\n")
+        self._print((f"{one_line(who)}: ", "bold red"), first, error=True, fold=2)
+        for line in rest.splitlines():
+            self._print((f"    {line}", "dim"), error=True)
+        for line in summary.advice(error.hint, error.command):
+            self._print((f"  {line}", "cyan"), error=True)
 
     def _annotate(self, level: str, title: str, *lines: str) -> None:
         """Print a workflow command: an annotation; `level` is error or warning."""
         message = "\n".join(filter(None, (clean(line).strip() for line in lines)))
         name = one_line(title).translate(TITLE)
         self._print(f"::{level} title={name}::{message.translate(MESSAGE)}", error=True)
+
+    def _close(self, result: Result) -> None:
+        ended, following, style = summary.closing(result, self._environ)
+        if ended or following:
+            self._print("")
+        if ended:
+            self._print((clean(ended), style), fold=2)
+        if following:
+            self._print(("Next: ", "bold"), (clean(following), style))
 
     def _show_heading(self) -> None:
         if self._heading:
@@ -231,11 +231,11 @@ class Report:
             self._show_heading()
             clock = "" if (self._errors if error else self._console).is_terminal else time.strftime("%H:%M:%S ")
             text = one_line(message).removeprefix(f"{who}: ")
-            self._print((f"{clock}{who}: ", "dim" if style == "dim" else "bold"), (text, style), error=error, fold=True)
+            self._print((f"{clock}{who}: ", "dim" if style == "dim" else "bold"), (text, style), error=error, fold=2)
 
-    def _print(self, *parts: str | Text | tuple[str, str], error: bool = False, fold: bool = False) -> None:
-        """Print texts, with their styles, as one; a terminal gets prose folded, and what is to be copied as it is."""
+    def _print(self, *parts: str | Text | tuple[str, str], error: bool = False, fold: int = 0) -> None:
+        """Print texts, with their styles, as one. A terminal gets prose folded, with `fold` columns before the lines
+        after the first, and what is to be copied as it is."""
         console = self._errors if error else self._console
-        text = Text.assemble(*parts)
         with self._lock:
-            console.print(console.fold(text) if fold else text, soft_wrap=True)
+            console.print(console.fold(Text.assemble(*parts), fold), soft_wrap=True)

@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -16,31 +16,30 @@ from rich.text import Text
 from ..names import redact
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich import live
+    from rich.table import Table
 
 WIDE = 10_000  # columns without a terminal: nothing is folded
 QUIET = 10.0  # seconds between two lines about one repository without a terminal
 LIKELY = 0.5  # the part of a transfer from which on the rest is estimated
-_ESCAPES = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # control sequences: colours, cursor (ECMA-48)
-    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"  # titles, links, device strings
-    r"|\x1b[ -/]*[0-~]?"
-)
-_CONTROLS = re.compile(  # also characters that change the writing direction or are invisible
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
-)
+_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # colours, movements of the cursor (ECMA-48)
 
 
 def clean(text: str, *, limit: int = 2000) -> str:
-    """Return `text` without control characters (newlines stay), escape sequences, workflow commands and passwords.
+    """Return `text` without control characters (newlines stay), colours, workflow commands and passwords.
 
     Text beyond `limit` characters is dropped. Passwords are removed before and after, as removed characters may have
     hidden one.
     """
-    text = re.sub(r"\r\n?", "\n", redact(text)).replace("\t", " ")
-    text = redact(_CONTROLS.sub("", _ESCAPES.sub("", text)))
+    text = _SEQUENCE.sub("", redact(text)).replace("\t", " ")
+    text = redact("".join(filter(_is_shown, text)))
     text = re.sub(r"^(\s*):(?=:)", r"\1: ", text, flags=re.MULTILINE).replace("##[", "## [")
     return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def _is_shown(character: str) -> bool:
+    is_byte = "\udc80" <= character <= "\udcff"  # of a file's name that is not UTF-8
+    return character.isprintable() or character == "\n" or is_byte
 
 
 def one_line(text: str, *, limit: int = 2000) -> str:
@@ -59,58 +58,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.2g} s" if seconds >= 1 else f"{seconds:.1f} s"
 
 
-class Stream:
-    """A text stream of which the rest is dropped once its reader has left, or its disk is full."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> None:
-        """Write as `TextIO.write` does."""
-        self._guarded(lambda: self._stream.write(text))
-
-    def flush(self) -> None:
-        """Flush as `TextIO.flush` does."""
-        self._guarded(self._stream.flush)
-
-    def _guarded(self, act: Callable[[], object]) -> None:
-        try:
-            act()
-        except OSError:
-            nothing = os.open(os.devnull, os.O_WRONLY)  # also for Python, which flushes its streams at its end
-            os.dup2(nothing, self._stream.fileno())
-            os.close(nothing)
-
-
-class Output(Console):
-    """A console for a stream (None: it was closed), with the colours, characters and width that it can show."""
-
-    def __init__(self, stream: IO[str] | None, environ: Mapping[str, str]) -> None:
-        stream = stream or io.StringIO()
-        if isinstance(stream, io.TextIOWrapper):  # a message may have characters that the locale lacks
-            stream.reconfigure(errors="backslashreplace")
-        drawn = stream.isatty() and environ.get("TERM") not in ("dumb", "unknown")
-        drawn = drawn and environ.get("GITHUB_ACTIONS") != "true"
-        super().__init__(
-            file=cast(IO[str], Stream(stream)), force_terminal=drawn, width=None if drawn else WIDE,
-            no_color=bool(environ.get("NO_COLOR")), color_system="standard" if environ.get("FORCE_COLOR") else "auto",
-            markup=False, emoji=False, highlight=False, _environ=environ,
-        )  # fmt: skip
-        self.unicode = self.encoding.startswith("utf")
-
-    def fold(self, text: Text, indent: int = 2) -> Text:
-        """Return the text in lines for which a terminal has room, all but the first indented; elsewhere unchanged."""
-        if not self.is_terminal:
-            return text
-        lines = text.wrap(self, max(10, self.width - indent), overflow="fold")
-        for line in lines:
-            line.rstrip()
-        return Text("\n" + " " * indent).join(lines)
-
-
 def progress(doing: str, done: float | None, moved: int, rate: float) -> str:
     """Return what is done, how far, how much, how fast, and how long it will take once that can be estimated."""
     parts = [doing if done is None else f"{doing} {done:.0%}", size(moved), f"{size(rate)}/s" if rate else ""]
@@ -120,51 +67,92 @@ def progress(doing: str, done: float | None, moved: int, rate: float) -> str:
     return ", ".join(filter(None, parts))
 
 
+class Output(Console):
+    """A console for a stream (None: it was closed), with the colours, characters and width that it can show. Once the
+    stream's reader has left, or its disk is full, the rest is dropped."""
+
+    def __init__(self, stream: IO[str] | None, environ: Mapping[str, str]) -> None:
+        stream = stream or io.StringIO()
+        if isinstance(stream, io.TextIOWrapper):  # a message may have characters that the locale lacks
+            stream.reconfigure(errors="backslashreplace")
+        drawn = stream.isatty() and environ.get("TERM") not in ("dumb", "unknown")
+        super().__init__(
+            file=stream, force_terminal=drawn, width=None if drawn else WIDE, no_color=bool(environ.get("NO_COLOR")),
+            color_system="standard" if environ.get("FORCE_COLOR") else "auto", markup=False, emoji=False,
+            highlight=False, _environ=environ,
+        )  # fmt: skip
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as `rich.console.Console` does."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        """Let the stream lead nowhere, also for Python, which flushes its streams at its end."""
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, self.file.fileno())
+        os.close(nothing)
+
+    def fold(self, text: Text, indent: int) -> Text:
+        """Return the text in lines for which a terminal has room, all but the first indented; elsewhere, and where
+        `indent` is 0, unchanged."""
+        if not self.is_terminal or not indent:
+            return text
+        return Text("\n" + " " * indent).join(text.wrap(self, max(10, self.width - indent), overflow="fold"))
+
+
 class Live:
     """What each repository and submodule is doing: a line for each on a terminal, else one every `QUIET` seconds."""
 
     def __init__(self, console: Output, say: Callable[[str, str], None]) -> None:
         self._console, self._say = console, say
-        self._lines: dict[str, TaskID] = {}
-        self._shown: dict[str, float] = {}
-        self._display: Progress | None = None
+        self._lines: dict[str, str] = {}
+        self._said: dict[str, float] = {}
+        self._display: live.Live | None = None
 
     def put(self, who: str, text: str) -> None:
         """Show what `who` does."""
         if self._console.is_terminal:
-            if not self._display:  # a new one each time: a stopped one would draw over the lines above
-                self._display = _display(self._console)
+            self._lines[who] = text
+            if not self._display:
+                self._display = _display(self._console, self._lines)
                 self._display.start()
-            if who not in self._lines:
-                self._lines[who] = self._display.add_task(who, total=None, text=text)
-            self._display.update(self._lines[who], visible=True, text=text)
-        elif (now := time.monotonic()) - self._shown.setdefault(who, now) >= QUIET:
-            self._shown[who] = now
+        elif (now := time.monotonic()) - self._said.setdefault(who, now) >= QUIET:
+            self._said[who] = now
             self._say(who, text)
 
     def hide(self, who: str) -> None:
         """Remove the lines of a repository and its submodules until there is more progress."""
-        for name, line in self._lines.items():
-            if self._display and f"{name}/".startswith(f"{who}/"):
-                self._display.update(line, visible=False)
+        for name in [name for name in self._lines if f"{name}/".startswith(f"{who}/")]:
+            del self._lines[name]
+            if self._display:
                 self._display.refresh()
 
     def end(self) -> None:
         """Remove all lines, so that others can use the terminal."""
+        self._lines.clear()
         if self._display:
             self._display.stop()
         self._display = None
-        self._lines.clear()
 
 
-def _display(console: Output) -> Progress:
-    """Rich's display: for each repository its name and what it does, cut where the terminal ends."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn
-    from rich.table import Column
+def _display(console: Output, lines: Mapping[str, str]) -> live.Live:
+    """Rich's display of the lines, each beside the name it is about, and cut where the terminal ends."""
+    from rich.live import Live as Display
+    from rich.spinner import Spinner
+    from rich.table import Column, Table
 
-    return Progress(
-        SpinnerColumn("dots" if console.unicode else "line", style="cyan"),
-        TextColumn("{task.description}", style="bold", markup=False),
-        TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
-        console=console, transient=True, refresh_per_second=8, redirect_stdout=False, redirect_stderr=False,
+    spinner = Spinner("line", style="cyan")
+
+    def render() -> Table:
+        table = Table.grid("", "", Column(no_wrap=True, overflow="ellipsis"), padding=(0, 1, 0, 0))
+        for who, text in list(lines.items()):
+            table.add_row(spinner, Text(who, "bold"), Text(text))
+        return table
+
+    return Display(
+        console=console, get_renderable=render, transient=True, refresh_per_second=8,
+        redirect_stdout=False, redirect_stderr=False,
     )  # fmt: skip

@@ -112,7 +112,8 @@ def test_an_existing_checkout_stays_as_it_is_and_only_what_is_missing_is_cloned(
     assert host.requests == []
     for name, version in {"sglang": "0.5.3", "flashinfer": "0.3.0"}.items():
         commit = sources.head(name)[:10]
-        assert re.search(rf"{name} +v{version} +this checkout +{commit} +{version} +already cloned", result.out)
+        shown = rf"{name} +v{version}, from this checkout, {commit}, {version}\n +clone: already cloned"
+        assert re.search(shown, result.out)
     sources("clone", sglang="v0.5.3")
     assert "invoke update --sglang-branch=main" in sources("clone", check=2, sglang="main").err
     sources("clone", check=2, sglang="nothing-like-it")

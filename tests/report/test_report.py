@@ -22,8 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import InstallError, NetworkError, SourcesError
-from tasks.models import Check, EnvironmentState, Outcome, RepositoryState, Result, Verification
-from tasks.report import Report, screen, tables
+from tasks.models import Check, Outcome, RepositoryState, Result, Verification
+from tasks.report import Report, screen
 from tests.report.values import CHECKS, CLONED, ENVIRONMENT, FAILED, FIX, FOUND, UPDATED, succeeded
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -35,6 +35,7 @@ from tasks.errors import NetworkError
 from tasks.models import Result
 from tasks.report import Report
 from tests.report.test_report import ENDED, STATUS
+from tests.report.values import succeeded
 """
 DRAWS = """
 with Report() as report:
@@ -98,17 +99,12 @@ def shown(tell: Callable[[Report], object], environ: Mapping[str, str] = NOWHERE
     out, err = io.StringIO(), io.StringIO()
     with Report(stream=out, errors=err, environ=environ, **options) as report:
         tell(report)
-    return re.sub(r" +$", "", out.getvalue(), flags=re.MULTILINE), err.getvalue()
+    return out.getvalue(), err.getvalue()
 
 
 def finished(result: Result, environ: Mapping[str, str] = NOWHERE, **options: Any) -> tuple[str, str]:
     """What is shown at the end of a run."""
     return shown(lambda report: report.finish(result), environ, **options)
-
-
-def rows(out: str) -> list[list[str]]:
-    """The cells of the table in the output."""
-    return [re.split(r" {2,}", line.strip()) for line in out[out.index("repository  REF") :].splitlines()]
 
 
 # On a terminal
@@ -133,17 +129,12 @@ def test_the_rest_of_a_transfer_is_estimated_only_from_half_of_it_on() -> None:
 
 def test_colours_are_used_on_a_terminal_not_under_no_color_and_elsewhere_under_force_color() -> None:
     colour = re.compile(r"\x1b\[[0-9;]*3[0-7]m")
-    assert colour.search(on_terminal(DRAWS))
+    sent = on_terminal("with Report() as report: report.finish(succeeded('verify'))")
+    assert re.search(r"\x1b\[1;33m$", sent[: sent.index("Ready with 1 warning")]), "yellow"
     assert not colour.search(on_terminal(DRAWS, NO_COLOR="1"))
     assert colour.search(finished(ENDED, {"FORCE_COLOR": "1"})[0])
     assert not colour.search(finished(ENDED, {"FORCE_COLOR": "1", "NO_COLOR": "1"})[0])
     assert "\x1b" not in finished(ENDED)[0]
-
-
-def test_a_dumb_terminal_gets_plain_lines() -> None:
-    sent = on_terminal(DRAWS, TERM="dumb")
-    assert "\x1b" not in sent
-    assert re.search(r"^\d\d:\d\d:\d\d sglang: cloned$", sent, re.MULTILINE)
 
 
 @pytest.mark.parametrize("columns", [60, 80])
@@ -152,48 +143,46 @@ def test_words_stay_whole_and_commands_are_not_broken(columns: int) -> None:
     sent = without_escapes(on_terminal(code, columns=columns))
     for line in sent.replace(FIX, "").splitlines():
         assert len(line.rstrip()) <= columns
-    words = "repository REF matching flashinfer sglang (v0.7.2) my-kernel, installed (v0.6.7.post3)"
+    words = "matching flashinfer (v0.7.2), my-kernel, configuration, (v0.6.7.post3),"
     assert set(words.split()) <= set(sent.split())
-    assert f"     {FIX}\n" in sent
+    assert f"        {FIX}\n" in sent
 
 
-def test_where_letters_are_ascii_only_everything_is_said_in_ascii() -> None:
+def test_where_letters_are_ascii_only_everything_is_said_in_ascii_and_a_dumb_terminal_gets_plain_lines() -> None:
     code = DRAWS + 'report.event("sglang", "na\\xefve \\u2192 \\udc80")'
-    sent = on_terminal(code, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", PYTHONIOENCODING="ascii:strict")
-    assert sent.isascii()
-    assert "na\\xefve \\u2192 \\udc80" in sent
-    assert re.search(r"fail +version", without_escapes(sent))
+    sent = on_terminal(code, TERM="dumb", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", PYTHONIOENCODING="ascii")
+    assert sent.isascii() and "\x1b" not in sent
+    assert re.search(r"^\d\d:\d\d:\d\d sglang: na\\xefve \\u2192 \\udc80$", sent, re.MULTILINE)
+
+
+def test_markup_is_shown_as_it_stands() -> None:
+    text = "[bold red]not markup[/] :smile: [link=https://a.b]c"
+    code = f"Report().event('sglang', {text!r})\nReport().finish(Result('clone', 3, error=NetworkError({text!r})))"
+    assert without_escapes(on_terminal(code)).count(text) == 2
 
 
 # Elsewhere
 
 
-def test_elsewhere_every_event_is_a_line_with_its_time_and_nothing_is_drawn() -> None:
+def test_elsewhere_events_are_lines_with_their_time_below_the_heading_of_a_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def tell(report: Report) -> None:
-        report.event("sglang", "cloning main")
-        report.progress("sglang", "receiving objects", 0.5, 1, 1.0)
+        with report.step("clone"):
+            report.event("sglang", "cloning main")
+            report.progress("sglang", "receiving objects", 0.5, 1, 1.0)
+            monkeypatch.setattr(screen, "QUIET", 0.0)
+            report.progress("sglang/a/b", "receiving objects", 0.421, 12_340_000, 31e3)
+        with report.step("install"):
+            pass
         report.output("install", "  Collecting a\r  Collecting b\r\n")
         report.output("install", " \n")
 
-    out, err = shown(tell)
-    assert re.fullmatch(r"\d\d:\d\d:\d\d sglang: cloning main\n\d\d:\d\d:\d\d install: Collecting b\n", out)
-    assert err == ""
-
-
-def test_elsewhere_a_long_transfer_says_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(screen, "QUIET", 0.0)
-    out, _ = shown(lambda report: report.progress("sglang/a/b", "receiving objects", 0.421, 12_340_000, 31e3))
-    assert out.endswith(" sglang/a/b: receiving objects 42%, 12.3 MB, 31.0 kB/s\n")
-
-
-def test_a_step_in_which_nothing_happens_has_no_heading() -> None:
-    def tell(report: Report) -> None:
-        with report.step("clone"):
-            report.event("sglang", "cloned")
-        with report.step("install"):
-            pass
-
-    assert re.fullmatch(r"clone\n\S+ sglang: cloned\n", shown(tell)[0])
+    assert re.fullmatch(
+        r"clone\n(\d\d:){2}\d\d sglang: cloning main\n"
+        r"\S+ sglang/a/b: receiving objects 42%, 12.3 MB, 31.0 kB/s\n\S+ install: Collecting b\n",
+        shown(tell)[0],
+    )
 
 
 def test_lines_of_many_threads_stay_whole() -> None:
@@ -213,16 +202,11 @@ def test_lines_of_many_threads_stay_whole() -> None:
     assert sorted(lines) == sorted(f"r{name}: line {number}" for name in range(8) for number in range(50))
 
 
-@pytest.mark.parametrize("options", ["", "json=True"])
 @pytest.mark.parametrize("redirection", ["| true", "> /dev/full 2> /dev/full", ">&- 2>&-"])
-def test_an_output_that_is_closed_or_full_or_not_read_stops_nothing(
-    options: str, redirection: str, tmp_path: Path
-) -> None:
-    if "full" in redirection and not Path("/dev/full").exists():
-        pytest.skip("no /dev/full here")
+def test_an_output_that_is_closed_or_full_or_not_read_stops_nothing(redirection: str, tmp_path: Path) -> None:
     code = tmp_path / "code.py"
-    end = f"open({str(tmp_path / 'end')!r}, 'w')"
-    code.write_text(PREAMBLE + DRAWS.replace("Report()", f"Report({options})") * 20 + end)
+    both = DRAWS + DRAWS.replace("Report()", "Report(json=True)")
+    code.write_text(f"{PREAMBLE}{both * 20}\nopen({str(tmp_path / 'end')!r}, 'w')")
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     script = f"set -o pipefail; {sys.executable} {code} {redirection}"
     done = subprocess.run(["bash", "-c", script], env=environ, capture_output=True, text=True, check=False)
@@ -256,60 +240,76 @@ def test_echo_shows_commands_as_a_shell_takes_them_without_passwords() -> None:
 # The end of a run
 
 
-def test_an_error_is_what_happened_then_advice_then_a_command() -> None:
+def test_an_error_of_both_packages_is_told_once_what_happened_then_advice_then_a_command() -> None:
     error = InstallError("pip failed: no space\nlast line", "Free some space.", "pip install -e 'a b'")
-    out, err = finished(Result("install", 6, error=error, seconds={"install": 0.26}))
-    assert out == "\ninstall incomplete after 0.3 s.\nNext: pip install -e 'a b'\n"
-    assert err == "error: pip failed: no space\n    last line\n  Free some space.\n  pip install -e 'a b'\n"
+    rows = [Outcome(name, "failed", error=error) for name in ("sglang", "flashinfer")]
+    _, err = finished(Result("install", 6, steps={"install": rows}))
+    assert err == (
+        "sglang, flashinfer: pip failed: no space\n    last line\n  Free some space.\n  pip install -e 'a b'\n"
+    )
 
 
-def test_a_task_ends_with_one_table_its_warnings_its_errors_and_what_to_do_next() -> None:
-    out, err = finished(Result("update", 3, ENVIRONMENT, {"update": [CLONED, FAILED, UPDATED]}, {"update": 200.0}))
-    assert rows(out) == [
-        ["repository", "REF", "REF from", "commit", "version", "outcome", "downloaded", "time"],
-        ["flashinfer", "matching (v0.6.7.post3)", "option", "1a2b3c4d5e", "0.6.7.post3", "cloned", "52.3 MB", "41 s"],
-        ["sglang", "main", "configuration", "failed", "12 s"],
-        ["third", "main → matching (v0.6.7.post3)", "this checkout", "ffffffffff", "0.6.18 → 0.6.7.post3", "updated",
-         "3 min 20 s"],
-        [""],
-        ["warning: flashinfer: attempt 1 of 5 failed: connection reset"],
-        [""],
-        ["update incomplete after 3 min 20 s."],
-        ["Next: invoke clone"],
-    ]  # fmt: skip
+def test_what_was_done_to_each_repository_then_warnings_errors_and_what_to_do_next() -> None:
+    steps = {"update": [CLONED, FAILED, UPDATED]}
+    out, err = finished(Result("update", 3, ENVIRONMENT, steps, {"update": 200.0}))
+    assert (
+        out
+        == """
+flashinfer  matching (v0.6.7.post3), from the option, 1a2b3c4d5e, 0.6.7.post3
+            update: cloned, 52.3 MB, 41 s
+sglang      main, from the configuration
+            update: failed, 12 s
+third       main → matching (v0.6.7.post3), from this checkout, ffffffffff, 0.6.18 → 0.6.7.post3
+            update: updated, 3 min 20 s
+
+warning: flashinfer: attempt 1 of 5 failed: connection reset
+
+update incomplete after 3 min 20 s.
+Next: invoke clone
+"""
+    )
     assert err == "sglang: https://example.org/sglang.git: connection reset\n  Check the network.\n  invoke clone\n"
 
 
-def test_the_table_says_what_each_step_did_and_what_a_failure_left_undone() -> None:
+def test_each_step_is_a_line_and_those_that_a_failure_left_undone_say_so() -> None:
     installed = Outcome("flashinfer", "installed", version="0.6.7.post3", seconds=9)
-    steps = {
-        "clone": [FAILED, CLONED],
-        "update": [Outcome("flashinfer", "up to date", seconds=0.3)],
-        "install": [installed, Outcome("third", "installed", seconds=9)],
-    }
+    moved = Outcome("flashinfer", "updated", "main", before_ref="matching", seconds=0.3)
+    steps = {"clone": [FAILED, CLONED], "update": [moved], "install": [installed]}
     seconds = {"clone": 41.0, "update": 0.3, "install": 9.0, "verify": 2.0}
-    out, err = finished(Result("setup", 3, ENVIRONMENT, steps, seconds, verification=FOUND))
-    table = rows(out)
-    assert ["sglang", "main", "configuration", "clone: failed", "12 s"] in table
-    for row in ("update: skipped (clone failed)", "install: skipped (clone failed)", "verify: 1 failed, 1 skipped"):
-        assert [row] in table
-    assert ["update: up to date", "0.3 s"] in table
-    assert [row for row in table if "install: installed" in row] == [["install: installed"]], "its time is shared"
-    assert "sglang: https://example.org/sglang.git" in err
-    ended = ["Not ready after 52 s (clone 41 s, update 0.3 s, install 9 s, verify 2 s)."]
-    assert table[-2:] == [ended, ["Next: invoke clone"]]
+    out, _ = finished(Result("setup", 3, ENVIRONMENT, steps, seconds, verification=FOUND))
+    assert (
+        """
+sglang      main, from the configuration
+            clone: failed, 12 s
+            update: skipped (clone failed)
+            install: skipped (clone failed)
+            verify: 1 passed, 1 warned
+flashinfer  matching → main, from the option, 1a2b3c4d5e, 0.6.7.post3
+            clone: cloned, 52.3 MB, 41 s
+            update: updated, 0.3 s
+            install: installed
+            verify: 1 failed, 1 skipped
+"""
+        in out
+    )
+    ended = "Not ready after 52 s (clone 41 s, update 0.3 s, install 9 s, verify 2 s)."
+    assert out.endswith(f"\n{ended}\nNext: invoke clone\n")
 
 
-def test_status_shows_what_is_here_in_one_table() -> None:
-    assert rows(finished(STATUS)[0]) == [
-        ["repository", "REF", "REF from", "commit", "version", "installed", "state"],
-        ["sglang", "main", "configuration", "0000000000", "0.5.23", "0.5.10.post1",
-         "on my-kernel, 2 ahead, 1 behind, 4 changed files: a, b, c and 1 more"],
-        ["flashinfer", "matching (v0.7.2)", "this checkout", "ffffffffff", "0.7.2", "no", "clean"],
-        ["third", "main", "not cloned"],
-        [""],
-        ["Next: invoke setup"],
-    ]  # fmt: skip
+def test_status_shows_what_is_here() -> None:
+    assert (
+        finished(STATUS)[0]
+        == """
+sglang      main, from the configuration, 0000000000, 0.5.23, 0.5.10.post1 is installed
+            on my-kernel, 2 ahead, 1 behind, 4 changed files: a, b, c and 1 more
+flashinfer  matching (v0.7.2), from this checkout, ffffffffff, 0.7.2, not installed
+            clean
+third       main
+            not cloned
+
+Next: invoke setup
+"""
+    )
 
 
 @pytest.mark.parametrize(
@@ -334,37 +334,25 @@ def test_the_last_lines_say_whether_all_is_ready_and_what_to_do_next(result: Res
     assert len(lines) == 2 or "Next" not in finished(result)[0]
 
 
-def test_ready_with_a_warning_is_yellow_and_repeats_it() -> None:
-    sent = on_terminal(
-        "from tests.report.values import succeeded\nwith Report() as report: report.finish(succeeded('verify'))"
-    )
-    ended = sent.index("Ready with 1 warning")
-    assert re.search(r"\x1b\[1;33m$", sent[:ended])
-    assert without_escapes(sent).count("2 files changed") == 2
-
-
-def test_the_last_line_names_the_activation_of_an_environment_that_is_not_active(tmp_path: Path) -> None:
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/activate").touch()
-    result = replace(succeeded("setup"), environment=EnvironmentState(tmp_path / "bin/python", tmp_path))
-    assert finished(result)[0].endswith(f"\nNext: source {tmp_path}/bin/activate\n")
-    assert finished(result, {"VIRTUAL_ENV": str(tmp_path)})[0].endswith("\nNext: import sglang and flashinfer\n")
+def test_an_active_environment_needs_nothing_but_an_import() -> None:
+    active = finished(succeeded("setup"), {"VIRTUAL_ENV": str(ENVIRONMENT.prefix)})[0]
+    assert active.endswith("\nNext: import sglang and flashinfer\n")
 
 
 def test_a_group_that_passes_is_one_line_and_faults_stand_below_with_what_to_do() -> None:
     assert finished(Result("verify", 1, verification=FOUND))[0].startswith(f"""\
 sglang: 1 passed, 1 warned
-  warn  tree  2 files changed
+  warn  tree: 2 files changed
         git -C tmp/sglang stash
 flashinfer: 1 failed, 1 skipped
-  fail  version  0.6.18 is installed, 0.6.7.post3 is checked out
+  fail  version: 0.6.18 is installed, 0.6.7.post3 is checked out
         {FIX}
 """)
     checks = (Check("cuda: gpus", "skip", "no GPU"), Check("cuda: driver", "skip", "no GPU"))
     good = replace(FOUND, checks=(Check("trace: definitions", "pass", "9"), *checks))
     assert finished(Result("verify", verification=good))[0].startswith("trace: 1 passed\ncuda: 2 skipped: no GPU\n")
     verbose = finished(Result("verify", verification=good), verbose=True)[0]
-    assert "trace: 1 passed\n  pass  definitions  9\n" in verbose
+    assert "trace: 1 passed\n  pass  definitions: 9\n" in verbose
 
 
 def test_groups_are_shown_as_they_are_complete_and_only_once() -> None:
@@ -390,55 +378,31 @@ def test_warnings_are_taken_by_the_repository_that_they_are_about() -> None:
     assert re.search(r"^\S+ sglang: warning: odd$", shown(tell)[1], re.MULTILINE)
 
 
-# GitHub Actions
-
-
-def test_github_gets_annotations_and_one_summary_with_all_that_was_done(tmp_path: Path) -> None:
+def test_github_gets_annotations() -> None:
     odd = Check("a: b, c", "fail", "100 % | <b>\n2", "fix | it", "run | it")
-    result = replace(
-        ENDED, verification=replace(FOUND, checks=(*CHECKS, odd)), error=InstallError("pip failed\nlast", "Try again.")
+    error = InstallError("pip failed\n::stop-commands::x", "Try again.")
+    _, err = finished(
+        replace(ENDED, verification=replace(FOUND, checks=(*CHECKS, odd)), error=error), {"GITHUB_ACTIONS": "true"}
     )
-    summary = tmp_path / "summary.md"
-    summary.write_text("before\n")
-    _, err = finished(result, {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)})
     assert err.splitlines() == [
         "::error title=sglang::https://example.org/sglang.git: connection reset%0ACheck the network.%0Ainvoke clone",
-        "::error title=error::pip failed%0Alast%0ATry again.",
+        "::error title=error::pip failed%0A: :stop-commands::x%0ATry again.",
         "::warning title=sglang%3A tree::2 files changed%0Agit -C tmp/sglang stash",
         f"::error title=flashinfer%3A version::0.6.18 is installed, 0.6.7.post3 is checked out%0A{FIX}",
         "::error title=a%3A b%2C c::100 %25 | <b>%0A2%0Afix | it%0Arun | it",
     ]
-    text = summary.read_text()
-    assert text.startswith("before\n### invoke clone\n\nclone incomplete after 41 s. invoke clone\n\n```\nrepository")
-    assert "  52.3 MB" in text and text.endswith("\n```\n")
-
-
-def test_a_summary_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
-    environ = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(tmp_path)}
-    assert "::warning title=GITHUB_STEP_SUMMARY::" in finished(ENDED, environ)[1]
-
-
-def test_what_a_remote_says_is_no_workflow_command() -> None:
-    def tell(report: Report) -> None:
-        report.output("install", "##[error]a ::error::b")
-        error = InstallError("what\n  ::error::c\n::stop-commands::d", "::set-output name=e::f")
-        report.finish(Result("clone", 6, error=error))
-
-    for text in (*shown(tell), *shown(tell, {"GITHUB_ACTIONS": "true"})):
-        assert "##[" not in text
-        assert not re.search(r"^\s*::(?!error title=error::what%0A)", text, re.MULTILINE)
 
 
 # Text from elsewhere
 
 SEQUENCES = ["\x1b[2J\x1b[31mred", "\x1b]0;title\x07", "\x1b]8;;https://a.b\x1b\\link", "\x9b31m", "\u202eback", "a\rb"]
-HOSTILE = st.text(max_size=40) | st.sampled_from(SEQUENCES)
+HOSTILE = st.text(max_size=40) | st.sampled_from([*SEQUENCES, "##[error]a ::error::b", "\n  ::error::c"])
 PASSWORD = "hunter2"  # a word that nothing else prints
 
 
 @settings(deadline=None, max_examples=40)
 @given(before=HOSTILE, after=HOSTILE, torn=st.sampled_from(["", "\x00", "\x1b[0m", "\u200b", "\x7f", "\x1f"]))
-def test_no_control_character_and_no_password_survives(before: str, after: str, torn: str) -> None:
+def test_no_control_character_workflow_command_or_password_survives(before: str, after: str, torn: str) -> None:
     text = f"{before} https://me:{torn}{PASSWORD[:3]}{torn}{PASSWORD[3:]}@example.org/x.git {after}"
     error = NetworkError(text, text, text)
     state = RepositoryState(Path("/p"), text, text, text, text, branch=text, changed=(text,), problem=text)
@@ -446,11 +410,11 @@ def test_no_control_character_and_no_password_survives(before: str, after: str, 
     def tell(report: Report) -> None:
         with report.step(text):
             report.event(text, text)
-            report.warn(text, text)
             report.output(text, text)
             report.progress(text, text, None, 0, 0.0)
             report.command([text, text], None)
             report.checked(text, [Check(text, "fail", text, text, text)])
+        report.warn(text, text)
         outcome = Outcome(text, text, text, text, text, before_version=text + "1", before_ref=text, resolved=text,
                           warnings=(text,), error=error)  # fmt: skip
         found = Verification(False, {}, {}, None, (Check(text, "fail", text, text, text),))
@@ -461,17 +425,5 @@ def test_no_control_character_and_no_password_survives(before: str, after: str, 
         for printed in shown(tell, environ, echo=True):
             assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069]", printed)
             assert PASSWORD not in printed and PASSWORD[3:] not in printed
-
-
-def test_markup_is_shown_as_it_stands() -> None:
-    text = "[bold red]not markup[/] :smile: [link=https://a.b]c"
-    code = f"Report().event('sglang', {text!r})\nReport().finish(Result('clone', 3, error=NetworkError({text!r})))"
-    assert without_escapes(on_terminal(code)).count(text) == 2
-
-
-def test_what_a_word_leads_to_stands_beside_that_word_alone() -> None:
-    steps = {
-        "clone": [Outcome("flashinfer", "already cloned", "matching", resolved="v0.6.7.post3")],
-        "update": [Outcome("flashinfer", "updated", "main", before_ref="matching")],
-    }
-    assert tables.columns(Result("setup", steps=steps), "→")["REF"] == ["matching → main"]
+            assert "##[" not in printed
+            assert not re.search(r"^\s*::(?!(error|warning) title=)", printed, re.MULTILINE)
