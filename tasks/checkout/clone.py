@@ -5,14 +5,13 @@ from __future__ import annotations
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 from .. import names
 from ..errors import UsageError
 from ..git import fetch, refs
 from ..git.repository import Checkout
 from ..models import Outcome, Repository
-from . import directory, plan, recovery, state, switch
+from . import directory, move, state
 from .session import Session
 
 
@@ -34,11 +33,7 @@ def clone(session: Session, repository: Repository, *, strict: bool = True) -> O
         session.reporter.event(repository.name, f"would clone {ref} ({commit[:10]})")
         return outcome
     checkout = _stage(session, repository)
-    try:
-        _fill(session, checkout, target)
-    except UsageError:  # nothing that the next run could continue
-        _remove(checkout.path)
-        raise
+    _fill(session, checkout, target)
     text = f"cloned: {checkout.record.shown} ({commit[:10]})"
     checkout.path.rename(repository.path)
     history = "" if session.full else "; its history begins here (--full has all of it)"
@@ -53,34 +48,33 @@ def _stage(session: Session, repository: Repository) -> Checkout:
     staging = session.settings.directory / f".{repository.name}.partial"
     checkout = Checkout(replace(repository, path=staging), staging / ".git")
     if staging.exists() and not (checkout.is_linked and checkout.remote):
-        _remove(staging)
+        shutil.rmtree(staging)
     staging.mkdir(exist_ok=True)
-    fetch.initialise(checkout)
-    return checkout.again()
+    return fetch.initialise(checkout)
 
 
 def _fill(session: Session, checkout: Checkout, target: refs.Target) -> None:
     """Bring every object and check out the files; those of the superproject while its submodules are brought."""
     source = fetch.Source(session.network, session.full)
-    fetch.bring(checkout, target, source)
+    try:
+        fetch.bring(checkout, target, source)
+    except UsageError:  # nothing that the next run could continue
+        shutil.rmtree(checkout.path)
+        raise
     if target.branch:
         checkout.git("symbolic-ref", "HEAD", f"{names.HEADS}{target.branch}")
         checkout.git("update-ref", f"{names.HEADS}{target.branch}", target.commit)
-        switch.follow(checkout, target.branch)
+        move.follow(checkout, target.branch)
     else:
         checkout.git("update-ref", "--no-deref", "HEAD", target.commit)
-    move = plan.Move(checkout.again(), target)
+    planned = move.Move(checkout.again(), target)
     with ThreadPoolExecutor(1) as pool:
         files = pool.submit(checkout.git, "reset", "--quiet", "--hard", target.commit)
-        move = plan.bring_submodules(move, source)
+        planned = move.bring_submodules(planned, source)
         files.result()
-    missing = [submodule for submodule in move.submodules if not submodule.is_done]
-    for submodule in missing:
-        _remove(submodule.checkout.path)  # of an interrupted run
-    switch.attach(missing, checkout, session.reporter)
-    checkout.keep_record(move.record)
-    fetch.bring_tag(checkout.again(), target, source)
-    fetch.bring_release_tag(checkout.again(), session.advertised(checkout.repository), source)
+    move.attach(planned, session.reporter)
+    checkout.keep_record(planned.record)
+    session.bring_tags(checkout.again(), target)
 
 
 def _existing(session: Session, checkout: Checkout, strict: bool) -> Outcome:
@@ -91,16 +85,9 @@ def _existing(session: Session, checkout: Checkout, strict: bool) -> Outcome:
     if is_elsewhere and given and session.target(repository).commit != head:
         command = names.shell("invoke", "update", f"--{repository.name}-branch={given}")
         raise UsageError(f"{repository.name} is already cloned at {at}, not at {given}.", command=command)
-    interrupted = "; an update was interrupted, `invoke update` finishes it" if recovery.interrupted(checkout) else ""
+    interrupted = "; an update was interrupted, `invoke update` finishes it" if record.moving else ""
     session.reporter.event(repository.name, f"already cloned at {at}{interrupted}")
     resolved = record.name if record.shown != record.ref else ""
     origin = state.kept_ref(repository, record)[1]
     version = session.version(checkout)
     return Outcome(repository.name, "already cloned", record.ref, head, version, ref_source=origin, resolved=resolved)
-
-
-def _remove(path: Path) -> None:
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.exists():
-        shutil.rmtree(path)

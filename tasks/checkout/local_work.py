@@ -11,7 +11,6 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from .. import names
@@ -20,32 +19,22 @@ from ..git import messages, refs, submodules
 from ..git.repository import Checkout
 
 MANY = 1000  # files that are compared byte by byte; more are changed on purpose
-OPERATIONS = {  # the first that exists, and what is in progress then
+OPERATIONS = {
     "rebase-merge": "rebase",
-    "rebase-apply/applying": "am",
-    "rebase-apply": "rebase",
+    "rebase-apply": "rebase or am",
     "MERGE_HEAD": "merge",
     "CHERRY_PICK_HEAD": "cherry-pick",
     "REVERT_HEAD": "revert",
-    "sequencer": "cherry-pick",
+    "sequencer": "cherry-pick or revert",
     "BISECT_LOG": "bisect",
 }
-
-
-@dataclass(frozen=True)
-class Change:
-    """A changed path; `is_moved` is a submodule at another commit, or without files, that is not staged."""
-
-    path: str
-    is_conflict: bool = False
-    is_moved: bool = False
 
 
 def changed_files(checkout: Checkout) -> list[str]:
     """The tracked files of a checkout that differ from its commit or are staged, and submodules that do, or that hold
     such files (or untracked ones)."""
-    changes, _ = _changes(checkout, "none")
-    return [change.path for change in changes]
+    changed, _ = _status(checkout, "--ignore-submodules=none")
+    return changed
 
 
 def unreproducible(checkout: Checkout) -> list[str]:
@@ -59,10 +48,10 @@ def unreproducible(checkout: Checkout) -> list[str]:
     return reasons
 
 
-def problems(checkout: Checkout, *, branch: str = "", known: Iterable[str] = ()) -> list[LocalWorkError]:
-    """Everything that keeps HEAD from moving, and `branch` if not empty. `known` are further commits of the remote."""
-    changes, commits = _changed(checkout), _commits(checkout, branch, known)
-    return [*operation(checkout), *changes, *commits, *_branch(checkout, branch)]
+def problems(checkout: Checkout, branch: str = "", known: Iterable[str] = ()) -> list[LocalWorkError]:
+    """Everything that keeps HEAD from moving, and `branch` if not empty. `known` are commits of the remote."""
+    moving = branch_conflicts(checkout, branch)
+    return [*operation(checkout), *changes(checkout), *commits(checkout, known, branch), *moving]
 
 
 def refuse(problems: Sequence[LocalWorkError]) -> None:
@@ -70,16 +59,89 @@ def refuse(problems: Sequence[LocalWorkError]) -> None:
     if not problems:
         return
     hints = dict.fromkeys(problem.hint for problem in problems if problem.hint)
-    commands = dict.fromkeys(problem.command for problem in problems if problem.command)
-    command = next(iter(commands)) if len(problems) == 1 and commands else ""
+    command = problems[0].command if len(problems) == 1 else ""
     raise LocalWorkError("\n".join(problem.what for problem in problems), "\n".join(hints), command)
+
+
+def operation(checkout: Checkout) -> list[LocalWorkError]:
+    """The git operation that is in progress in a checkout, if there is one."""
+    for file, name in OPERATIONS.items():
+        if (checkout.git_dir / file).exists():
+            what = f"{checkout.name}: git {name} is in progress in {checkout.path}."
+            return [LocalWorkError(what, messages.FINISH)]
+    return []
+
+
+def changes(checkout: Checkout) -> list[LocalWorkError]:
+    """The changed files of a checkout, without those in its submodules."""
+    files, _ = _status(checkout, "--ignore-submodules=dirty")
+    links = submodules.gitlinks(checkout, "HEAD", *files)
+    own = [file for file in files if file not in links]
+    if not own:
+        return []
+    what = f"{checkout.name}: {counted(len(own), 'changed file')} ({examples(own)}) in {checkout.path}."
+    return [LocalWorkError(what, messages.KEEP_IT)]
+
+
+def staged(checkout: Checkout) -> list[LocalWorkError]:
+    """The files of a checkout that are staged."""
+    files = list(filter(None, checkout.git("diff-index", "--cached", "--name-only", "-z", "HEAD").split("\0")))
+    what = f"{checkout.name}: {counted(len(files), 'staged file')} ({examples(files)}) in {checkout.path}."
+    return [LocalWorkError(what, messages.KEEP_IT)] if files else []
+
+
+def commits(checkout: Checkout, known: Iterable[str], branch: str = "") -> list[LocalWorkError]:
+    """The commits that would have no ref any more if HEAD moved, and `branch` with it; `known` are the remote's."""
+    ref = f"{names.HEADS}{branch}"
+    tracked = checkout.refs.get(checkout.tracking(branch))
+    known = [*known, checkout.record.commit, tracked.commit if tracked else ""]
+    tips = [tip for tip in ("HEAD" if checkout.head else "", ref if ref in checkout.refs else "") if tip]
+    lost = without_ref(checkout, tips, known, excluded=ref)
+    if not lost:
+        return []
+    where = f"on {branch}" if branch and checkout.branch == branch else "on a detached HEAD"
+    count = counted(len(lost), "commit")
+    what = f"{checkout.name}: {count} {where} in {checkout.path} that its remote does not have."
+    keep = names.shell("git", "-C", checkout.path, "branch", f"my-work-{lost[0][:7]}", lost[0])
+    return [LocalWorkError(what, "Push them, or keep them on a branch of your own:", keep)]
+
+
+def without_ref(checkout: Checkout, tips: Sequence[str], known: Iterable[str], excluded: str = "") -> list[str]:
+    """The commits below `tips` that no ref leads to but the one that is `excluded`, and none of the commits `known`."""
+    lines = [*tips, *(f"^{oid}" for oid in known if oid)]
+    options = ("--ignore-missing", "--missing=allow-any", "--max-count=100", "--stdin", "--not", "--exclude=refs/stash")
+    others = [f"--exclude={excluded}"] if excluded else []
+    return checkout.git("rev-list", *options, *others, "--glob=refs/*", stdin="\n".join(lines)).split() if tips else []
+
+
+def branch_conflicts(checkout: Checkout, branch: str) -> list[LocalWorkError]:
+    """Whether `branch` cannot be created beside the local ones, or is checked out in a linked worktree."""
+    if not branch:
+        return []
+    branches = [name.removeprefix(names.HEADS) for name in checkout.refs if name.startswith(names.HEADS)]
+    for other in refs.conflicting(branches, branch):
+        what = f"{checkout.name}: local branch {other!r} in {checkout.path} conflicts with the name {branch!r}."
+        rename = names.shell("git", "-C", checkout.path, "branch", "-m", other, f"mine-{other}")
+        return [LocalWorkError(what, "Rename it:", rename)]
+    ref = checkout.refs.get(f"{names.HEADS}{branch}")
+    if ref and ref.worktree and os.path.realpath(ref.worktree) != os.path.realpath(checkout.path):
+        what = f"{checkout.name}: branch {branch} is checked out in the linked worktree {ref.worktree}."
+        return [LocalWorkError(what, "Leave it there:", names.shell("git", "-C", ref.worktree, "switch", "--detach"))]
+    return []
 
 
 def in_the_way(checkout: Checkout, commit: str) -> list[LocalWorkError]:
     """What git-switch(1) would refuse for, before it is asked: changed files that git was told not to look at, and
     untracked and ignored files in the way of a path of the next commit. Where sparse-checkout is on, git itself
-    overwrites the latter (seen with git 2.39 and 2.43)."""
+    overwrites the latter (seen with git 2.39 and 2.43).
+
+    Files whose bytes are the commit's though git takes them for changed (their line endings do not fit their
+    attributes) are written anew, since git would refuse to replace them.
+    """
     checkout.git("update-index", "-q", "--refresh", check=False)  # git-read-tree(1) goes by times alone
+    _, alike = _status(checkout, "--ignore-submodules=all")
+    if alike:
+        checkout.git("checkout-index", "--force", "-u", "-z", "--stdin", stdin="".join(f"{path}\0" for path in alike))
     try:
         checkout.git("read-tree", "-n", "-m", "-u", "HEAD", commit)
     except LocalWorkError as error:
@@ -107,89 +169,24 @@ def overlapping(checkout: Checkout, paths: Sequence[str], commit: str) -> list[s
     return found
 
 
-def write_again(checkout: Checkout) -> list[str]:
-    """Write the files anew whose bytes are those of the commit, though git takes them for changed: their line endings
-    do not fit their attributes, and git would refuse to replace them. Returns their paths."""
-    _, alike = _changes(checkout, "all")
-    if alike:
-        checkout.git("checkout-index", "--force", "-u", "-z", "--stdin", stdin="".join(f"{path}\0" for path in alike))
-    return alike
-
-
-def commits_without_ref(checkout: Checkout, tips: Iterable[str], known: Iterable[str], but: str = "") -> list[str]:
-    """The commits below `tips` that no ref leads to but the one named `but`, and none of the commits `known`."""
-    excluded = ["--exclude=refs/stash", *([f"--exclude={but}"] if but else [])]
-    options = ("--ignore-missing", "--missing=allow-any", "--max-count=100", "--stdin", "--not", *excluded)
-    lines = [*tips, *(f"^{oid}" for oid in known if oid)]
-    return checkout.git("rev-list", *options, "--glob=refs/*", stdin="\n".join(lines)).split() if tips else []
-
-
-def operation(checkout: Checkout) -> list[LocalWorkError]:
-    for file, operation in OPERATIONS.items():
-        if (checkout.git_dir / file).exists():
-            what = f"{checkout.name}: git {operation} is in progress in {checkout.path}."
-            return [LocalWorkError(what, "Finish it or abort it, then run the same command again.")]
-    return []
-
-
-def _changed(checkout: Checkout) -> list[LocalWorkError]:
-    changes, _ = _changes(checkout, "dirty")
-    files = [change.path for change in changes if not change.is_moved]
-    if not files:
-        return []
-    conflicts = " with conflicts" if any(change.is_conflict for change in changes) else ""
-    what = f"{checkout.name}: {counted(len(files), 'changed file')} ({examples(files)}){conflicts} in {checkout.path}."
-    return [LocalWorkError(what, messages.KEEP_IT)]
-
-
-def _commits(checkout: Checkout, branch: str, known: Iterable[str]) -> list[LocalWorkError]:
-    """The commits that would have no ref any more if HEAD moved, and `branch` with it."""
-    ref, tracked = f"{names.HEADS}{branch}", checkout.refs.get(checkout.tracking(branch))
-    known = [*known, checkout.record.commit, tracked.commit if tracked else ""]
-    tips = [tip for tip in ("HEAD" if checkout.head else "", ref if ref in checkout.refs else "") if tip]
-    commits = commits_without_ref(checkout, tips, known, but=ref)
-    if not commits:
-        return []
-    where = f"on {branch}" if branch and checkout.branch == branch else "on a detached HEAD"
-    count = counted(len(commits), "commit")
-    what = f"{checkout.name}: {count} {where} in {checkout.path} that its remote does not have."
-    keep = names.shell("git", "-C", checkout.path, "branch", f"my-work-{commits[0][:7]}", commits[0])
-    return [LocalWorkError(what, "Push them, or keep them on a branch of your own:", keep)]
-
-
-def _branch(checkout: Checkout, branch: str) -> list[LocalWorkError]:
-    """Whether `branch` cannot be created beside the local ones, or is checked out in a linked worktree."""
-    branches = [name.removeprefix(names.HEADS) for name in checkout.refs if name.startswith(names.HEADS)]
-    for other in refs.conflicting(branches, branch) if branch else ():
-        what = f"{checkout.name}: local branch {other!r} in {checkout.path} conflicts with the name {branch!r}."
-        rename = names.shell("git", "-C", checkout.path, "branch", "-m", other, f"mine-{other}")
-        return [LocalWorkError(what, "Rename it:", rename)]
-    ref = checkout.refs.get(f"{names.HEADS}{branch}")
-    if ref and ref.worktree and os.path.realpath(ref.worktree) != os.path.realpath(checkout.path):
-        what = f"{checkout.name}: branch {branch} is checked out in the linked worktree {ref.worktree}."
-        return [LocalWorkError(what, "Leave it there:", names.shell("git", "-C", ref.worktree, "switch", "--detach"))]
-    return []
-
-
-def _changes(checkout: Checkout, ignored: str) -> tuple[list[Change], list[str]]:
-    """The changes of a checkout, less those of submodules that are `ignored` (git-status(1), --ignore-submodules); and
-    the paths that git takes for changed though their bytes are those of the index."""
-    options = ("--porcelain=v2", "-z", "--untracked-files=no", f"--ignore-submodules={ignored}", "--no-renames")
-    changes, oids = [], {}
-    for line in filter(None, checkout.git("status", *options).split("\0")):
-        if line[0] == "u":
-            changes.append(Change(line.split(" ", 10)[10], is_conflict=True))
+def _status(checkout: Checkout, *options: str) -> tuple[list[str], list[str]]:
+    """The changed paths (git-status(1)); and those that git takes for changed though their bytes are the index's."""
+    command = ("status", "--porcelain=v2", "-z", "--untracked-files=no", "--no-renames", *options)
+    changed, suspects = [], {}
+    for line in filter(None, checkout.git(*command).split("\0")):
+        if line[0] == "u":  # u XY sub m1 m2 m3 mW h1 h2 h3 path
+            changed.append(line.split(" ", 10)[10])
         elif line[0] == "1":  # 1 XY sub mH mI mW hH hI path
-            _, state, _, *modes, _, oid, path = line.split(" ", 8)
-            changes.append(Change(path, is_moved=submodules.GITLINK in modes and state in (".M", ".D")))
-            if state == ".M" and modes[1] == modes[2] and modes[1].startswith("100"):
-                oids[path] = oid
-    alike = same_bytes(checkout, oids)
-    return [change for change in changes if change.path not in alike], alike
+            _, state, _, _, index_mode, mode, _, oid, path = line.split(" ", 8)
+            changed.append(path)
+            if state == ".M" and index_mode == mode and mode.startswith("100"):
+                suspects[path] = oid
+    alike = same_bytes(checkout, suspects)
+    return [path for path in changed if path not in alike], alike
 
 
 def same_bytes(checkout: Checkout, oids: Mapping[str, str]) -> list[str]:
-    """Those of the paths whose bytes are those of the object that the index has for each."""
+    """Those of the paths whose bytes are those of the object id that is given for each."""
     paths = list(oids)[:MANY]
     hashed = checkout.git("hash-object", "--no-filters", "--", *paths, check=False).split("\n") if paths else []
     return [path for path, oid in zip(paths, hashed, strict=False) if oid == oids[path]]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 from .. import names
 from ..errors import LocalWorkError, counted, examples
-from ..git import command, fetch, messages, submodules
-from ..git.repository import RECORD, Checkout, read_record
+from ..git import fetch, messages, submodules
+from ..git.repository import Checkout
 from ..models import Reporter
 from . import local_work, vanish
 
+RESCUE = "refs/rescue/"
 IDENTITY = {
     f"GIT_{role}_{what}": value
     for role in ("AUTHOR", "COMMITTER")
@@ -20,66 +21,63 @@ IDENTITY = {
 }
 
 
-def interrupted(checkout: Checkout) -> list[Checkout]:
-    """The submodules, also of submodules, whose files are there and whose switch was interrupted; then the checkout
-    itself, if its own was."""
-    unfinished = []
-    for file in sorted((checkout.git_dir / "modules").rglob(RECORD)):
-        git_dir, record = file.parent, read_record(file.parent)
-        if record.moving:
-            worktree = (git_dir / command.git(git_dir, "config", "core.worktree", check=False)).resolve()
-            path = os.path.relpath(worktree, checkout.path.resolve())
-            submodule = submodules.checkout_at(checkout, path, git_dir, record.ref)
-            unfinished += [submodule] if submodule.is_linked else []
-    return [*unfinished, checkout] if checkout.record.moving else unfinished
-
-
 def finish(checkout: Checkout, reporter: Reporter) -> Checkout:
-    """Finish the interrupted switches of a checkout and of its submodules. Working tree and index as they were found
+    """Finish the interrupted switch of a checkout and of its submodules. Working tree and index as they were found
     stay below refs/rescue/, as commits on top of HEAD, and are named. Raises LocalWorkError where a merge or the like
     is in progress, or where something cannot be kept; nothing has changed then."""
-    accounted: list[tuple[Checkout, list[vanish.Account]]] = []
-    for switched in interrupted(checkout):
-        accounts = vanish.accounts(switched, switched.record.moving) if switched.head else []
-        problems = [problem for account in accounts for problem in account.problems]
-        local_work.refuse([*local_work.operation(switched), *problems, *_own_repositories(switched)])
-        accounted.append((switched, accounts))
-    for switched, accounts in accounted:
-        moving = switched.record.moving
-        keep(switched, moving, reporter)
-        for account in accounts:
-            vanish.remove(account)
-        reset(switched, moving)
-        switched.keep_record(replace(switched.record, moving=""))  # its `commit` is where the branch may still be
+    moving = checkout.record.moving
+    interrupted = [(checkout, moving, checkout.record.commit), *_submodules(checkout, moving)]
+    problems = []
+    for switched, commit, _ in interrupted:
+        problems += [*local_work.operation(switched), *vanish.problems(switched, commit)]
+        problems += _own_repositories(switched, commit)
+    local_work.refuse(problems)
+    for switched, commit, before in interrupted:
+        keep(switched, commit, before, reporter)
+        vanish.remove(switched, commit)
+        reset(switched, commit)
+    checkout.keep_record(replace(checkout.record, moving=""))  # its `commit` is where the branch may still be
     return checkout.again()
 
 
-def keep(checkout: Checkout, moving: str, reporter: Reporter) -> None:
-    """Keep the working tree and the index as they are below refs/rescue/; say so where they are not HEAD's."""
+def reset(checkout: Checkout, commit: str) -> None:
+    """Let index and files be those of the commit, then HEAD, which comes last and is on no branch."""
+    checkout.git("switch", "--quiet", "--discard-changes", "--detach", commit)
+
+
+def keep(checkout: Checkout, commit: str, before: str, reporter: Reporter) -> None:
+    """Keep the working tree, the index and HEAD below refs/rescue/ as they are between the commits `before` and
+    `commit`; say so where anything would have been lost."""
     index = checkout.git("write-tree", "--missing-ok", check=False)
-    files = _files_as_found(checkout, moving) if checkout.is_linked else index
+    files = _files_as_found(checkout, commit) if checkout.is_linked else index
     trees = list(dict.fromkeys(filter(None, (index, files))))
     head = checkout.git("rev-parse", "--quiet", "--verify", "HEAD^{tree}", check=False)
-    if not trees or trees == [head]:
+    if trees in ([], [head]) and not local_work.commits(checkout, [commit, before]):
         return
-    commit = checkout.head
+    tip = checkout.head
     for tree in trees:
-        below = ["-p", commit] if commit else []
-        commit = checkout.git("commit-tree", tree, "-m", "As found after an interrupted update", *below, env=IDENTITY)
-    ref = f"{fetch.RESCUE}{time.strftime('%Y%m%d-%H%M%S')}-{commit[:7]}"
-    checkout.git("update-ref", ref, commit)
-    show = names.shell("git", "-C", checkout.path, "log", "--patch", f"-{len(trees)}", ref)
+        below = ["-p", tip] if tip else []
+        tip = checkout.git("commit-tree", tree, "-m", "As found after an interrupted update", *below, env=IDENTITY)
+    ref = f"{RESCUE}{time.strftime('%Y%m%d-%H%M%S')}-{tip[:7]}"
+    checkout.git("update-ref", ref, tip)
+    show = names.shell("git", "-C", checkout.path, "log", "--patch", f"-{max(1, len(trees))}", ref)
     reporter.warn(checkout.name, f"an update was interrupted; its files as they were found are kept as {ref} ({show})")
 
 
-def reset(checkout: Checkout, commit: str) -> None:
-    """Let HEAD, index and files be those of the commit, on no branch: what was there has been kept."""
-    checkout.git("update-ref", "--no-deref", "HEAD", commit, *([checkout.head] if checkout.head else []))
-    checkout.git("reset", "--hard", commit)
+def _submodules(checkout: Checkout, commit: str) -> Iterator[tuple[Checkout, str, str]]:
+    """The submodules, also of submodules, that are not at what the commit has; each with the commit that it should be
+    at, and the one that it was at before."""
+    before = submodules.commits(checkout, checkout.record.commit or checkout.head)
+    for submodule in submodules.declared(checkout, commit).values():
+        inner = submodules.checkout_of(checkout, submodule)
+        if inner.is_linked and fetch.has_commit(inner, submodule.commit):
+            if inner.head != submodule.commit:
+                yield inner, submodule.commit, before.get(submodule.name, "")
+            yield from _submodules(inner, submodule.commit)
 
 
-def _files_as_found(checkout: Checkout, moving: str) -> str:
-    """A tree of all files in the working tree, of the ignored ones those that the next commit has."""
+def _files_as_found(checkout: Checkout, commit: str) -> str:
+    """A tree of all files in the working tree, of the ignored ones those that the commit has."""
     with local_work.own_index(checkout) as index:
         checkout.git("add", "--all", "--sparse", "--ignore-errors", env=index, check=False)
         others = checkout.git("ls-files", "--others", "--exclude-standard", "-z", env=index).split("\0")
@@ -87,13 +85,13 @@ def _files_as_found(checkout: Checkout, moving: str) -> str:
             what = f"{checkout.name}: {counted(len(left_out), 'file')} ({examples(left_out)}) cannot be kept."
             raise LocalWorkError(what, messages.KEEP_IT)
         ignored = local_work.untracked_files(checkout, "--ignored", "--exclude-standard")
-        given = "".join(f"{path}\0" for path in local_work.overlapping(checkout, ignored, moving))
-        checkout.git("update-index", "--add", "--remove", "-z", "--stdin", stdin=given, env=index)
+        paths = "".join(f"{path}\0" for path in local_work.overlapping(checkout, ignored, commit))
+        checkout.git("update-index", "--add", "--remove", "-z", "--stdin", stdin=paths, env=index)
         return checkout.git("write-tree", "--missing-ok", env=index)
 
 
-def _own_repositories(checkout: Checkout) -> list[LocalWorkError]:
+def _own_repositories(checkout: Checkout, commit: str) -> list[LocalWorkError]:
     """Repositories of the user's in the way: they cannot be kept as a tree."""
     own = [path.rstrip("/") for path in local_work.untracked_files(checkout) if path.endswith("/")]
-    places = [checkout.path / path for path in local_work.overlapping(checkout, own, checkout.record.moving)]
+    places = [checkout.path / path for path in local_work.overlapping(checkout, own, commit)]
     return [vanish.refusal(checkout, place, "is a repository of your own") for place in places]

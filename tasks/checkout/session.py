@@ -7,10 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from ..errors import NetworkError
-from ..git import command
-from ..git.fetch import Source
-from ..git.refs import Advertised, Target, resolve
-from ..git.repository import Checkout, read_record
+from ..git import command, fetch
+from ..git.refs import Advertised, Target, latest, resolve
+from ..git.repository import Checkout, Record
 from ..models import Network, RefSource, Reporter, Repository, Settings
 from ..names import MATCHING, redact
 from . import state
@@ -37,15 +36,15 @@ class Session:
         """How network operations are made."""
         return Network(self.settings.attempts, self.settings.stall, self.reporter)
 
-    def source(self, checkout: Checkout) -> Source:
+    def source(self, checkout: Checkout) -> fetch.Source:
         """How the objects of a checkout come: a full one stays full."""
-        return Source(self.network, self.full or bool(checkout.head and not checkout.is_shallow))
+        return fetch.Source(self.network, self.full or bool(checkout.head and not checkout.is_shallow))
 
     def ref(self, repository: Repository) -> tuple[str, RefSource]:
         """The REF in use and where it comes from: the option, else this checkout, else the configuration."""
         if given := self.refs.get(repository.name):
             return given, "lock file" if self.commits else "option"
-        return state.kept_ref(repository, read_record(repository.path / ".git"))
+        return state.kept_ref(repository, Record.read(repository.path / ".git"))
 
     def ask(self, repositories: Sequence[Repository]) -> None:
         """Start asking all of the remotes; `advertised` waits for the answers."""
@@ -77,6 +76,14 @@ class Session:
             tag = self.matching(advertised)
             return Target(ref, "tag", tag, advertised.commit(tag), advertised.tags[tag])
         return resolve(ref, advertised, repository.name, repository.url)
+
+    def bring_tags(self, checkout: Checkout, target: Target) -> None:
+        """Fetch the tag that the REF means, and that of the newest release, by which a build by hand finds its version.
+        """
+        advertised = self.advertised(checkout.repository)
+        for tag in dict.fromkeys([target.name, latest(advertised.tags) or ""]):
+            if tag in advertised.tags:
+                fetch.bring_tag(checkout, tag, advertised, self.source(checkout))
 
     def _ask(self, repository: Repository) -> Advertised:
         words = ("ls-remote", "--heads", "--tags", "--", repository.url)

@@ -42,21 +42,18 @@ def shipped_directories(pyproject: str, submodule: str) -> Directories:
     return tuple(sorted(str(directory) for directory in shipped if not shipped.intersection(directory.parents))) or None
 
 
-def choose(checkout: Checkout, shipped: Directories, full: bool) -> tuple[Directories, Directories]:
-    """Which directories of a submodule are to be fetched, and which are to be set after the switch (None: those that
-    are set stay). What the user chose stays, unless it is to be `full`, and a complete submodule stays complete."""
+def choose(checkout: Checkout, shipped: Directories) -> tuple[Directories, Directories]:
+    """Which directories of a submodule are to be fetched, and which are to be set once it is at its new commit (none
+    where the tuple is empty: all are checked out then; None changes nothing). Directories are only ever added."""
     if not checkout.is_linked:
         return shipped, shipped
-    if not checkout.is_sparse:
-        return None, None
-    if checkout.config.get("core.sparsecheckoutcone") == "false":
-        return None, None  # patterns of another kind, which no list of directories can say
-    now = tuple(filter(None, checkout.git("sparse-checkout", "list", check=False).split("\n")))
-    if sorted(now) != sorted(checkout.record.configured.splitlines()) and not full:
-        return now, None
+    if not checkout.is_sparse or checkout.config.get("core.sparsecheckoutcone") == "false":
+        return None, None  # all of them, or patterns that no list of directories can say
     if shipped is None:
         return None, ()
-    return tuple(sorted({*now, *shipped})), shipped
+    now = tuple(filter(None, checkout.git("sparse-checkout", "list", check=False).split("\n")))
+    missing = [path for path in shipped if not {path, *map(str, PurePosixPath(path).parents)}.intersection(now)]
+    return (*now, *missing), (*now, *missing) if missing else None
 
 
 def set_directories(checkout: Checkout, directories: Directories) -> None:

@@ -7,7 +7,7 @@ from ..errors import LocalWorkError, SourcesError, examples
 from ..git import submodules
 from ..git.repository import Checkout, Record
 from ..models import RefSource, Repository, RepositoryState
-from . import local_work, recovery
+from . import local_work
 
 
 def kept_ref(repository: Repository, record: Record) -> tuple[str, RefSource]:
@@ -69,7 +69,7 @@ def describe(checkout: Checkout) -> RepositoryState:
         ahead=ahead,
         behind=behind,
         changed=changed,
-        problem="an update was interrupted" if recovery.interrupted(checkout) else "",
+        problem="an update was interrupted" if record.moving else "",
     )
 
 
@@ -77,6 +77,16 @@ def is_users_branch(checkout: Checkout, branch: str) -> bool:
     """Whether the branch that HEAD is on is the user's own: neither the REF's `branch` nor the one that this tool put
     HEAD on."""
     return checkout.branch not in ("", branch, checkout.record.branch)
+
+
+def problems_of_submodules(checkout: Checkout) -> list[LocalWorkError]:
+    """The local work in the submodules of a checkout."""
+    problems = []
+    for submodule in submodules.declared(checkout, checkout.head).values():
+        inner = submodules.checkout_of(checkout, submodule)
+        if inner.is_linked:
+            problems += local_work.problems(inner, known=[submodule.commit])
+    return problems
 
 
 def submodule_faults(checkout: Checkout, *, files: bool = True) -> dict[str, str]:

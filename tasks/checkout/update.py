@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from .. import names
 from ..errors import LocalWorkError
-from ..git import fetch, refs, submodules
+from ..git import fetch, refs
 from ..git.repository import Checkout
 from ..models import Outcome, Repository
-from . import local_work, plan, recovery, state, switch
+from . import local_work, move, recovery, state
 from .session import Session
 
 
@@ -21,7 +21,7 @@ def update(session: Session, repository: Repository) -> Outcome:
     something would be lost, UsageError for a REF that the remote does not have, NetworkError, DiskError.
     """
     checkout = state.require(repository)
-    if recovery.interrupted(checkout) and not session.dry:
+    if checkout.record.moving and not session.dry:
         session.reporter.event(repository.name, "finishing an interrupted update")
         checkout = recovery.finish(checkout, session.reporter)
     packed, version = fetch.packed_bytes(checkout.git_dir), session.version(checkout)
@@ -30,8 +30,8 @@ def update(session: Session, repository: Repository) -> Outcome:
     outcome = Outcome(repository.name, "up to date", ref, checkout.head, ref_source=origin, resolved=target.resolved)
     if origin not in ("option", "lock file") and state.is_users_branch(checkout, target.branch):
         outcome = _keep_branch(session, checkout, target, outcome)
-    elif is_current(session, checkout, target):
-        record = plan.Move(checkout, target).record
+    elif _is_current(session, checkout, target):
+        record = move.Move(checkout, target).record
         if not session.dry:
             checkout.keep_record(record)
         session.reporter.event(checkout.name, f"up to date: {record.shown} ({checkout.head[:10]})")
@@ -39,16 +39,16 @@ def update(session: Session, repository: Repository) -> Outcome:
         outcome = _move(session, checkout, target, outcome)
     if session.dry:
         return replace(outcome, version=version if outcome.action == "up to date" else "")
-    fetch.bring_release_tag(checkout, session.advertised(repository), session.source(checkout))
+    session.bring_tags(checkout.again(), target)
     moved = fetch.packed_bytes(checkout.git_dir) - packed
     is_same = not moved and outcome.action != "updated"
     after = version if is_same else session.version(checkout.again())
     return replace(outcome, bytes=moved, version=after, before_version="" if is_same else version)
 
 
-def is_current(session: Session, checkout: Checkout, target: refs.Target) -> bool:
+def _is_current(session: Session, checkout: Checkout, target: refs.Target) -> bool:
     """Whether nothing is to be done: the commit, its branch and all submodules are there."""
-    if (checkout.head, checkout.branch) != (target.commit, target.branch) or recovery.interrupted(checkout):
+    if (checkout.head, checkout.branch) != (target.commit, target.branch) or checkout.record.moving:
         return False
     if session.full and checkout.is_shallow:
         return False
@@ -58,42 +58,36 @@ def is_current(session: Session, checkout: Checkout, target: refs.Target) -> boo
 def _keep_branch(session: Session, checkout: Checkout, target: refs.Target, outcome: Outcome) -> Outcome:
     """Fetch, leave the user's branch as it is, and say where the REF is."""
     if not session.dry:
-        source = session.source(checkout)
-        fetch.bring(checkout, target, source)
-        fetch.bring_tag(checkout, target, source)
+        fetch.bring(checkout, target, session.source(checkout))
     name = f"{checkout.remote}/{target.branch}" if target.branch else target.name or target.commit
     rebase = names.shell("git", "-C", checkout.path, "rebase", name)
-    shown = plan.Move(checkout, target).record.shown
+    shown = move.Move(checkout, target).record.shown
     text = f"kept: your branch {checkout.branch}; {shown} is at {target.commit[:10]} ({rebase})"
     session.reporter.event(checkout.name, text)
     return replace(outcome, action="kept")
 
 
 def _move(session: Session, checkout: Checkout, target: refs.Target, outcome: Outcome) -> Outcome:
-    """Bring every object, then move the checkout; twice it is looked for what could be lost."""
+    """Bring every object, then move the checkout; before and after it is looked for what could be lost."""
     if not checkout.head:
         what = f"{checkout.name}: the branch {checkout.branch} in {checkout.path} has no commit yet."
         raise LocalWorkError(what, "Commit something, or move the directory away.", label="no commit yet")
     outcome = replace(outcome, commit=target.commit, before_commit=checkout.head, before_ref=checkout.record.ref)
     was, tracked = checkout.record, checkout.refs.get(checkout.tracking(target.branch))
     before = tracked.commit if tracked else ""
-    problems = local_work.problems(checkout, branch=target.branch, known=[target.commit])
+    problems = local_work.problems(checkout, target.branch, [target.commit])
     if problems:  # those of submodules come together with them
-        for submodule in submodules.declared(checkout, checkout.head).values():
-            inner = submodules.checkout_of(checkout, submodule)
-            if inner.is_linked:
-                problems += local_work.problems(inner, known=[submodule.commit])
+        problems += state.problems_of_submodules(checkout)
     local_work.refuse(problems)
     if session.dry:
         session.reporter.event(checkout.name, f"would update {checkout.head[:10]} → {target.commit[:10]}")
         return replace(outcome, action="would update")
     source = session.source(checkout)
     fetch.bring(checkout, target, source)
-    move = plan.bring_submodules(plan.Move(checkout.again(), target, before), source)
-    local_work.refuse([*plan.problems(move)])  # again: the user may have worked while that took its time
-    switch.carry_out(move, session.reporter)
-    fetch.bring_tag(checkout.again(), target, source)
-    shown = move.record.shown
+    planned = move.bring_submodules(move.Move(checkout.again(), target, before), source)
+    local_work.refuse([*move.problems(planned)])
+    move.carry_out(planned, session.reporter)
+    shown = planned.record.shown
     shown = f"{was.shown} → {shown}" if was.shown not in ("", shown) else shown
     session.reporter.event(checkout.name, f"updated: {shown} ({checkout.head[:10]} → {target.commit[:10]})")
     return replace(outcome, action="updated")

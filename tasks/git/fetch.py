@@ -15,13 +15,14 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import NetworkError, SourcesError, UsageError
 from ..models import Network
-from ..names import TAGS, redact
+from ..names import HEADS, TAGS, redact
 from . import command, refs
 from .messages import GitError, RefusedError
 from .repository import Checkout
 from .submodules import REFUSED
 
-RESCUE = "refs/rescue/"  # what would have no ref any more
+BROUGHT = "refs/sources/"  # commits that no branch of the remote has led to
+GIVE_ANOTHER = "Give the full id of a commit that was pushed, or name a branch."
 ROUNDS = 4  # of fetching what is missing: trees, then the trees and files in them
 
 
@@ -33,10 +34,13 @@ class Source:
     full: bool
 
 
-def initialise(checkout: Checkout) -> None:
-    """Make the repository of a new checkout, or of a submodule whose files come later; it is complete or absent."""
+def initialise(checkout: Checkout) -> Checkout:
+    """Make the repository of a new checkout, or of a submodule whose files come later; it is complete or absent.
+    Returns the checkout with its configured URL."""
     if (checkout.git_dir / "HEAD").exists():
-        return
+        if not checkout.remote:  # the submodule's URL has changed
+            checkout.git("config", "remote.origin.url", checkout.url)
+        return checkout.again()
     above = takewhile(lambda parent: parent.name != "modules", checkout.git_dir.parents)
     if checkout.git_dir.name != ".git" and any((parent / "HEAD").exists() for parent in above):
         what = f"{checkout.name}: its repository would be inside that of another submodule, {checkout.git_dir.parent}."
@@ -58,6 +62,7 @@ def initialise(checkout: Checkout) -> None:
     except OSError:  # other repositories are there, or what is left of one
         shutil.rmtree(draft)
         raise SourcesError(f"{checkout.name}: {checkout.git_dir} is in the way: it is not empty.", REFUSED) from None
+    return checkout.again()
 
 
 def packed_bytes(git_dir: Path) -> int:
@@ -78,81 +83,57 @@ def bring(checkout: Checkout, target: refs.Target, source: Source, directories: 
     partial = source.full or directories is not None
     if not has_commit(checkout, target.commit) or (source.full and checkout.is_shallow):
         _fetch_commit(checkout, target, source, partial=partial)
-    elif target.branch:
-        checkout.git("update-ref", checkout.tracking(target.branch), target.commit)
+    elif (ref := _following(checkout, target)) not in checkout.refs or target.branch:
+        checkout.git("update-ref", ref, target.commit)
     if checkout.head or partial:
         _bring_files(checkout, target.commit, source.network, directories)
 
 
-def bring_release_tag(checkout: Checkout, advertised: refs.Advertised, source: Source) -> None:
-    """Fetch the tag of the newest release where it is not here, by which a build by hand finds its version."""
-    tag = refs.latest(advertised.tags)
-    if tag is None or f"{TAGS}{tag}" in checkout.refs or refs.conflicting(checkout.tags, tag):
+def bring_tag(checkout: Checkout, tag: str, advertised: refs.Advertised, source: Source) -> None:
+    """Fetch a tag and its commit, without the files. A tag of that name that is here already stays as it is, as with
+    git-fetch(1)."""
+    if f"{TAGS}{tag}" in checkout.refs or refs.conflicting(checkout.tags, tag):
         return
-    _bring_tag(checkout, tag, advertised.tags[tag], source)
-
-
-def bring_tag(checkout: Checkout, target: refs.Target, source: Source) -> None:
-    """Set the tag that the REF means, if it means one, as the remote has it."""
-    if target.kind == "tag":
-        _bring_tag(checkout, target.name, target.object, source)
-
-
-def _bring_tag(checkout: Checkout, tag: str, oid: str, source: Source) -> None:
-    """Fetch the object of a tag and its commit, without the files, and set the tag; what it named before keeps a ref
-    below refs/rescue/."""
-    known = checkout.refs.get(f"{TAGS}{tag}")
-    if known and known.object == oid:
-        return
-    if others := refs.conflicting(checkout.tags, tag):
-        text = f"the tag {tag} of the remote was not set, since it conflicts with your tag {others[0]}"
-        source.network.reporter.warn(checkout.name, text)
-        return
+    oid = advertised.tags[tag]
     if not checkout.git("cat-file", "-t", oid, check=False):
-        depth = ["--depth=1"] if checkout.is_shallow else []
+        is_alone = checkout.is_shallow and not has_commit(checkout, advertised.commit(tag))
+        depth = ["--depth=1"] if is_alone else []
         _fetch(checkout, source.network, *depth, "--filter=tree:0", checkout.remote, oid, doing="fetching a tag")
-    lines = [f"update {TAGS}{tag} {oid}"]
-    if known:
-        lines.append(f"update {RESCUE}tags/{tag}-{known.object[:12]} {known.object}")
-    checkout.git("update-ref", "--stdin", stdin="".join(f"{line}\n" for line in lines))
+    checkout.git("update-ref", f"{TAGS}{tag}", oid)
+
+
+def _following(checkout: Checkout, target: refs.Target) -> str:
+    """The ref by which what was brought is known as the remote's."""
+    return checkout.tracking(target.branch) if target.branch else f"{BROUGHT}{target.commit}"
 
 
 def _fetch_commit(checkout: Checkout, target: refs.Target, source: Source, *, partial: bool) -> None:
     """Fetch the target; where its branch is followed already, with the history since, so that none is cut."""
-    branch, tracking = target.branch, checkout.tracking(target.branch)
-    before = checkout.refs.get(tracking) if branch else None
+    ref = _following(checkout, target)
+    before = checkout.refs.get(ref)
     options = ["--filter=blob:none"] if partial else ["--no-filter"]
-    is_new = not checkout.head
     if checkout.head and not partial:
         options.append(f"--negotiation-tip={checkout.head}")  # whose files are all here
     if source.full:
         options += ["--unshallow"] if checkout.is_shallow else []
-    elif is_new or (checkout.is_shallow and not before):
+    elif not checkout.head or (checkout.is_shallow and not before):
         options.append("--depth=1")
-    for other in refs.conflicting(checkout.refs, tracking) if branch else ():
+    for other in refs.conflicting(checkout.refs, ref):
         checkout.git("update-ref", "-d", other)  # gone from the remote, and its name is in the way
-    destination = f":{tracking}" if branch else ""
     try:
-        _fetch(checkout, source.network, *options, checkout.remote, f"+{target.object}{destination}")
+        _fetch(checkout, source.network, *options, checkout.remote, f"+{target.object}:{ref}")
     except RefusedError as error:
-        name = f"refs/heads/{branch}" if branch else f"{TAGS}{target.name}"
-        if target.ref.lower() == target.object:  # what the user gave
-            raise UsageError(error.what, "Give the full id of a commit that was pushed, or name a branch.") from None
         if target.kind == "commit":
-            raise NetworkError(error.what, "This host does not serve the commit by its id: set another URL.") from None
-        _fetch(checkout, source.network, *options, checkout.remote, f"+{name}{destination}")
-    _check_arrival(checkout, target)
+            is_given = target.ref.lower() == target.object
+            raise (UsageError(error.what, GIVE_ANOTHER) if is_given else error) from None
+        name = f"{HEADS if target.branch else TAGS}{target.name}"
+        _fetch(checkout, source.network, *options, checkout.remote, f"+{name}:{ref}")
+    if not has_commit(checkout, target.commit):
+        kind = UsageError if target.kind == "tag" else NetworkError  # a tag may name a file
+        what = f"{checkout.name}: {redact(checkout.url)} has no commit {target.commit}."
+        raise kind(what, "It may have moved on: run the same command again, or name another REF.")
     if before and checkout.is_shallow:
         _connect(checkout, before.commit, target, source)
-
-
-def _check_arrival(checkout: Checkout, target: refs.Target) -> None:
-    if has_commit(checkout, target.commit):
-        return
-    if target.kind == "tag":
-        raise UsageError(f"{checkout.name}: the tag {target.name} names no commit.", "Name another REF.")
-    what = f"{checkout.name}: {redact(checkout.url)} does not serve the commit {target.commit}."
-    raise NetworkError(what, "It may have moved on: run the same command again, or name a branch or tag.")
 
 
 def _connect(checkout: Checkout, before: str, target: refs.Target, source: Source) -> None:
@@ -161,10 +142,9 @@ def _connect(checkout: Checkout, before: str, target: refs.Target, source: Sourc
     if checkout.git("merge-base", before, target.commit, check=False):
         return
     boundary = (checkout.git_dir / "shallow").read_text().split()
-    ages = [checkout.git("cat-file", "commit", commit, check=False) for commit in {before, *boundary}]
-    times = [int(line.split()[-2]) for age in ages for line in age.split("\n") if line.startswith("committer ")]
-    since = f"--shallow-since={min(times) - 1}"
-    words = (since, "--filter=blob:none", checkout.remote, target.commit)
+    listed = checkout.git("rev-list", "--no-walk", "--timestamp", "--ignore-missing", before, *boundary).split("\n")
+    since = min(int(line.split()[0]) for line in listed) - 1
+    words = (f"--shallow-since={since}", "--filter=blob:none", checkout.remote, target.commit)
     _fetch(checkout, source.network, *words, doing="connecting history")
 
 

@@ -52,7 +52,7 @@ class DiskFullError(DiskError):
 
 _HTTP = r"(?:returned error:|HTTP(?: code =)?) "
 _OVERWRITE = re.compile(
-    r"^error: (Your local changes|The following untracked|Updating the following|Entry '(.*)' not uptodate|"
+    r"^error: (Your local changes|The following untracked|Updating the following|Entry '(.*)' (?:not up|would)|"
     r"(?:Untracked working tree file|Updating) '(.*)' would)",
     re.M,
 )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from operator import itemgetter
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import NetworkError, UsageError
@@ -117,12 +115,7 @@ def nearest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
     from difflib import get_close_matches
 
     known = {other.casefold(): other for other in sorted(names) if other.isprintable()}
-    close = [known[each] for each in get_close_matches(name.casefold(), known, count)]
-    if asked := release(name):  # the release above it, then those below
-        releases = [pair for pair in _releases(known.values()) if asked.is_prerelease or not pair[0].is_prerelease]
-        place = bisect_left(releases, asked, key=itemgetter(0))
-        close = [tag for _, tag in (*releases[place : place + 1], *releases[:place][:-3:-1])] + close
-    return list(dict.fromkeys(close))[:count]
+    return [known[other] for other in get_close_matches(name.casefold(), known, count)]
 
 
 @cache

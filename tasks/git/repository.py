@@ -29,7 +29,7 @@ class Ref:
 class Record:
     """What was last checked out: `ref` as it was asked for, which was the `kind` (branch, tag, commit) `name` at
     `commit`; `configured` was the configured branch at that time. `moving` is the commit that a switch has begun to,
-    empty when none is under way. For a submodule `ref` is its URL, and `configured` its sparse directories."""
+    empty when none is under way."""
 
     ref: str = ""
     configured: str = ""
@@ -37,6 +37,15 @@ class Record:
     name: str = ""
     commit: str = ""
     moving: str = ""
+
+    @classmethod
+    def read(cls, git_dir: Path) -> Record:
+        """The record in `git_dir`; an empty one where there is none that can be read."""
+        try:
+            known = json.loads((git_dir / RECORD).read_text())
+            return cls(**{field.name: str(known.get(field.name, "")) for field in fields(cls)})
+        except (OSError, ValueError, AttributeError):
+            return cls()
 
     @property
     def shown(self) -> str:
@@ -80,7 +89,7 @@ class Checkout:
 
     @property
     def place(self) -> Path:
-        """Where git commands run: in the repository of a submodule whose files are not there."""
+        """Where git runs: the working tree, or the git directory of a submodule whose files are not there."""
         return self.path if self.is_linked else self.git_dir
 
     def git(self, *words: str, stdin: str = "", check: bool = True, env: Mapping[str, str] | None = None) -> str:
@@ -108,10 +117,10 @@ class Checkout:
     def _head_file(self) -> str:
         """What HEAD is: a commit, or the full name of a ref; empty where there is no HEAD that can be read."""
         try:
-            text = (self.git_dir / "HEAD").read_text(errors="surrogateescape").removesuffix("\n")
+            text = (self.git_dir / "HEAD").read_text(errors="surrogateescape")
         except OSError:
             return ""
-        return text.removeprefix("ref: ").strip(" ")
+        return text.removesuffix("\n").removeprefix("ref: ").strip(" ")
 
     @cached_property
     def refs(self) -> Mapping[str, Ref]:
@@ -158,8 +167,8 @@ class Checkout:
 
     @property
     def record(self) -> Record:
-        """What this tool last checked out; an empty record where there is none that can be read."""
-        return read_record(self.git_dir)
+        """What this tool last checked out."""
+        return Record.read(self.git_dir)
 
     def tracking(self, branch: str) -> str:
         """The full name of the ref that follows the remote's branch."""
@@ -169,15 +178,6 @@ class Checkout:
         """Keep the record, atomically."""
         if record != self.record:
             write_atomic(self.git_dir / RECORD, json.dumps(asdict(record)) + "\n")
-
-
-def read_record(git_dir: Path) -> Record:
-    """The record in `git_dir`; an empty one where there is none that can be read."""
-    try:
-        known = json.loads((git_dir / RECORD).read_text())
-        return Record(**{field.name: str(known.get(field.name, "")) for field in fields(Record)})
-    except (OSError, ValueError, AttributeError):
-        return Record()
 
 
 def linked_git_dir(path: Path) -> Path | None:

@@ -47,6 +47,12 @@ def declared(parent: Checkout, commit: str) -> dict[str, Submodule]:
     return submodules
 
 
+def commits(parent: Checkout, commit: str) -> dict[str, str]:
+    """The commits of the submodules of a commit by their names; none where the commit is empty."""
+    known = declared(parent, commit).values() if commit else ()
+    return {submodule.name: submodule.commit for submodule in known}
+
+
 def gitlinks(parent: Checkout, commit: str, *paths: str) -> dict[str, str]:
     """Those of the paths that are submodules in the commit's tree, each with its commit (git-ls-tree(1))."""
     links = {}
