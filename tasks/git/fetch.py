@@ -130,7 +130,7 @@ def _fetch_commit(checkout: Checkout, target: refs.Target, source: Source, *, pa
         _fetch(checkout, source.network, *options, checkout.remote, f"+{name}:{ref}")
     if not has_commit(checkout, target.commit):
         kind = UsageError if target.kind == "tag" else NetworkError  # a tag may name a file
-        what = f"{checkout.name}: {redact(checkout.url)} has no commit {target.commit}."
+        what = f"{checkout.name}: {redact(checkout.url)} has no commit {target.commit} ({target.name})."
         raise kind(what, "It may have moved on: run the same command again, or name another REF.")
     if before and checkout.is_shallow:
         _connect(checkout, before.commit, target, source)
