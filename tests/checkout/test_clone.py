@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -27,13 +28,16 @@ def submodules(upstream: Upstream, revision: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("revision", ["main~2", *exhaustive([("release/v0.5.10",), ("v0.5.3",)])])
-def test_a_ref_is_checked_out(revision: str, sglang: Sources, upstream: Upstream) -> None:
+def test_a_ref_is_checked_out(revision: str, sglang: Sources, upstream: Upstream, tmp_path: Path) -> None:
+    (tmp_path / "big").mkdir()
+    sglang.path.symlink_to(tmp_path / "big")  # the directory of the checkouts is a link
     commit = upstream.commit("sglang", revision)
     result = sglang("clone", sglang=commit if revision == "main~2" else revision)
     assert sglang.head("sglang") == commit
     assert sglang.git("sglang", "branch", "--show-current") == (revision if "/" in revision else "")
     assert commit[:10] in result.out
     assert "v0.5.23" in sglang.git("sglang", "tag"), "a build by hand finds SGLang's version"
+    assert sglang.path.is_symlink()
     sound(sglang, "sglang")
 
 

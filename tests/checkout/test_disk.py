@@ -13,8 +13,8 @@ import pytest
 
 from tests.checkout.test_clone import FETCH
 from tests.sources import Sources, exhaustive, nothing_but_the_lock, sound, work
+from tests.thing import TOP, Thing
 from tests.upstream.host import GitHost
-from tests.upstream.store import Upstream
 
 BLOCK = 4096
 
@@ -49,45 +49,50 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     subprocess.run(["umount", "--lazy", path], check=True)
 
 
-@pytest.fixture
-def on_disk(flashinfer: Sources, disk: Disk) -> Sources:
-    """FlashInfer on the small disk."""
-    flashinfer.path = disk.path / "tmp"
-    return flashinfer
-
-
-def test_too_little_space_is_reported_before_anything_is_downloaded(
-    on_disk: Sources, disk: Disk, host: GitHost
+def test_too_little_space_and_a_read_only_disk_are_reported_before_anything_is_downloaded(
+    sglang: Sources, disk: Disk, host: GitHost
 ) -> None:
+    sglang.path = disk.path / "tmp"
+    sglang.path.mkdir()
+    for options in ("--bind {0}", "-o remount,ro,bind"):
+        subprocess.run(["mount", *options.format(disk.path).split(), str(disk.path)], check=True)
+    assert f"{sglang.path} cannot be written" in sglang("clone", check=4).text
+    subprocess.run(["umount", disk.path], check=True)
     disk.resize(50_000_000)
-    text = " ".join(on_disk("clone", check=4).err.split())
-    assert re.search(r"[\d.]+ [GM]B", text) and "50.0 MB" in text and str(on_disk.path) in text
+    text = sglang("clone", check=4).text
+    assert re.search(r"[\d.]+ [GM]B", text) and "50.0 MB" in text and str(sglang.path) in text
     assert "cache" in text
     assert host.count(FETCH) == 0
-    assert nothing_but_the_lock(on_disk.path)
+    assert nothing_but_the_lock(sglang.path)
 
 
-MATRIX = [(blocks, name) for blocks in (0, 2, 6, 14, 40) for name in ("flashinfer", "cccl")]
+MATRIX = [(blocks, name) for blocks in (0, 2, 6, 14, 40) for name in ("thing", "lib")]
 
 
 @pytest.mark.parametrize(
-    ("blocks", "repository"),
-    [(0, "cccl"), *exhaustive(case for case in MATRIX if case != (0, "cccl"))],
+    ("blocks", "repository"), [(0, "lib"), *exhaustive(case for case in MATRIX if case != (0, "lib"))]
 )
 def test_a_disk_that_fills_up_leaves_no_partial_checkout_and_no_changed_one(
-    blocks: int, repository: str, on_disk: Sources, disk: Disk, host: GitHost, upstream: Upstream
+    blocks: int, repository: str, thing: Thing, disk: Disk, host: GitHost
 ) -> None:
-    host.fault("hook", rf"{repository}.*{FETCH}", call=lambda: disk.leave(blocks))
-    result = on_disk("clone", check=4)
-    assert "space" in result.err and "Total" not in result.err
-    assert not (on_disk.path / "flashinfer").exists()
-    disk.resize(9_000_000_000)
-    on_disk("clone", flashinfer="v0.3.0")
-    before = work(on_disk.path)
-    host.fault("hook", rf"{repository}.*{FETCH}", call=lambda: disk.leave(blocks))
-    assert "space" in on_disk("update", check=4, flashinfer="main").err
-    assert work(on_disk.path) == before
-    disk.resize(9_000_000_000)
-    on_disk("update", flashinfer="main")
-    assert on_disk.head("flashinfer") == upstream.commit("flashinfer")
-    sound(on_disk, "flashinfer")
+    def fill(task: str) -> None:
+        host.fault("hook", rf"{repository}.*{FETCH}", call=lambda: disk.leave(blocks))
+        result = thing.sources(task, check=4)
+        assert "space" in result.err and "Total" not in result.err
+        disk.resize(9_000_000_000)
+
+    thing.sources.path = disk.path / "tmp"
+    thing.upstream.add_commit("some/lib", "main", {"large": os.urandom(400_000)})
+    thing.move_on()
+    fill("clone")
+    assert not thing.top.exists()
+    thing.sources("clone")
+    before = work(thing.sources.path)
+    thing.upstream.add_commit("some/lib", "main", {"large": os.urandom(400_000)})
+    thing.upstream.add_commit("some/thing", "main", {"large": os.urandom(400_000)})
+    new = thing.move_on()
+    fill("update")
+    assert work(thing.sources.path) == before
+    thing.sources("update")
+    assert thing.sources.head(TOP) == new
+    sound(thing.sources, TOP)

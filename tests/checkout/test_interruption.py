@@ -14,6 +14,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
+from tests.checkout.test_local_work import settle
 from tests.conftest import Project
 from tests.reliability import actions
 from tests.reliability.actions import Acts, act, names
@@ -73,20 +74,7 @@ EVERY = [(place, ((action, name),)) for place in (TOP, LIB) for action in action
 
 @pytest.mark.parametrize(("place", "acts"), CASES + exhaustive(EVERY), ids=names)
 def test_what_is_done_after_an_interruption_is_kept(place: str, acts: Acts, thing: Thing) -> None:
-    new = thing.interrupt(place)
-    act(thing, place, acts)
-    had, known = thing.has(), {where: thing.own(where) for where in {TOP, place}}
-    result = thing.sources("update", check=None)
-    assert result.status in (0, 5), result.err
-    assert thing.has() == had, "lost"
-    if result.status:
-        thing.put_away(place)
-        thing.sources("update")
-        assert thing.has() == had, "lost in the end"
-    assert all(commits <= thing.own(where) for where, commits in known.items()), "a commit was left without a ref"
-    if thing.git(TOP, "branch", "--show-current") in ("main", ""):
-        assert thing.sources.head(TOP) == new
-        assert thing.git(TOP, "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty") == ""
+    settle(place, acts, thing, thing.interrupt(place))
 
 
 def test_an_interrupted_update_is_finished_though_the_remote_has_moved_on_and_a_repository_of_the_users_is_kept(
@@ -153,15 +141,6 @@ def test_a_lock_of_another_git_process_is_left(thing: Thing) -> None:
         user.communicate(b"\n")
     assert user.returncode == 0
     assert thing.git(TOP, "log", "-1", "--format=%s") == "Mine"
-
-
-def test_nothing_is_written_through_a_symbolic_link(sglang: Sources) -> None:
-    precious = sglang.path.with_name("precious")
-    precious.write_text(PRECIOUS)
-    sglang.path.mkdir()
-    (sglang.path / ".lock").symlink_to(precious)
-    sglang("clone", check=None)
-    assert precious.read_text() == PRECIOUS
 
 
 def running(project: Project) -> list[psutil.Process]:

@@ -81,6 +81,8 @@ def test_a_submodule_without_work_goes(change: Callable[[Upstream, str], None], 
     completed(nested)
     left = nested.git(TOP, "status", "--porcelain", "--ignored", "--untracked-files=all")
     assert left == "", "no directory is left behind"
+    restore(nested.upstream)
+    completed(nested)
 
 
 def test_commits_in_a_submodule_of_a_submodule_that_goes_are_kept(nested: Thing) -> None:

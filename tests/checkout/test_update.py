@@ -118,23 +118,3 @@ def test_submodules_move_with_their_commits_urls_and_names(flashinfer: Sources, 
     flashinfer("update")
     assert (flashinfer.path / "flashinfer/3rdparty/spdlog/include/newer.h").exists()
     sound(flashinfer, "flashinfer")
-
-
-def test_a_submodule_replaces_files_and_files_replace_a_submodule(sglang: Sources, upstream: Upstream) -> None:
-    link = Gitlink(upstream.commit("spdlog"))
-    modules = f'[submodule "spdlog"]\n\tpath = deps/spdlog\n\turl = {url("spdlog")}\n'
-    there: Tree = {".gitmodules": modules, "deps/spdlog": link}
-    gone: Tree = {".gitmodules": None, "deps/spdlog": None}
-    directory: Tree = {"deps/spdlog/include/part0.h": "// here\n"}
-    file: Tree = {"deps/spdlog": "a file\n"}
-    upstream.add_commit("sglang", "main", directory)
-    sglang("clone")
-    for vendored in (directory, file):
-        upstream.add_commit("sglang", "main", {**dict.fromkeys(vendored), **there})
-        sglang("update")
-        assert sglang.head("sglang/deps/spdlog") == link.commit
-        sound(sglang, "sglang")
-        upstream.add_commit("sglang", "main", {**gone, **file})
-        sglang("update")
-        assert (sglang.path / "sglang/deps/spdlog").read_text() == "a file\n"
-        sound(sglang, "sglang")

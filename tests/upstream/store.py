@@ -41,10 +41,14 @@ File = str | bytes | Gitlink | Symlink
 Tree = Mapping[str, File | None]
 
 
+def environment() -> dict[str, str]:
+    """The environment of git where nobody's configuration is read."""
+    return {"PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
+
+
 def git(repository: Path, *arguments: str) -> str:
     """What git prints, without the newline at the end; nobody's configuration is read."""
-    environment = {"PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
-    run = subprocess.run(["git", *arguments], cwd=repository, env=environment, capture_output=True, check=True)
+    run = subprocess.run(["git", *arguments], cwd=repository, env=environment(), capture_output=True, check=True)
     return run.stdout.decode().removesuffix("\n")
 
 
@@ -62,9 +66,8 @@ class Importer:
     def __enter__(self) -> Importer:
         settings = ("-c", "fastimport.unpackLimit=1", "-c", "core.compression=1")
         command = ["git", *settings, "fast-import", "--quiet", "--force", "--done"]
-        self.process = subprocess.Popen(
-            command, cwd=self.repository, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=-1
-        )
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, cwd=self.repository, env=environment(), stdin=pipe, stdout=pipe)
         return self
 
     def __exit__(
