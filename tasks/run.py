@@ -253,13 +253,13 @@ def status_step(run: Run) -> None:
 def lock_step(run: Run) -> None:
     """Write the lock file."""
     found, repositories, obstacles = _lockable(run)
-    lock = packages.make_lock(
+    text = packages.make_lock(
         run.c, found, repositories, run.environment, settings=run.settings, log=run.settings.directory / LOG,
         reporter=run.report, obstacles=obstacles,
     )  # fmt: skip
     if not run.session.dry:
-        write_atomic(ROOT / packages.LOCK, lock.text())
-    run.report.event("lock", f"{'would write' if run.session.dry else 'wrote'} {ROOT / packages.LOCK}: {lock.size}")
+        write_atomic(ROOT / packages.LOCK, text)
+    run.report.event("lock", f"{'would write' if run.session.dry else 'wrote'} {ROOT / packages.LOCK}")
 
 
 def _lockable(run: Run) -> tuple[list[packages.Package], list[packages.LockedRepository], list[str]]:
@@ -271,7 +271,8 @@ def _lockable(run: Run) -> tuple[list[packages.Package], list[packages.LockedRep
         obstacles += [f"{repository.name}: {text}" for text in checkout.unreproducible(here)]
         commits = {path: found.commit for path, found in submodules.declared(here, here.head).items()}
         ref = here.record.ref or here.branch or here.head
-        repositories.append(packages.LockedRepository(repository.name, repository.url, ref, here.head, commits))
+        extras = sorted(repository.extras)
+        repositories.append(packages.LockedRepository(repository.name, repository.url, ref, here.head, commits, extras))
     return found, repositories, obstacles
 
 
@@ -335,7 +336,7 @@ def _prepare(c: Context, task: str, options: Options, report: Report) -> Run:
     if options.locked:
         lock = packages.read_lock(ROOT / packages.LOCK)
         chosen = tuple(_locked(locked, configured) for locked in lock.repositories)
-        configured = replace(configured, overrides=lock.overrides)
+        configured = replace(configured, overrides=tuple(lock.overrides))
         refs = {locked.name: locked.ref for locked in lock.repositories}
         commits = {locked.name: locked.commit for locked in lock.repositories}
     configured = replace(configured, repositories=chosen)
@@ -350,7 +351,7 @@ def _locked(locked: packages.LockedRepository, configured: Settings) -> Reposito
     """The configured repository, as the lock file has it."""
     for repository in configured.repositories:
         if repository.name == locked.name:
-            return replace(repository, url=locked.url, extras=locked.extras, install=bool(locked.distribution))
+            return replace(repository, url=locked.url, extras=tuple(locked.extras))
     hint = "Add it to sources.repositories."
     raise UsageError(f"{packages.LOCK} holds {locked.name}, which is not configured.", hint)
 

@@ -5,12 +5,18 @@ Git is never run here; uv is run here alone.
 
 from .environment import Environment, probe
 from .install import install
-from .lock import differences, make_lock
-from .lock_file import FILE as LOCK
-from .lock_file import Lock, LockedRepository, read_lock
-from .matching import FLASHINFER, flashinfer_requirement, has_release, matching
+from .lock import FILE as LOCK
+from .lock import Lock, LockedRepository, differences, make_lock, read_lock
 from .package import Package, names, version_of
-from .requirements import Missing, admits, missing_requirements
+from .requirements import (
+    FLASHINFER,
+    Missing,
+    admits,
+    flashinfer_requirement,
+    has_release,
+    matching,
+    missing_requirements,
+)
 
 __all__ = [
     "FLASHINFER", "LOCK", "Environment", "Lock", "LockedRepository", "Missing", "Package", "admits", "differences",

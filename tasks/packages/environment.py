@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import json
 import os
 import shutil
@@ -11,16 +12,17 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
-import packaging
+from packaging.markers import default_environment
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from ..errors import UsageError
 from ..models import PackageState
-from . import facts
 
-PACKAGING = Path(packaging.__file__).parent.parent
+OLDEST = Version("3.10")
 
 
 @dataclass(frozen=True)
@@ -42,17 +44,13 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Environment:
-    """An interpreter and its packages. `markers` are those of PEP 508, without `extra`.
-
-    `externally_managed` is that of PEP 668. `paths` is the interpreter's sys.path, without the current directory.
-    """
+    """An interpreter and its packages. `markers` are those of PEP 508, without `extra`; `paths` is the interpreter's
+    sys.path, without the current directory."""
 
     python: Path
     prefix: Path
-    version: str
     virtual: bool
     purelib: Path
-    externally_managed: bool
     markers: Mapping[str, str]
     paths: tuple[Path, ...]
 
@@ -66,32 +64,24 @@ class Environment:
         found = self.distribution(name)
         return PackageState(found.version, found.editable, found.location) if found else PackageState(None, False, None)
 
+    def version(self, name: str) -> str:
+        """The version that is installed; empty for none."""
+        found = self.distribution(name)
+        return found.version if found else ""
+
     def distribution(self, name: str) -> Distribution | None:
         """What is installed under `name` (any spelling), or None. No process is started."""
-        from packaging.utils import canonicalize_name
-
         copies = list(importlib.metadata.Distribution.discover(name=name, path=[str(path) for path in self.paths]))
         copies = [copy for copy in copies if copy.locate_file("") == copies[0].locate_file("")]
         if not copies:
             return None
-        try:
-            headers = copies[0].metadata
-            version, requires = (headers.get_all(key) or [] for key in ("Version", "Requires-Dist"))
-        except (OSError, ValueError, TypeError, AttributeError):  # not UTF-8, or no such file
-            version, requires = [], []
-        editable, location, url, broken = _read_direct_url(copies[0])
-        if not version:
-            broken = "its metadata is missing or damaged"
-        elif len(copies) > 1:
-            broken = f"{len(copies)} versions of it are installed side by side"
-        return Distribution(
-            canonicalize_name(name), "".join(version[:1]), editable, location, tuple(requires), url, broken
-        )
+        if len(copies) > 1:
+            several = f"{len(copies)} versions of it are installed side by side"
+            return Distribution(canonicalize_name(name), read(name, copies[0]).version, broken=several)
+        return read(name, copies[0])
 
     def versions(self) -> dict[str, str]:
         """The versions of everything below the prefix, by normalized name; no metadata is read."""
-        from packaging.utils import canonicalize_name
-
         stems = [info.name.removesuffix(".dist-info").rpartition("-") for info in self.metadata_directories()]
         return {canonicalize_name(name): version for name, _, version in stems}
 
@@ -101,23 +91,21 @@ class Environment:
         return [info for directory in directories for info in directory.glob("*.dist-info")]
 
 
-def unreadable(info: Path) -> bool:
-    """Whether no installer could read this .dist-info directory: an interrupted one left it incomplete."""
-    distribution = importlib.metadata.Distribution.at(info)
-    return not distribution.read_text("METADATA") or bool(_read_direct_url(distribution)[3])
-
-
-def _read_direct_url(distribution: importlib.metadata.Distribution) -> tuple[bool, Path | None, str, str]:
-    """Whether its direct_url.json (PEP 610) says editable, from which directory and URL, and what is wrong with it."""
+def read(name: str, distribution: importlib.metadata.Distribution) -> Distribution:
+    """What the metadata of a distribution says."""
+    name = canonicalize_name(name)
     try:
-        if (text := distribution.read_text("direct_url.json")) is None:
-            return False, None, "", ""
+        headers = distribution.metadata
+        (version, *_), requires = headers.get_all("Version") or [], headers.get_all("Requires-Dist") or []
+        text = distribution.read_text("direct_url.json")
+        if text is None:
+            return Distribution(name, version, requires=tuple(requires))
         direct = json.loads(text)
-        url, info = direct["url"], direct.get("dir_info") or {}
+        url, editable = direct["url"], bool(direct.get("dir_info", {}).get("editable"))
         location = Path(unquote(urlsplit(url).path)) if url.startswith("file:") else None
-        return bool(info.get("editable")), location, url, ""
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return False, None, "", f"its direct_url.json is damaged: {str(error)[:200]}"
+        return Distribution(name, version, editable, location, tuple(requires), url)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # missing, not UTF-8, not what it should be
+        return Distribution(name, "", broken="its metadata is missing or damaged")
 
 
 def probe(python: str | Path = "", timeout: float = 30) -> Environment:
@@ -132,28 +120,50 @@ def probe(python: str | Path = "", timeout: float = 30) -> Environment:
     if path.is_dir():
         path = path / "bin" / "python"
     own = path == Path(os.path.abspath(sys.executable))  # noqa: PTH100
-    known = facts.facts() if own else _ask(path, timeout)
-    directories: dict[str, Any] = {key: Path(known.pop(key)) for key in ("prefix", "purelib")}
-    return Environment(python=path, paths=tuple(map(Path, known.pop("paths"))), **directories, **known)
+    facts = _facts() if own else _ask(path, timeout)
+    return Environment(
+        python=path,
+        prefix=Path(facts["prefix"]),
+        virtual=facts["virtual"],
+        purelib=Path(facts["purelib"]),
+        markers={**cast(Mapping[str, str], default_environment()), **facts["markers"]},
+        paths=tuple(map(Path, facts["paths"])),
+    )
+
+
+def _facts() -> "dict[str, Any]":  # noqa: UP037 - other interpreters, also older ones, run the text of this function
+    import os
+    import platform
+    import sys
+    import sysconfig
+
+    version = platform.python_version()
+    return {
+        "prefix": sys.prefix,
+        "virtual": sys.prefix != sys.base_prefix,
+        "purelib": sysconfig.get_path("purelib"),
+        "paths": [path for path in sys.path if path not in ("", os.getcwd())],  # noqa: PTH109
+        "markers": {
+            "python_version": ".".join(version.split(".")[:2]),
+            "python_full_version": version,
+            "implementation_version": version,
+        },
+    }
 
 
 def _ask(python: Path, timeout: float) -> dict[str, Any]:
     """The facts about another interpreter. Raises UsageError."""
     hint = "--python takes a Python interpreter, such as .venv/bin/python or python3.12."
-    why = "it does not answer"
+    code = f"import json\nfrom typing import Any\n{inspect.getsource(_facts)}\nprint(json.dumps(_facts()))"
     try:
         done = subprocess.run(
-            [python, facts.__file__, PACKAGING], cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            errors="replace", timeout=timeout, check=False,
-        )  # fmt: skip
-        why = (done.stderr.strip().splitlines() or [why])[-1]
-        known: dict[str, Any] = json.loads(done.stdout)
-        version = known["version"]
-    except subprocess.TimeoutExpired:
-        raise UsageError(f"{python} is not a Python interpreter: not finished after {timeout:g} s", hint) from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        why = f"{error.strerror}: {python}" if isinstance(error, OSError) else why
-        raise UsageError(f"{python} is not a Python interpreter: {why}", hint) from None
-    if "prefix" not in known:
-        raise UsageError(f"{python} is Python {version}; 3.10 or newer is needed.", hint)
-    return known
+            [python, "-c", code], cwd="/", stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
+        )
+        facts: dict[str, Any] = json.loads(done.stdout)
+        version = Version(facts["markers"]["python_full_version"])
+    except (OSError, subprocess.TimeoutExpired, ValueError, TypeError, KeyError) as error:
+        why = getattr(error, "strerror", "") or "it does not answer like one"
+        raise UsageError(f"{python} is not a Python interpreter: {why}.", hint) from None
+    if version < OLDEST:
+        raise UsageError(f"{python} is Python {version}; {OLDEST} or newer is needed.", hint)
+    return facts

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -16,13 +17,12 @@ from ..errors import InstallError
 from ..files import locked
 from ..models import Outcome, Reporter, Settings
 from . import preflight
-from .environment import Environment, unreadable
+from .environment import Environment, read
 from .layouts import COMPANIONS
-from .lock_file import FILE, Lock
-from .matching import FLASHINFER
+from .lock import FILE, Lock, platform
 from .package import Package, names
-from .requirements import admits, applying, read_overrides
-from .uv import WHO, WITHOUT_RUST, Uv
+from .requirements import FLASHINFER, admits, applying, read_overrides
+from .uv import WHO, WITHOUT_RUST, Uv, write
 
 LOCK = ".sources-install.lock"
 SHOWN = 5  # changes of other packages in a message
@@ -38,30 +38,29 @@ def install(
     """Install the packages that are not installed as they are now, with what they require, in one command; return what
     was done to each, in their order.
 
-    Of `settings`, `indexes` and `overrides` are used. uv's output is appended to the file `log`; `again` is the user's
-    command. With a `lock`, what it has is installed, and no version is resolved. If there is nothing to do, nothing is
-    started or written; with Invoke's --dry neither. Raises InstallError (also if the lock was made on another Python or
-    platform), NetworkError or DiskError; nothing in the environment has changed then.
+    Of `settings`, `indexes`, `overrides` and `repositories` are used. uv's output is appended to the file `log`;
+    `again` is the user's command. With a `lock`, what it has is installed, and no version is resolved. If there is
+    nothing to do, nothing is started or written; with Invoke's --dry neither. Raises InstallError (also if the lock was
+    made on another Python or platform), NetworkError or DiskError; nothing in the environment has changed then.
     """
-    if lock and (wrong := lock.mismatch(environment)):
-        hint = "Run `invoke setup` and `invoke lock` here."
-        raise InstallError(f"{FILE} was made on another Python or platform: {wrong}.", hint)
+    if lock and lock.made_on != platform(environment):
+        what = f"{FILE} was made on {lock.made_on}; this is {platform(environment)}."
+        raise InstallError(what, "Run `invoke setup` and `invoke lock` here.")
     began = time.monotonic()
     uv = Uv(c, environment, settings, log, reporter, again)
     ours = names(packages)
-    if _flashinfer(packages, environment, settings)[0] is not None:
+    if _flashinfer_is_ours(packages, environment, settings):
         ours |= {*FLASHINFER, *COMPANIONS}
 
     def find_stale() -> list[Package]:
-        current = [one for one in packages if one.is_current(environment, deps and not lock, ours, settings.overrides)]
-        return [package for package in packages if reinstall or package not in current]
-
-    def lacking() -> bool:
-        return bool(lock and lock.lacking(environment))
+        if reinstall or (lock and lock.lacking(environment)):
+            return list(packages)
+        resolve = deps and not lock
+        return [one for one in packages if not one.is_current(environment, resolve, ours, settings.overrides)]
 
     stale = find_stale()
-    before = {package.name: version_of(environment, package.name) for package in packages}
-    if (stale or lacking()) and not c.config.run.dry:
+    before = {package.name: environment.version(package.name) for package in packages}
+    if stale and not c.config.run.dry:
         preflight.check(uv, stale, deps)
 
         def wait(holder: str) -> None:
@@ -69,13 +68,13 @@ def install(
 
         with locked(environment.prefix / LOCK, wait):
             stale = find_stale()  # another run may have installed them meanwhile
-            if stale or lacking():
+            if stale:
                 for module in LATER if environment.current else ():
                     import_module(module)  # before the installation replaces a library that is needed later
                 _install(uv, packages, stale, deps, lock)
     outcomes = []
     for package in packages:
-        version = version_of(environment, package.name)
+        version = environment.version(package.name)
         action = "already installed"
         if package in stale:
             done = "reinstalled" if before[package.name] else "installed"
@@ -103,23 +102,21 @@ def _install(uv: Uv, packages: Sequence[Package], stale: Sequence[Package], deps
         variables |= package.variables
         if "setuptools" in package.metadata.built_with:
             arguments += [COMPAT.format(package.name)]
-        arguments += ["-e", _address(package.folder, package.name, required, package.repository.extras)]
-        for extra in {*map(canonicalize_name, package.repository.extras)} - {*package.metadata.extras}:
-            uv.reporter.warn(package.repository.name, f"{package.version} has no extra named {extra}")
-    if not any(package.name in FLASHINFER for package in packages):
-        arguments += map(COMPAT.format, FLASHINFER)  # with another setting uv would build again what stays
+        arguments += ["-e", _address(package, required)]
     arguments += _repair(uv, packages)
     if lock:
-        arguments += ["--no-deps", "-r", _write(uv.log.with_suffix(".locked.txt"), lock.requirements())]
+        arguments += ["--no-deps", "-r", write(uv.log.with_suffix(".locked.txt"), lock.requirements())]
     elif deps:
-        file = _write(uv.log.with_suffix(".overrides.txt"), _overrides(uv, packages, required))
-        arguments += ["--overrides", file, *(["-r", str(TOOLS)] if environment.current else [])]
+        for name in {package.name for package in packages} & {*read_overrides(uv.settings.overrides)}:
+            uv.reporter.warn(WHO, f"sources.overrides: {name} is installed from its checkout")
+        overrides = write(uv.log.with_suffix(".overrides.txt"), find_overrides(packages, environment, uv.settings))
+        arguments += ["--overrides", overrides, *(["-r", str(TOOLS)] if environment.current else [])]
     else:
         arguments += ["--no-deps"]
-    uv.run(f"installing {' and '.join(map(str, stale or packages))}", arguments, variables)
+    uv.run(f"installing {' and '.join(map(str, stale))}", arguments, variables)
     if gone := sorted({name for package in packages for name in package.unfitting(environment)}):
         uv.run(f"removing {', '.join(gone)}, which must not stay beside FlashInfer", ["uninstall", *gone])
-    _tell_changes(uv, before, {package.name for package in packages} | {*gone})
+    _report_changes(uv, before, {package.name for package in packages} | {*gone})
     for package in packages:
         _check(uv, package)
         if package in stale:
@@ -127,11 +124,34 @@ def _install(uv: Uv, packages: Sequence[Package], stale: Sequence[Package], deps
             package.remember(environment, deps or lock is not None, uv.settings.overrides)
 
 
-def _write(file: Path, lines: Sequence[str]) -> str:
-    """Write a file that is kept, so that the command can be repeated by hand; return its path."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return str(file)
+def find_overrides(packages: Sequence[Package], environment: Environment, settings: Settings) -> list[str]:
+    """The lines of the file that replaces requirements of these names, whoever has them: by the checkouts; by nothing
+    for a FlashInfer that comes from another checkout, for its other name, and for companions of another version; and by
+    what the user wants of all others. Raises UsageError for an override of the user's that is no requirement."""
+    required = _required(packages, environment)
+    users = read_overrides(settings.overrides)
+    versions = {package.name: package.version for package in packages}
+    lines = [f"-e {_address(package, required)}" for package in packages]
+    if _flashinfer_is_ours(packages, environment, settings):
+        left_out = [name for name in FLASHINFER if name not in versions]
+        ours = [package.version for package in packages if package.name in FLASHINFER]
+        version = next(iter(ours or filter(None, map(environment.version, FLASHINFER))), "")
+        for companion in COMPANIONS:
+            wanted = [one for one in required if canonicalize_name(one.name) == companion]
+            if companion not in users and not (wanted and all(admits(one, version) for one in wanted)):
+                left_out.append(companion)
+        lines += [f'{name}; python_version < "0"' for name in left_out]
+    return lines + [str(one) for name, some in users.items() if name not in versions for one in some]
+
+
+def _flashinfer_is_ours(packages: Sequence[Package], environment: Environment, settings: Settings) -> bool:
+    """Whether FlashInfer comes from a checkout, which need not be among the packages, and not from an index."""
+    installed = [environment.distribution(name) for name in FLASHINFER]
+    return (
+        any(package.name in FLASHINFER for package in packages)
+        or any(found and found.editable and found.location and found.location.is_dir() for found in installed)
+        or any(repository.name == "flashinfer" and repository.install for repository in settings.repositories)
+    )
 
 
 def _required(packages: Sequence[Package], environment: Environment) -> list[Requirement]:
@@ -141,52 +161,15 @@ def _required(packages: Sequence[Package], environment: Environment) -> list[Req
     return list(applying(requires.get, extras, environment.markers))
 
 
-def _address(folder: Path, name: str, required: Sequence[Requirement], extras: Iterable[str] = ()) -> str:
-    """How uv installs the package in a directory, whatever characters are in its path: with its `extras`, and those
+def _address(package: Package, required: Sequence[Requirement]) -> str:
+    """How uv installs the package, whatever characters are in its path: with the extras that are configured, and those
     that others require of it."""
-    asked = {extra for requirement in required if canonicalize_name(requirement.name) == name
-             for extra in requirement.extras}  # fmt: skip
-    chosen = ",".join(sorted({canonicalize_name(extra) for extra in (*extras, *asked)}))
-    return f"{folder.as_uri()}[{chosen}]" if chosen else folder.as_uri()
-
-
-def _overrides(uv: Uv, packages: Sequence[Package], required: Sequence[Requirement]) -> list[str]:
-    """What replaces the requirements of these names, whoever has them: the checkouts; nothing for FlashInfer's other
-    name and for companions of another version; and what the user wants for all others."""
-    lines = [f"-e {_address(one.folder, one.name, required, one.repository.extras)}" for one in packages]
-    users = read_overrides(uv.settings.overrides)
-    version, kept = _flashinfer(packages, uv.environment, uv.settings, required)
-    lines += kept
-    for companion in COMPANIONS if version is not None else ():
-        asked = [one for one in required if canonicalize_name(one.name) == companion]
-        if companion not in users and not (asked and all(admits(one, str(version)) for one in asked)):
-            lines.append(_left_out(companion))
-    checkouts = {package.name for package in packages}
-    for name in checkouts & {*users}:
-        uv.reporter.warn(WHO, f"sources.overrides: {name} is installed from its checkout")
-    return lines + [str(one) for name, some in users.items() if name not in checkouts for one in some]
-
-
-def _flashinfer(
-    packages: Sequence[Package], environment: Environment, settings: Settings, required: Sequence[Requirement] = ()
-) -> tuple[str | None, list[str]]:
-    """The version of the FlashInfer that comes from no index ("" if unknown, None if it does), and the
-    overrides that keep it: a checkout is or will be installed, though it need not be among the packages."""
-    for package in packages:
-        if package.name in FLASHINFER:
-            return package.version, [_left_out(alias) for alias in package.aliases]
-    for name in FLASHINFER:
-        found = environment.distribution(name)
-        if found and found.editable and found.location and found.location.is_dir():
-            others = [_left_out(other) for other in FLASHINFER if other != name]
-            return found.version, [f"-e {_address(found.location, name, required)}", *others]
-    if any(repository.name == "flashinfer" and repository.install for repository in settings.repositories):
-        return "", [_left_out(name) for name in FLASHINFER]
-    return None, []
-
-
-def _left_out(name: str) -> str:
-    return f'{name}; python_version < "0"'
+    chosen = {*package.repository.extras}
+    for requirement in required:
+        if canonicalize_name(requirement.name) == package.name:
+            chosen |= requirement.extras
+    extras = ",".join(sorted(map(canonicalize_name, chosen)))
+    return f"{package.folder.as_uri()}[{extras}]" if extras else package.folder.as_uri()
 
 
 def _repair(uv: Uv, packages: Sequence[Package]) -> list[str]:
@@ -196,9 +179,9 @@ def _repair(uv: Uv, packages: Sequence[Package]) -> list[str]:
     arguments = []
     for info in uv.environment.metadata_directories():
         name = canonicalize_name(info.name.removesuffix(".dist-info").rpartition("-")[0])
-        if not unreadable(info):
-            whole = (info / "RECORD").exists() and (info / "INSTALLER").exists()
-            arguments += [] if whole else [f"--reinstall-package={name}"]
+        if not read(name, importlib.metadata.Distribution.at(info)).broken:
+            complete = (info / "RECORD").exists() and (info / "INSTALLER").exists()
+            arguments += [] if complete else [f"--reinstall-package={name}"]
         elif name in modules or uv.environment.virtual:  # elsewhere the system may have installed the others
             uv.reporter.warn(WHO, f"removed {info.name}, which an interrupted installation left incomplete")
             shutil.rmtree(info)
@@ -207,7 +190,7 @@ def _repair(uv: Uv, packages: Sequence[Package]) -> list[str]:
     return arguments
 
 
-def _tell_changes(uv: Uv, before: Mapping[str, str], ours: Collection[str]) -> None:
+def _report_changes(uv: Uv, before: Mapping[str, str], ours: Collection[str]) -> None:
     """Name the packages of others that have another version now."""
     now = uv.environment.versions()
     changes = [f"{name} {version} → {now.get(name, 'removed')}" for name, version in before.items()
@@ -219,28 +202,19 @@ def _tell_changes(uv: Uv, before: Mapping[str, str], ours: Collection[str]) -> N
 
 def _check(uv: Uv, package: Package) -> None:
     """Raise InstallError if the package is not installed as its checkout is."""
-    found, name = uv.environment.distribution(package.name), package.repository.name
+    found = uv.environment.distribution(package.name)
     if not package.is_checkout(found):
-        installed = f"{found.version} from {found.location or 'an index'} {found.broken}" if found else "nothing"
-        raise InstallError(
-            f"{name}: uv reported success, but {installed.strip()} is installed, "
-            f"not {package.version} from {package.folder}.",
-            command="invoke install --reinstall",
-        )
+        installed = f"{found.version} from {found.location or 'an index'}" if found else "nothing"
+        what = f"{package.repository.name}: uv reported success, but {installed} is installed, not {package.version}"
+        raise InstallError(f"{what} from {package.folder}.", command="invoke install --reinstall")
 
 
 def _warn(uv: Uv, package: Package) -> None:
     """Warn of what the installed package lacks."""
-    version, name = version_of(uv.environment, package.name), package.repository.name
+    version, name = uv.environment.version(package.name), package.repository.name
     if version.startswith("0.0.0"):
-        scm = f"SETUPTOOLS_SCM_PRETEND_VERSION_FOR_{package.name.upper().replace('-', '_')}"
-        uv.reporter.warn(name, f"installed as {version}, since its checkout has no release tag: fetch one "
-                         f"(git -C {package.checkout.path} fetch URL tag v…), or set {scm}")  # fmt: skip
+        fetch = f"git -C {package.checkout.path} fetch URL tag v…"
+        uv.reporter.warn(name, f"installed as {version}, since its checkout has no release tag: fetch one ({fetch}), "
+                         f"or set {package.scm_variable}")  # fmt: skip
     if package.metadata.needs_rust and preflight.without_rust(uv) and name == "sglang":
         uv.reporter.warn(name, f"installed without its Rust extensions; {WITHOUT_RUST}")
-
-
-def version_of(environment: Environment, name: str) -> str:
-    """The version that is installed; empty for none."""
-    found = environment.distribution(name)
-    return found.version if found else ""

@@ -1,44 +1,97 @@
-"""A set-up is locked, so that it can be reproduced, and compared with a lock.
+"""The lock file `pylock.sources.toml`: a set-up is locked, so that it can be reproduced, and compared with a lock.
 
-What only the builds need (setuptools and the like) is not locked.
+What SGLang and FlashInfer require is in it as uv writes it (PEP 751), with versions and hashes. The checkouts are in
+`[tool.flashinfer-sources]`. What only the builds need (setuptools and the like) is not locked.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 from invoke.context import Context
 from packaging.pylock import Package as Entry
 from packaging.pylock import Pylock, PylockValidationError
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, canonicalize_version
 
-from ..errors import InstallError, LocalWorkError
+from ..errors import InstallError, LocalWorkError, SourcesError, UsageError
 from ..models import Check, Reporter, Settings
-from ..names import redact
+from ..names import check_ref, check_url, redact
 from . import indexes
 from .environment import Distribution, Environment
-from .install import _write
-from .lock_file import MARKERS, Lock, LockedRepository, installed, public
 from .metadata import read_toml
 from .package import Package
 from .requirements import applying
-from .uv import Uv
+from .uv import Uv, write
+
+FILE = "pylock.sources.toml"
+TOOL = "flashinfer-sources"
+MARKERS = ("implementation_name", "python_version", "sys_platform", "platform_machine")
+
+
+@dataclass(frozen=True)
+class LockedRepository:
+    """A checkout: the REF that was asked for, its commit, the commits of its submodules by path, and the extras."""
+
+    name: str
+    url: str
+    ref: str
+    commit: str
+    submodules: Mapping[str, str]
+    extras: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Lock:
+    """All checkouts, the distributions from package indexes as in PEP 751, the Python and platform that it was made on,
+    and the overrides that were configured then."""
+
+    repositories: Sequence[LockedRepository]
+    distributions: Sequence[Entry]
+    made_on: str
+    overrides: Sequence[str]
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Distribution names with their versions."""
+        return {entry.name: str(entry.version) for entry in self.distributions}
+
+    def requirements(self) -> list[str]:
+        """The distributions as the lines of a requirements file with hashes."""
+        lines = []
+        for entry in self.distributions:
+            known = [wheel.hashes for wheel in entry.wheels or ()] + ([entry.sdist.hashes] if entry.sdist else [])
+            hashes = {f"--hash={kind}:{digest}" for each in known for kind, digest in each.items()}
+            lines.append(" ".join([f"{entry.name}=={entry.version}", *sorted(hashes)]))
+        return lines
+
+    def lacking(self, environment: Environment) -> list[str]:
+        """The distributions that are not installed in the locked versions."""
+        return [name for name, version in self.versions.items() if _installed(environment, name) != version]
+
+
+def platform(environment: Environment) -> str:
+    """The Python and platform of an environment: what wheels depend on."""
+    return " ".join(environment.markers[name] for name in MARKERS)
 
 
 def make_lock(
     c: Context, packages: Sequence[Package], repositories: Sequence[LockedRepository], environment: Environment, *,
     settings: Settings, log: Path, reporter: Reporter, obstacles: Sequence[str] = (),
-) -> Lock:  # fmt: skip
-    """The lock of the checkouts `repositories` and of what the `packages` require, in the versions installed now.
+) -> str:  # fmt: skip
+    """The text of the lock file of the checkouts `repositories` and of what the `packages` require, in the versions
+    installed now; the same for the same set-up.
 
     uv asks the package index for the files of these versions and their hashes. `obstacles` are what keeps checkouts
     from being reproduced, such as `sglang: 2 changed files`. Raises LocalWorkError, which names them and those of the
     environment, NetworkError, or InstallError.
     """
-    needed = required(packages, environment)
+    import tomli_w
+
+    needed = _required(packages, environment)
     missing = [package for package in packages if not package.is_checkout(environment.distribution(package.name))]
     obstacles = [*obstacles, *(f"{package.name} is not installed from {package.folder}" for package in missing)]
     for name, found in sorted(needed.items()):
@@ -48,28 +101,28 @@ def make_lock(
         hint = "Commit and push changes; install packages from a package index."
         command = "invoke install" if missing else ""
         raise LocalWorkError(f"This set-up cannot be reproduced: {'; '.join(obstacles)}.", hint, command)
-    entries: Sequence[Entry] = ()
-    if not c.config.run.dry:
-        uv = Uv(c, environment, settings, log, reporter)
-        entries = _ask_index(uv, [f"{name}=={found.version}" for name, found in sorted(needed.items())])
-    made_on = {name: environment.markers[name] for name in MARKERS}
-    return Lock(_with_packages(repositories, packages), tuple(entries), made_on, settings.overrides)
-
-
-def _ask_index(uv: Uv, pins: Sequence[str]) -> Sequence[Entry]:
-    """The distributions, with their files and hashes on the package index. Raises as `Uv.run` does."""
-    output = uv.log.with_name("pylock.index.toml")
+    if c.config.run.dry:
+        return ""
+    uv = Uv(c, environment, settings, log, reporter)
+    pins = write(log.with_suffix(".lock.txt"), [f"{name}=={found.version}" for name, found in sorted(needed.items())])
+    output = log.with_name("pylock.index.toml")
     output.unlink(missing_ok=True)  # uv would prefer what is in it
     uv.run("asking the package index for hashes", [
         "compile", "--quiet", "--no-deps", "--no-header", "--format=pylock.toml", f"--output-file={output}",
-        "--index-strategy=unsafe-best-match", _write(uv.log.with_suffix(".lock.txt"), pins),
+        "--index-strategy=unsafe-best-match", pins,
     ])  # fmt: skip
-    text = indexes.mask(output.read_text(encoding="utf-8"), uv.variables)
+    distributions = indexes.mask(output.read_text(encoding="utf-8"), uv.variables)
     output.unlink()
     try:
-        return Pylock.from_dict(read_toml(text.encode(), "uv's output")).packages
+        Pylock.from_dict(read_toml(distributions.encode(), output.name))
     except PylockValidationError as error:
         raise InstallError(f"The package index does not have the hashes of all files: {error}") from None
+    own = {
+        "made-on": platform(environment),
+        "overrides": [*settings.overrides],
+        "repositories": [asdict(locked) for locked in sorted(repositories, key=lambda locked: locked.name)],
+    }
+    return f"{distributions}\n{_public(tomli_w.dumps({'tool': {TOOL: own}}))}"
 
 
 def differences(
@@ -77,55 +130,88 @@ def differences(
     overrides: Sequence[str] = (),
 ) -> list[Check]:  # fmt: skip
     """A failed check for each difference between the lock and the set-up; one that passes if there is none."""
-    versions = {name: installed(environment, name) for name in {*required(packages, environment), *lock.versions}}
-    now = _facts(_with_packages(repositories, packages), versions, environment.markers, overrides)
+    versions = {name: _installed(environment, name) for name in {*_required(packages, environment), *lock.versions}}
+    now = _facts(repositories, versions, platform(environment), overrides)
     locked = _facts(lock.repositories, lock.versions, lock.made_on, lock.overrides)
     failed = [
         Check(f"lock: {key}", "fail", f"{now.get(key) or 'none'}, locked is {locked.get(key) or 'none'}",
               command="invoke setup --locked")
         for key in sorted({*now, *locked}) if now.get(key, "") != locked.get(key, "")
     ]  # fmt: skip
-    return failed or [Check("lock", "pass", lock.size)]
+    size = f"{len(lock.repositories)} repositories and {len(lock.distributions)} distributions"
+    return failed or [Check("lock", "pass", size)]
 
 
 def _facts(
-    repositories: Sequence[LockedRepository], versions: Mapping[str, str], markers: Mapping[str, str],
-    overrides: Sequence[str],
-) -> dict[str, str]:  # fmt: skip
+    repositories: Sequence[LockedRepository], versions: Mapping[str, str], made_on: str, overrides: Sequence[str]
+) -> dict[str, str]:
     """What a lock fixes, each under a name of its own."""
-    facts = {name: markers[name] for name in MARKERS} | {"overrides": ", ".join(sorted(overrides))}
+    facts = {"made on": made_on, "overrides": ", ".join(sorted(overrides))}
     for locked in repositories:
-        own = {"url": redact(locked.url), "commit": locked.commit, "extras": ", ".join(locked.extras)}
+        own = {"url": _public(locked.url), "commit": locked.commit, "extras": ", ".join(sorted(locked.extras))}
         facts |= {f"{locked.name} {key}": value for key, value in {**own, **locked.submodules}.items()}
     return facts | {f"{name} version": version for name, version in versions.items()}
 
 
-def required(packages: Sequence[Package], environment: Environment) -> dict[str, Distribution]:
+def _required(packages: Sequence[Package], environment: Environment) -> dict[str, Distribution]:
     """The installed distributions that the packages (with their extras) require, directly or not, and their companions.
 
     Raises SourcesError for metadata that cannot be read.
     """
-    found = cache(environment.distribution)
+    find = cache(environment.distribution)
 
-    def requires(name: str) -> Iterable[str] | None:
-        distribution = found(name)
-        return distribution.requires if distribution else None
+    def requires(name: str) -> Iterable[str]:
+        found = find(name)
+        return found.requires if found else ()
 
     own = {package.name: package.repository.extras for package in packages}
     roots = {name: () for package in packages for name in package.layout.companions}
     needed = applying(requires, {**roots, **own}, environment.markers)
     names = {*roots, *(canonicalize_name(requirement.name) for requirement in needed)} - {*own}
-    return {name: distribution for name in names if (distribution := found(name))}
+    return {name: found for name in names if (found := find(name))}
 
 
-def _with_packages(
-    repositories: Sequence[LockedRepository], packages: Sequence[Package]
-) -> tuple[LockedRepository, ...]:
-    """The repositories in the order of their names, each with what is installed from it."""
-    by_name = {locked.name: replace(locked, url=public(locked.url)) for locked in repositories}  # as the file has it
-    for package in packages:
-        by_name[package.repository.name] = replace(
-            by_name[package.repository.name], distribution=package.name, subdirectory=package.layout.folder,
-            extras=tuple(sorted(package.repository.extras)),
-        )  # fmt: skip
-    return tuple(by_name[name] for name in sorted(by_name))
+def _installed(environment: Environment, name: str) -> str:
+    """The installed version, and the directory that it is installed from, if it is from one; empty for none."""
+    found = environment.distribution(name)
+    version = canonicalize_version(found.version, strip_trailing_zero=False) if found else ""
+    return f"{version} from {found.location}" if found and found.location else version
+
+
+def _public(text: str) -> str:
+    """The text without the users and passwords of the URLs in it, except for `ssh://git@…`."""
+    return redact(text).replace("://***@", "://")
+
+
+def read_lock(path: Path) -> Lock:
+    """The lock in a file that `make_lock` wrote. Raises UsageError."""
+    try:
+        content = read_toml(path.read_bytes(), path.name)
+        tool = content["tool"][TOOL]
+        lock = Lock(
+            repositories=[LockedRepository(**entry) for entry in tool["repositories"]],
+            distributions=Pylock.from_dict(content).packages,
+            made_on=tool["made-on"],
+            overrides=tool["overrides"],
+        )
+        _check_values(lock, path)
+        return lock
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", "`invoke lock` writes this file.", "invoke lock") from None
+    except (SourcesError, ValueError, KeyError, TypeError, AttributeError, PylockValidationError) as error:
+        raise UsageError(f"{path} is not a lock file of this tool (PEP 751): {error!s:.200}") from None
+
+
+def _check_values(lock: Lock, path: Path) -> None:
+    """Raise something that `read_lock` catches for a value that is not what it should be."""
+    texts = [lock.made_on, *lock.overrides]
+    for locked in lock.repositories:
+        texts += [locked.name, *locked.extras]
+        check_url(locked.url, f"{path}: {locked.name}", allow_local=True)
+        check_ref(locked.ref)
+        for commit in (locked.commit, *locked.submodules.values()):
+            if not re.fullmatch("[0-9a-f]{40}", commit):
+                raise ValueError(f"{commit!a} is not a commit id of 40 digits")
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"{text!a:.80} must be a text")

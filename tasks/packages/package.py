@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,9 +18,8 @@ from ..git import Checkout
 from ..git.refs import highest, release
 from .environment import Distribution, Environment
 from .layouts import find_layout
-from .matching import FLASHINFER
 from .metadata import Metadata, read_metadata
-from .requirements import missing_requirements
+from .requirements import FLASHINFER, missing_requirements
 
 BUILD_FILES = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "version.txt")
 RECORD = "installed.json"  # in the checkout's git directory
@@ -29,7 +27,7 @@ NO_DEPS = " without requirements"
 
 
 class Package:
-    """What a checkout has to be installed. Raises SourcesError if its layout is unknown or its metadata is not valid.
+    """What a checkout has to be installed. Raises SourcesError if its metadata is not valid.
 
     The checkout's git directory has a record of the environments that it was installed into. `version` is the one in
     the files; if they leave it to the tags (setuptools-scm), the release at this commit, or else the highest tag, as
@@ -41,9 +39,11 @@ class Package:
         self.repository = checkout.repository
         self.commit = checkout.head
         self.layout = find_layout(self.repository.name, lambda path: (checkout.path / path).exists())
-        paths = {name: checkout.path / name for name in self.layout.metadata_files}
-        files = {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
-        self.metadata: Metadata = read_metadata(files, self.layout.folder, self.layout.module)
+        file = Path(self.layout.folder, "pyproject.toml")
+        version = _content(checkout.path / "version.txt").decode(errors="replace").strip()
+        content = _content(checkout.path / file)
+        self.metadata: Metadata = read_metadata(content, str(file), version, self.layout.module)
+        self.installable = bool(content)
         self.version = _tagged(checkout) if self.metadata.from_tags else self.metadata.version
 
     def __str__(self) -> str:
@@ -70,11 +70,15 @@ class Package:
         return tuple(name for name in FLASHINFER if name != self.name) if self.name in FLASHINFER else ()
 
     @property
+    def scm_variable(self) -> str:
+        """The environment variable that tells setuptools-scm the version of this package."""
+        return f"SETUPTOOLS_SCM_PRETEND_VERSION_FOR_{self.name.upper().replace('-', '_')}"
+
+    @property
     def variables(self) -> dict[str, str]:
         """Environment variables for the build, none of which the user has set."""
-        name = f"SETUPTOOLS_SCM_PRETEND_VERSION_FOR_{re.sub('[-_.]+', '_', self.name).upper()}"
-        tagged = self.version and self.metadata.from_tags and name not in os.environ
-        return {name: self.version} if tagged else {}  # a checkout of a release is that one, whatever newer tags say
+        tagged = self.version and self.metadata.from_tags and self.scm_variable not in os.environ
+        return {self.scm_variable: self.version} if tagged else {}  # this release, whatever newer tags there are
 
     def fits(self, version: str) -> bool:
         """Whether it is this package's version (PEP 440, without a local version)."""
@@ -85,11 +89,10 @@ class Package:
 
     def unfitting(self, environment: Environment) -> list[str]:
         """Of what is installed, what must not stay beside it: its aliases, and companions of another version."""
-        companions = self.layout.companions or ("/",)
         return [
             name
             for name, version in environment.versions().items()
-            if name in self.aliases or (name.startswith(companions) and not self.fits(version))
+            if name in self.aliases or (name.startswith(self.layout.companions) and not self.fits(version))
         ]
 
     def is_checkout(self, found: Distribution | None) -> bool:
@@ -136,10 +139,13 @@ class Package:
 
     def _state(self, overrides: Sequence[str]) -> str:
         """A digest of what an installation depends on."""
-        files = [self.folder / name for name in BUILD_FILES]
-        contents = [file.read_bytes() if file.is_file() else b"" for file in files]
+        contents = [_content(self.folder / name) for name in BUILD_FILES]
         known = [self.commit, sorted(self.repository.extras), contents, sorted(overrides)]
         return hashlib.sha256(repr(known).encode()).hexdigest()
+
+
+def _content(file: Path) -> bytes:
+    return file.read_bytes() if file.is_file() else b""
 
 
 def _tagged(checkout: Checkout) -> str:

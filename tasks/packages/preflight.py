@@ -1,92 +1,70 @@
-"""What is known before an installation to make it fail, all of it at once."""
+"""What is known before an installation to make it fail, as far as uv does not say it at once."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from packaging.specifiers import SpecifierSet
 from rich.filesize import decimal
 
-from ..errors import DiskError, InstallError, SourcesError
+from ..errors import DiskError, InstallError
 from .package import Package
-from .uv import RUST_SWITCH, UV_CACHE, WITHOUT_RUST, Uv
+from .uv import RUST_SWITCH, WHO, WITHOUT_RUST, Uv
 
 NEEDED = 9_700_000_000  # bytes of SGLang 0.5.23 with what it requires (November 2026)
+UV_CACHE = "UV_CACHE_DIR names another directory for uv's cache."
 
 
 def check(uv: Uv, ready: Sequence[Package], deps: bool) -> None:
-    """Raise one error with everything that prevents the installation of the `ready` packages, and all advice.
+    """Raise InstallError or DiskError for the first thing that prevents the installation of the `ready` packages.
 
-    It is a DiskError if only the disk is the matter, else an InstallError. Nothing is downloaded or changed.
+    Nothing is downloaded or changed.
     """
-    errors = [*_environment(uv), *_disk(uv, ready, deps)]
-    for package in ready:
-        errors += [*_package(package, uv), *_rust(package, uv)]
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        what = "\n".join(["Nothing was installed:", *(f"- {error.what}" for error in errors)])
-        commands = dict.fromkeys(error.command for error in errors if error.command)
-        raise InstallError(what, "\n".join(error.hint for error in errors if error.hint), " && ".join(commands))
-
-
-def _environment(uv: Uv) -> Iterator[SourcesError]:
     prefix = uv.environment.prefix
-    hint = "Create an environment with `python3 -m venv .venv` and use it with --python .venv/bin/python."
-    if uv.environment.externally_managed:
-        yield InstallError(f"{prefix} is managed by the operating system (PEP 668).", hint)
-    elif not os.access(uv.environment.purelib, os.W_OK):
-        yield InstallError(f"{prefix} is not writable.", hint)
-    elif not uv.environment.virtual:
-        uv.reporter.warn("install", f"{prefix} is no virtual environment; its packages are those of all programs")
+    if not os.access(uv.environment.purelib, os.W_OK):
+        hint = "Create an environment with `python3 -m venv .venv` and use it with --python .venv/bin/python."
+        raise InstallError(f"{prefix} is not writable.", hint)
+    if not uv.environment.virtual:
+        uv.reporter.warn(WHO, f"{prefix} is no virtual environment; its packages are those of all programs")
+    for package in ready:
+        _check_package(package, uv)
+    _check_disks(uv, deps and any(package.repository.name == "sglang" for package in ready))
 
 
-def _disk(uv: Uv, ready: Sequence[Package], deps: bool) -> Iterator[SourcesError]:
-    """What is downloaded goes to uv's cache first, and from there into the environment: by links on the same disk."""
+def _check_disks(uv: Uv, everything: bool) -> None:
+    """Look for room for SGLang and `everything` that it requires. What is downloaded goes to uv's cache first, and from
+    there into the environment: by links on the same disk."""
     cache = uv.cache()
     above = next(path for path in (cache, *cache.parents) if os.access(path, os.F_OK))
     if not above.is_dir() or not os.access(above, os.W_OK):
-        yield DiskError(f"uv's cache {cache} cannot be written.", UV_CACHE)
+        raise DiskError(f"uv's cache {cache} cannot be written.", UV_CACHE)
+    if not everything or uv.environment.distribution("torch"):
         return
-    new = [package for package in ready if package.repository.name == "sglang"]
-    if not deps or not new or uv.environment.distribution("torch"):
-        return
-    downloaded = any(cache.glob("wheels-*/pypi/torch")) or any(cache.glob("wheels-*/index/*/torch"))
-    places = {path.stat().st_dev: path for path in (uv.environment.prefix, above)}
-    if downloaded:
-        del places[above.stat().st_dev]
-    for place in places.values():
-        if (free := shutil.disk_usage(place).free) < NEEDED:
-            yield DiskError(
-                f"The packages need about {decimal(NEEDED)} in {place}, and {decimal(free)} are free.",
+    disks = {path.stat().st_dev: path for path in (uv.environment.prefix, above)}
+    if any(cache.glob("wheels-*/pypi/torch")) or any(cache.glob("wheels-*/index/*/torch")):  # downloaded already
+        del disks[above.stat().st_dev]
+    for path in disks.values():
+        if (free := shutil.disk_usage(path).free) < NEEDED:
+            raise DiskError(
+                f"The packages need about {decimal(NEEDED)} in {path}, and {decimal(free)} are free.",
                 f"Free some space (`uv cache clean` empties uv's cache) or use another disk: {UV_CACHE}",
             )
 
 
-def _package(package: Package, uv: Uv) -> Iterator[SourcesError]:
-    if not package.layout.installable and package.repository.name == "flashinfer":
-        yield InstallError(
-            f"{package} is too old to be installed; v0.2.0 and newer can be.", "Choose one of them.",
-            "invoke setup --flashinfer-branch=v0.2.0",
-        )  # fmt: skip
-    needed = package.metadata.requires_python
-    if not SpecifierSet(needed).contains(uv.environment.version, prereleases=True):
-        yield InstallError(
-            f"{package} requires Python {needed}; {uv.environment.python} is {uv.environment.version}.",
-            "Use the interpreter of another environment with --python.",
-        )
-
-
-def _rust(package: Package, uv: Uv) -> Iterator[SourcesError]:
-    if not package.metadata.needs_rust or without_rust(uv) or shutil.which("cargo", path=uv.variables.get("PATH")):
-        return
-    hint, command = "Install Rust with rustup (your system's package may be too old).", ""
-    if package.repository.name == "sglang":
-        hint = f"{hint[:-1]}, or leave out the Rust extensions with the command below; {WITHOUT_RUST}."
-        command = f"{RUST_SWITCH}=none {uv.again}"
-    yield InstallError(f"{package} needs Rust, and no `cargo` was found on the PATH.", hint, command)
+def _check_package(package: Package, uv: Uv) -> None:
+    name = package.repository.name
+    if not package.installable:
+        oldest = "FlashInfer can be installed from v0.2.0 on. " if name == "flashinfer" else ""
+        hint = f"{oldest}Check the REF and sources.repositories.{name}.url."
+        raise InstallError(f"{package} has no pyproject.toml in {package.folder}, so it cannot be installed.", hint)
+    path = uv.variables.get("PATH")
+    if package.metadata.needs_rust and not without_rust(uv) and not shutil.which("cargo", path=path):
+        hint, command = "Install Rust with rustup (your system's package may be too old).", ""
+        if name == "sglang":
+            hint += f" Or leave out the Rust extensions with the command below; {WITHOUT_RUST}."
+            command = f"{RUST_SWITCH}=none {uv.again}"
+        raise InstallError(f"{package} needs Rust, and no `cargo` was found on the PATH.", hint, command)
 
 
 def without_rust(uv: Uv) -> bool:

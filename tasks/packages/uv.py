@@ -1,4 +1,4 @@
-"""Running uv: what it is told, what is shown of its output, and why it failed."""
+"""Running uv: its environment variables, what is shown of its output, and why it failed."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ from typing import IO, TextIO
 
 from invoke.context import Context
 from invoke.exceptions import CommandTimedOut, ThreadException
+from uv import find_uv_bin
 
 from ..errors import DiskError, InstallError, NetworkError, SourcesError
 from ..models import Reporter, Settings
 from . import indexes
 from .environment import Environment
 
-UV = "python -m pip install --force-reinstall uv"
-UV_CACHE = "UV_CACHE_DIR names another directory for uv's cache."
 WHO = "install"  # stands in events for several packages at once
-WIDTH = 200  # characters of uv's words in a message
+WIDTH = 200  # characters of uv's output in a message
 RUST_SWITCH = "SGLANG_BUILD_RUST_EXTS"  # "none" makes SGLang's build leave its Rust extensions out
 WITHOUT_RUST = "SGLang's native gRPC server and multimodal preprocessing are missing then"
-INTERRUPTED = (-signal.SIGINT, 130)  # how uv ends at Ctrl-C
 # What contradicts our own options, or would change how every package is built
 DROPPED = (
     "UV_NO_BUILD_ISOLATION", "UV_NO_BUILD_ISOLATION_PACKAGE", "UV_REQUIRE_HASHES", "UV_NO_EDITABLE", "UV_TARGET",
@@ -40,8 +38,9 @@ _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")  # ECMA-48
 _DRAWN = re.compile(r"\s*[\u2800-\u28ff]|.*(-{6}|\u2501{6})")  # spinners and bars, for the terminal only
 _STYLE = r"(?:\x1b\[[0-9;]*m)*"
 _FAILED = re.compile(rf"^{_STYLE}(?:error{_STYLE}:|  {_STYLE}\u00d7)", re.MULTILINE)
+_UNDECIDED = re.compile(r"^[ ero\x1b\[0-9;m]*\Z", re.MULTILINE)  # may be the beginning of the same
 _MARKS = re.compile(r"^[\s\u2502\u251c\u2570\u2500\u25b6\u00d7]*(error: |cause: )?")  # before the sentences of an error
-_TOLD = re.compile(r" *((Resolved|Prepared|Building|Installed) .*|Downloading .*(GiB|\d\d\.\d+ ?MiB)\))$")
+_SHOWN = re.compile(r" *((Resolved|Prepared|Building|Installed) .*|Downloading .*(GiB|\d\d\.\d+ ?MiB)\))$")
 
 
 @dataclass(frozen=True)
@@ -54,16 +53,6 @@ class Uv:
     log: Path
     reporter: Reporter
     again: str = "invoke install"
-
-    @cached_property
-    def program(self) -> str:
-        """The path of the uv that was installed with this tool. Raises InstallError."""
-        try:
-            from uv import find_uv_bin
-
-            return find_uv_bin()
-        except (ImportError, FileNotFoundError):
-            raise InstallError("uv is not installed.", command=UV) from None
 
     @cached_property
     def variables(self) -> dict[str, str]:
@@ -82,14 +71,11 @@ class Uv:
         return environ
 
     def cache(self) -> Path:
-        """The directory of uv's cache, which need not exist. Raises InstallError if uv cannot be run or has none."""
-        argv = [self.program, "cache", "dir"]
-        try:
-            done = subprocess.run(argv, capture_output=True, text=True, check=False, env=self.variables)
-        except OSError as error:
-            raise InstallError(f"uv cannot be run: {self.program}: {error.strerror}", command=UV) from None
+        """The directory of uv's cache, which need not exist. Raises InstallError if uv has none."""
+        argv = [find_uv_bin(), "cache", "dir"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, env=self.variables)
         if done.returncode:
-            raise InstallError(f"`uv cache dir` failed: {done.stderr.strip()[:WIDTH]}", UV_CACHE)
+            raise InstallError(f"`uv cache dir` failed: {done.stderr.strip()[:WIDTH]}")
         return Path(done.stdout.strip())
 
     def run(self, doing: str, arguments: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
@@ -99,11 +85,10 @@ class Uv:
         OSError if the log cannot be written.
         """
         environ = {**self.variables, **(variables or {})}
-        argv = [self.program, "pip", *arguments, "--python", str(self.environment.python)]
-        changed = {name: value for name, value in environ.items() if os.environ.get(name) != value}
+        argv = [find_uv_bin(), "pip", *arguments, "--python", str(self.environment.python)]
+        changed = [f"{name}={value}" for name, value in environ.items() if os.environ.get(name) != value]
         dropped = [f"--unset={name}" for name in DROPPED if name in os.environ]
-        env = ["env", *dropped, *(f"{name}={value}" for name, value in changed.items())]
-        command = indexes.mask(shlex.join([*env, *argv]), environ)
+        command = indexes.mask(shlex.join(["env", *dropped, *changed, *argv]), environ)
         self.reporter.command([indexes.mask(word, environ) for word in argv], None)
         self.reporter.event(WHO, doing)
         terminal = self.reporter.terminal()
@@ -125,10 +110,17 @@ class Uv:
                 output.close()
         importlib.metadata.MetadataPathFinder().invalidate_caches()
         assert result is not None
-        if result.exited in INTERRUPTED:
+        if result.exited in (-signal.SIGINT, 130):
             raise KeyboardInterrupt
         if result.exited:
             raise explain(result.exited, output.failure, self.log, command, self.again)
+
+
+def write(file: Path, lines: Sequence[str]) -> str:
+    """Write a file for uv, which is kept, so that the command can be repeated by hand; return its path."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return str(file)
 
 
 class Output:
@@ -137,16 +129,17 @@ class Output:
 
     def __init__(self, log: TextIO, terminal: IO[str] | None, reporter: Reporter, environ: Mapping[str, str]) -> None:
         self._log, self._terminal, self._reporter, self._environ = log, terminal, reporter, environ
-        self._partial = ""
+        self._line = self._held = ""
+        self._failed = False
         self.failure: list[str] = []
 
     def write(self, text: str) -> None:
         """Take a piece of output; called by Invoke."""
-        if self._terminal and not self.failure:
-            self._terminal.write(indexes.mask(_FAILED.split(text)[0], self._environ))
-        *lines, self._partial = (self._partial + text).split("\n")
+        if self._terminal:
+            self._draw(self._terminal, text)
+        *lines, self._line = (self._line + text).split("\n")
         for line in lines:
-            self._line(line)
+            self._take(_CONTROL.sub("", line.rstrip("\r")).rpartition("\r")[2].rstrip())
 
     def flush(self) -> None:
         """Called by Invoke after each piece."""
@@ -155,22 +148,32 @@ class Output:
 
     def close(self) -> None:
         """Take the last line if it has no end."""
-        self._line(self._partial)
+        if self._line:
+            self.write("\n")
 
-    def _line(self, line: str) -> None:
-        text = _CONTROL.sub("", line.rstrip("\r")).rpartition("\r")[2].rstrip()
-        text = indexes.mask(text, self._environ)
-        if _DRAWN.match(text):
+    def _draw(self, terminal: IO[str], text: str) -> None:
+        """Show what comes before a failure, and hold back what may be the beginning of one."""
+        before, *after = _FAILED.split(self._held + text, maxsplit=1)
+        undecided = _UNDECIDED.search(before)
+        self._held = undecided[0] if undecided else ""
+        if not self._failed:
+            terminal.write(indexes.mask(before.removesuffix(self._held), self._environ))
+        self._failed = self._failed or bool(after)
+
+    def _take(self, line: str) -> None:
+        """Take a line, without what controls the terminal."""
+        if _DRAWN.match(line):
             return
-        self._log.write(f"{text}\n")
-        if self.failure or _FAILED.match(text):
-            self.failure.append(text)
-        elif _TOLD.match(text) and not self._terminal:
-            self._reporter.output(WHO, text.strip())
+        line = indexes.mask(line, self._environ)
+        self._log.write(f"{line}\n")
+        if self.failure or _FAILED.match(line):
+            self.failure.append(line)
+        elif _SHOWN.match(line) and not self._terminal:
+            self._reporter.output(WHO, line.strip())
 
 
 def explain(status: int, lines: Sequence[str], log: Path, command: str, again: str) -> SourcesError:
-    """The error for a uv that ended with `status` (negative: the signal), `lines` being what it said of it.
+    """The error for a uv that ended with `status` (negative: the signal), and printed `lines` of its failure.
 
     Its `command` repeats the installation by hand, and its hint names the log. NetworkError if an index could not be
     reached, DiskError if the disk is full, else InstallError. `again` is the command of the user, which is suggested
@@ -179,22 +182,21 @@ def explain(status: int, lines: Sequence[str], log: Path, command: str, again: s
     text = "\n".join(lines)
     head, _, rest = text.partition("\n\n")
     reason = ": ".join(_MARKS.sub("", line).rstrip(".:") for line in head.splitlines())
-    build = [line.strip() for line in rest.partition("\n\nhint: ")[0].splitlines() if line.strip()]
-    where = f"The full output is in {log}."
-    if status < 0:
-        memory = " (out of memory?)" if status == -signal.SIGKILL else ""
-        return InstallError(f"uv was ended by signal {-status}{memory}.", where, command)
+    build = [line.strip()[:WIDTH] for line in rest.partition("\n\nhint: ")[0].splitlines() if line.strip()]
+    hint = f"The full output is in {log}."
     if re.search(r"No space left on device|os error 28\b", text):
         return DiskError(f"The disk is full: {reason[-WIDTH:]}.", "`uv cache clean` empties uv's cache.", command)
-    if re.search(r"\bcargo\b|crates\.io", rest):
-        line = next((line for line in build if re.match("error: (?!`cargo|command)", line)), build[-1])
-        hint = f"{{}}, or leave the Rust extensions out with the command below; {WITHOUT_RUST}. {where}"
-        command = f"{RUST_SWITCH}=none {again}"
-        if "crates.io" in rest:
-            what = "crates.io, where Rust packages come from, could not be reached."
-            return NetworkError(f"{what}\n    {line[:WIDTH]}", hint.format("Set https_proxy"), command)
-        what = f"{reason}.\n    {line[:WIDTH]}"
-        return InstallError(what, hint.format("Install a newer Rust with rustup"), command)
     kind = NetworkError if re.search(r"Failed to fetch|error sending request|dns error", text) else InstallError
-    last = f"\n    {build[-1][:WIDTH]}" if build else ""
-    return kind(f"{reason or f'uv failed with status {status}'}.{last}", where, command)
+    if status < 0:
+        memory = " (out of memory?)" if status == -signal.SIGKILL else ""
+        reason = f"uv was ended by signal {-status}{memory}"
+    elif re.search(r"\bcargo\b|crates\.io", rest):
+        build = [line for line in build if re.match("error: (?!`cargo|command)", line)][:1] or build
+        way_out = "Install a newer Rust with rustup"
+        if "crates.io" in rest:
+            kind, way_out = NetworkError, "Set https_proxy"
+            reason = "crates.io, where Rust packages come from, could not be reached"
+        hint = f"{way_out}, or leave the Rust extensions out with the command below; {WITHOUT_RUST}. {hint}"
+        command = f"{RUST_SWITCH}=none {again}"
+    last = f"\n    {build[-1]}" if build else ""
+    return kind(f"{reason or f'uv failed with status {status}'}.{last}", hint, command)

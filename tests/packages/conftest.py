@@ -22,7 +22,7 @@ from tasks import packages as tested
 from tasks.errors import SourcesError
 from tasks.models import Outcome, Repository, Settings
 from tasks.packages.environment import Environment, probe
-from tasks.packages.lock_file import Lock
+from tasks.packages.lock import Lock
 from tasks.packages.package import Package
 from tests.upstream.store import Upstream
 
@@ -217,7 +217,7 @@ def make_package(tmp_path: Path) -> Callable[..., Package]:
         name: str, version: str = "1.0", requires: Sequence[str] = (), *,
         extras: Mapping[str, Sequence[str]] | None = None, chosen: tuple[str, ...] = (),
         action: str = "pass", folder: Path | None = None, python: str = ">=3.8",
-        dynamic: bool = False,
+        dynamic: bool = False, build: Sequence[str] = (),
     ) -> Package:  # fmt: skip
         repository = name.removesuffix("-python")
         checkout = folder or tmp_path / "tmp" / repository
@@ -231,7 +231,7 @@ def make_package(tmp_path: Path) -> Callable[..., Package]:
         (project / "pyproject.toml").write_text(
             f'[project]\nname = "{name}"\nrequires-python = "{python}"\ndependencies = {list(requires)}\n'
             + ('dynamic = ["version"]\n' if dynamic else f'version = "{version}"\n')
-            + '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+            + f'[build-system]\nrequires = {list(build)}\nbuild-backend = "backend"\nbackend-path = ["."]\n'
             + "[project.optional-dependencies]\n"
             + "".join(f"{extra} = {list(more)}\n" for extra, more in (extras or {}).items())
         )

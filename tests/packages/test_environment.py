@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import SourcesError, UsageError
-from tasks.packages.environment import Environment, probe
+from tasks.packages.environment import Distribution, Environment, probe
 from tasks.packages.requirements import missing_requirements
 
 
@@ -32,148 +32,108 @@ def put(environment: Environment, name: str, version: str, requires: tuple[str, 
     return info
 
 
-def test_the_running_interpreter_is_asked_without_starting_a_process(started: Callable[[], list[str]]) -> None:
+def find(environment: Environment, name: str) -> Distribution:
+    found = environment.distribution(name)
+    assert found is not None
+    return found
+
+
+def test_running_and_other_interpreters_answer_alike(tmp_path: Path, started: Callable[[], list[str]]) -> None:
     own = probe()
     assert started() == []
     assert (own.python, own.prefix, own.current) == (Path(sys.executable), Path(sys.prefix), True)
-
-
-def test_running_and_other_interpreters_answer_alike(tmp_path: Path) -> None:
     link = tmp_path / "python"  # another path, so another process
     link.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     link.chmod(0o755)
-    own, other = probe(), probe(link)
-    assert (other.markers, other.prefix, other.purelib) == (own.markers, own.prefix, own.purelib)
-    assert other.current
+    other = probe(link)
+    assert (other.markers, other.prefix, other.purelib, other.current) == (own.markers, own.prefix, own.purelib, True)
 
 
-def test_another_environment_is_known_by_its_interpreter_or_its_directory(environment: Environment) -> None:
+def test_another_environment_is_known_by_its_directory_its_interpreter_or_a_name_on_the_path(
+    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "platform", "sysconfig"):  # modules in the current directory are not imported
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('fooled')\n")
+    monkeypatch.chdir(tmp_path)
     assert environment == probe(environment.python)
     assert environment.prefix == environment.python.parent.parent
     assert environment.purelib in environment.paths
-    assert environment.virtual and not environment.externally_managed
-    assert not environment.current
-
-
-def test_modules_in_the_current_directory_do_not_change_the_answer(
-    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("json", "platform", "sysconfig"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit('fooled')\n")
-    monkeypatch.chdir(tmp_path)
-    assert probe(environment.python) == environment
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "#!/bin/sh\nsleep 60\n", "#!/bin/sh\nexit 1\n", '#!/bin/sh\necho "$@"\n', "no program",
-        "#!/bin/sh\necho '[1]'\n",
-    ],
-)  # fmt: skip
-def test_what_is_not_a_python_interpreter_is_reported(tmp_path: Path, text: str) -> None:
-    file = tmp_path / "python"
-    file.write_text(text)
-    file.chmod(0o755)
-    with pytest.raises(UsageError, match="python") as caught:
-        probe(file, timeout=1)
-    assert "--python" in caught.value.hint
-
-
-def test_a_missing_interpreter_is_named_and_a_name_is_found_on_the_path(
-    environment: Environment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(UsageError, match=r"nowhere .*: No such file"):
-        probe("nowhere")
+    assert environment.virtual and not environment.current
     (environment.python.parent / "my-python").symlink_to(environment.python)
     monkeypatch.setenv("PATH", str(environment.python.parent))
     assert probe("my-python").prefix == environment.prefix
+    with pytest.raises(UsageError, match=r"nowhere .*: No such file") as caught:
+        probe("nowhere")
+    assert "--python" in caught.value.hint
 
 
-def test_an_old_python_is_called_by_its_version(tmp_path: Path) -> None:
-    old = tmp_path / "python"
-    old.write_text("""#!/bin/sh\necho '{"version": "3.8.19"}'\n""")
-    old.chmod(0o755)
-    with pytest.raises(UsageError, match=r"python is Python 3\.8\.19; 3\.10 or newer is needed"):
-        probe(old)
+OLD = '{"markers": {"python_full_version": "3.8.19"}}'
 
 
-def test_a_distribution_is_found_under_any_spelling_of_its_name(environment: Environment) -> None:
-    put(environment, "flashinfer_python", "0.6.18", ("torch",))
-    found = environment.distribution("FlashInfer.Python")
-    assert found is not None
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("sleep 60", "does not answer"),
+        ("exit 1", "does not answer"),
+        ("echo '[1]'", "does not answer"),
+        (f"echo '{OLD}'", r"is Python 3\.8\.19; 3\.10 or newer is needed"),
+    ],
+)
+def test_what_is_no_python_interpreter_or_too_old_is_reported(tmp_path: Path, script: str, why: str) -> None:
+    file = tmp_path / "python"
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+    with pytest.raises(UsageError, match=why):
+        probe(file, timeout=1)
+
+
+def test_a_distribution_is_found_under_any_spelling_of_its_name_with_its_directory(
+    environment: Environment, tmp_path: Path
+) -> None:
+    folder = tmp_path / "a b'ü#%"
+    direct = json.dumps({"url": folder.as_uri(), "dir_info": {"editable": True}})
+    put(environment, "flashinfer_python", "0.6.18", ("torch",), direct_url_json=direct)
+    found = find(environment, "FlashInfer.Python")
     assert (found.name, found.version, found.requires) == ("flashinfer-python", "0.6.18", ("torch",))
-    assert (found.editable, found.location, found.broken) == (False, None, "")
+    assert (found.editable, found.location, found.broken) == (True, folder, "")
     assert environment.distribution("flashinfer") is None
 
 
-def test_an_editable_distribution_has_its_directory(environment: Environment, tmp_path: Path) -> None:
-    folder = tmp_path / "a b'ü#%"
-    direct = json.dumps({"url": folder.as_uri(), "dir_info": {"editable": True}})
-    put(environment, "sglang", "0.5.3", direct_url_json=direct)
-    found = environment.distribution("sglang")
-    assert found is not None
-    assert (found.editable, found.location) == (True, folder)
-
-
 @pytest.mark.parametrize("text", ["", "no JSON", "[]", "{}", '{"url": 3}'])
-def test_a_damaged_direct_url_makes_it_not_editable(environment: Environment, text: str) -> None:
+def test_a_damaged_direct_url_makes_it_broken(environment: Environment, text: str) -> None:
     put(environment, "sglang", "0.5.3", direct_url_json=text)
-    found = environment.distribution("sglang")
-    assert found is not None
-    assert not found.editable
-    assert "direct_url.json" in found.broken
+    assert "damaged" in find(environment, "sglang").broken
 
 
-def test_metadata_that_is_not_text_or_not_a_directory_is_broken(environment: Environment) -> None:
+def test_metadata_that_is_missing_or_damaged_or_there_twice_is_broken(environment: Environment) -> None:
     (put(environment, "bytes", "1") / "METADATA").write_bytes(b"Name: bytes\nVersion: \xff\n")
-    (environment.purelib / "file-1.dist-info").write_text("no directory")
-    for name in ("bytes", "file"):
-        found = environment.distribution(name)
-        assert found is not None
-        assert "damaged" in found.broken
-
-
-def test_incomplete_installations_are_reported_as_broken(environment: Environment) -> None:
     (put(environment, "half", "1") / "METADATA").unlink()
+    (environment.purelib / "file-1.dist-info").write_text("no directory")
     put(environment, "twice", "1")
     put(environment, "twice", "2")
-    for name, why in {"half": "missing", "twice": "side by side"}.items():
-        found = environment.distribution(name)
-        assert found is not None
-        assert why in found.broken
+    for name, why in {"bytes": "damaged", "half": "missing", "file": "missing", "twice": "side by side"}.items():
+        assert why in find(environment, name).broken
 
 
 def test_requirements_are_compared_with_what_is_installed(environment: Environment) -> None:
-    put(environment, "met", "1.5rc1")
-    put(environment, "old", "1.0")
-    put(environment, "odd", "no-version")
-    put(
-        environment, "sglang", "1",
-        (
-            "met>=1.4", "old>=2", "absent", "odd>1", "elsewhere; sys_platform == 'never'", "past; python_version < '3'",
-            "in-extra; extra == 'srt'", "sglang[srt]; extra == 'all'",
-        ),
+    for name, version in {"met": "1.5rc1", "old": "1.0", "odd": "no-version"}.items():
+        put(environment, name, version)
+    requires = (
+        "met>=1.4", "old>=2", "absent", "odd>1", "elsewhere; sys_platform == 'never'", "past; python_version < '3'",
+        "in-extra; extra == 'srt'", "sglang[srt]; extra == 'all'",
     )  # fmt: skip
-    found = environment.distribution("sglang")
-    assert found is not None
-    assert [(str(one.requirement), one.installed) for one in missing_requirements(environment, found)] == [
-        ("old>=2", "1.0"), ("absent", ""), ("odd>1", "no-version"),
-    ]  # fmt: skip
-    asked = missing_requirements(environment, found, ["All"])
-    assert [str(one.requirement) for one in asked] == ["old>=2", "absent", "odd>1", "in-extra"]
+    put(environment, "sglang", "1", requires)
+    found = find(environment, "sglang")
+    missing = missing_requirements(environment, found)
+    unmet = [("old>=2", "1.0"), ("absent", ""), ("odd>1", "no-version")]
+    assert [(str(one.requirement), one.installed) for one in missing] == unmet
+    wanted = missing_requirements(environment, found, ["All"], ["absent; sys_platform == 'never'", "old<2"])
+    assert [str(one.requirement) for one in wanted] == ["odd>1", "in-extra"]
 
 
 def test_a_requirement_that_cannot_be_read_is_named(environment: Environment) -> None:
     put(environment, "sglang", "1", ("??",))
-    found = environment.distribution("sglang")
-    assert found is not None
     with pytest.raises(SourcesError, match=r"sglang: '\?\?'"):
-        missing_requirements(environment, found)
-
-
-def test_an_interpreter_of_the_operating_system_says_so() -> None:
-    if not list(Path("/usr/lib").glob("python3*/EXTERNALLY-MANAGED")):
-        pytest.skip("no such interpreter is installed here")
-    environment = probe("/usr/bin/python3")
-    assert environment.externally_managed and not environment.virtual
+        missing_requirements(environment, find(environment, "sglang"))
+    with pytest.raises(UsageError, match=r"sources\.overrides: '=='"):
+        missing_requirements(environment, find(environment, "sglang"), (), ["=="])

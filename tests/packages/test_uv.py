@@ -1,14 +1,16 @@
-"""What uv's failures mean, and what is hidden of its words."""
+"""What uv's failures mean, and what is hidden of its output."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 
 from tasks.errors import DiskError, InstallError, NetworkError, SourcesError
 from tasks.packages import indexes
-from tasks.packages.uv import explain
+from tasks.packages.uv import Output, explain
+from tests.packages.conftest import Heard
 
 CRATES = """error: Failed to build `sglang @ file:///t/sglang/python`
   cause: The build backend returned an error
@@ -37,18 +39,21 @@ OLDER = """  \u00d7 No solution found when resolving dependencies:
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "sentence"),
+    ("status", "text", "kind", "sentence"),
     [
-        (CRATES, NetworkError, "crates.io, where Rust packages come from, could not be reached."),
-        (OLD_CARGO, InstallError, "Failed to build `sglang @ file:///t/sglang/python`"),
-        (UNREACHABLE, NetworkError, "Failed to fetch: https://host.example/simple/torch/: error sending request"),
-        (FULL, DiskError, "The disk is full: Failed to download `torch==2.14.1`: failed to write"),
-        (OLDER, InstallError, "No solution found when resolving dependencies: Because nothing was not found"),
-        ("", InstallError, "uv failed with status 2"),
+        (2, CRATES, NetworkError, "crates.io, where Rust packages come from, could not be reached."),
+        (2, OLD_CARGO, InstallError, "Failed to build `sglang @ file:///t/sglang/python`"),
+        (2, UNREACHABLE, NetworkError, "Failed to fetch: https://host.example/simple/torch/: error sending request"),
+        (2, FULL, DiskError, "The disk is full: Failed to download `torch==2.14.1`: failed to write"),
+        (2, OLDER, InstallError, "No solution found when resolving dependencies: Because nothing was not found"),
+        (2, "", InstallError, "uv failed with status 2"),
+        (-9, "", InstallError, "uv was ended by signal 9 (out of memory?)"),
     ],
 )
-def test_a_failure_is_one_sentence_of_the_right_kind(text: str, kind: type[SourcesError], sentence: str) -> None:
-    error = explain(2, text.splitlines(), Path("/t/install.log"), "uv pip install x", "invoke setup --only=sglang")
+def test_a_failure_is_one_sentence_of_the_right_kind(
+    status: int, text: str, kind: type[SourcesError], sentence: str
+) -> None:
+    error = explain(status, text.splitlines(), Path("/t/install.log"), "uv pip install x", "invoke setup --only=sglang")
     assert type(error) is kind
     assert error.what.startswith(sentence)
     assert len(error.what.splitlines()) <= 2
@@ -59,8 +64,18 @@ def test_a_failure_is_one_sentence_of_the_right_kind(text: str, kind: type[Sourc
         assert "native gRPC server" in error.hint and "/t/install.log" in error.hint
 
 
-def test_a_killed_uv_is_not_blamed_on_the_package() -> None:
-    assert "signal 9 (out of memory?)" in explain(-9, [], Path("/t/log"), "uv pip install x", "invoke setup").what
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_a_terminal_shows_uvs_own_output_up_to_a_failure_however_it_is_cut(size: int) -> None:
+    styled = "\x1b[1m\x1b[31merror\x1b[39m\x1b[0m\x1b[1m:\x1b[0m Failed to build x\n\n     sour\n"
+    text = f"\x1b[2mResolved\x1b[0m 1 package\r\n\u280b drawn\r\n{styled}"
+    log, terminal = io.StringIO(), io.StringIO()
+    output = Output(log, terminal, Heard(), {})
+    for start in range(0, len(text), size):
+        output.write(text[start : start + size])
+    output.close()
+    assert terminal.getvalue() == text.removesuffix(styled)
+    assert log.getvalue() == "Resolved 1 package\nerror: Failed to build x\n\n     sour\n"
+    assert output.failure == ["error: Failed to build x", "", "     sour"]
 
 
 @pytest.mark.parametrize(
@@ -69,8 +84,8 @@ def test_a_killed_uv_is_not_blamed_on_the_package() -> None:
         ("UV_DEFAULT_INDEX='http://user:SECRET PW@a.example/simple'", "UV_DEFAULT_INDEX='http://a.example/…'"),
         ("http://user:***@a.example/simple/torch/", "http://a.example/…/"),
         ("https://b.example:8443/T0KEN, or", "https://b.example:8443/…, or"),
-        ("(https://b.example:8443/T0KEN/torch/)", "(https://b.example:8443/…/torch/)"),
-        ("`https://b.example:8443/files/T0KEN/x-1.whl?key=K#sha256=1`", "`https://b.example:8443/…/x-1.whl`"),
+        ("(https://b.example:8443/T0KEN/torch/)", "(https://b.example:8443/…)"),
+        ("`https://b.example:8443/files/T0KEN/x-1.whl?key=K#sha256=1`", "`https://b.example:8443/…`"),
         ("file:///a/index/x.whl https://c.example/simple", "file:///a/index/x.whl https://c.example/simple"),
     ],
 )
@@ -79,7 +94,7 @@ def test_urls_of_indexes_are_shown_without_what_may_be_secret(text: str, hidden:
         "UV_DEFAULT_INDEX": "http://user:SECRET PW@a.example/simple",
         "UV_INDEX": "corp=https://b.example:8443/T0KEN https://b.example:8443/T0 file:///a/index",
     }
-    assert indexes.mask(text, environ) == hidden
+    assert indexes.mask(text, environ) == hidden.replace("…/", "…")
 
 
 def test_pips_configuration_becomes_that_of_uv_where_nothing_else_is_said(tmp_path: Path) -> None:
