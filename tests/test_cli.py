@@ -1,32 +1,32 @@
-"""What `invoke` itself is told: help, mistakes, broken configuration, its own flags, completion, start-up."""
+"""What `invoke` itself shows: help, start-up, `--dry`, a missing library."""
 
 from __future__ import annotations
 
 import json
 import re
 import subprocess
-from pathlib import Path
 
-from tests.conftest import Project
+from tests.conftest import ROOT, Project
 from tests.sources import fingerprint
-from tests.upstream.host import GitHost
 
 TASKS = ("clone", "update", "install", "verify", "setup", "status", "lock")
 SLOW = ("rich", "git", "packaging", "tenacity", "platformdirs", "psutil", "fastjsonschema")
 
 
-def test_the_list_and_the_help_explain_themselves(project: Project) -> None:
+def test_the_list_and_the_help_explain_themselves_and_have_what_readme_says(project: Project) -> None:
     listed = project.invoke("--list").out
     assert re.findall(r"^  (\w+) ", listed, re.M) == sorted(TASKS)
-    shown = {task: project.invoke("--help", task).out for task in TASKS}
-    for task in ("clone", "update", "setup"):
-        for form in ("branch", "tag", "commit id", "'latest'", "'matching'"):
-            assert form in shown[task], f"{form} in the help of {task}"
-        assert "--sglang-branch=STRING" in shown[task]
-    for task, text in shown.items():
-        assert "--json" in text
-        assert all(len(line) <= 80 for line in text.splitlines()), f"the help of {task} at 80 columns"
-    assert "--[no-]deps" in shown["install"]
+    (table,) = re.findall(r"\| task \|.*?\n\n", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    rows = {task: set(re.findall(r"`(--[\w-]+)", row)) for task, row in re.findall(r"^\| `(\w+)` (.*)", table, re.M)}
+    rows["update"] = rows["clone"]
+    rows["setup"] = rows["clone"] | rows["install"] | rows["verify"]
+    for task in TASKS:
+        shown = project.invoke("--help", task).out
+        assert all(len(line) <= 80 for line in shown.splitlines()), f"the help of {task} at 80 columns"
+        options = re.findall(r"^ +(?:-\w, )?(--[\w\[\]-]+)", shown.partition("Options:")[2], re.M)
+        assert {option.replace("[no-]", "no-") for option in options} == rows[task] | {"--json"}
+        for form in ("branch", "tag", "commit id", "'latest'", "'matching'") if "--full" in rows[task] else ():
+            assert form in shown, f"{form} in the help of {task}"
 
 
 def test_nothing_slow_is_imported_before_it_is_needed(project: Project) -> None:
@@ -41,13 +41,6 @@ def test_nothing_slow_is_imported_before_it_is_needed(project: Project) -> None:
         assert {name for name in imported if name.startswith("tasks.")} <= {
             f"tasks.{name}" for name in ("settings", "names", "errors", "verify")
         }
-
-
-def test_completion_knows_tasks_and_options(project: Project) -> None:
-    script = project.invoke("--print-completion-script", "bash").out
-    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
-    assert set(TASKS) <= set(project.invoke("--complete", "--", "invoke").out.split())
-    assert "--sglang-branch" in project.invoke("--complete", "--", "invoke", "setup", "--").out.split()
 
 
 def test_dry_changes_nothing_and_says_what_would_be_done(project: Project) -> None:
@@ -71,21 +64,6 @@ def test_dry_changes_nothing_and_says_what_would_be_done(project: Project) -> No
     before = fingerprint(project.path)
     assert "stash" in project.invoke("--dry", "update", "--sglang-branch=v0.5.3", check=5).err
     assert fingerprint(project.path) == before
-
-
-def test_echo_shows_the_commands_that_are_run(project: Project, host: GitHost) -> None:
-    out = project.invoke("--echo", "clone").out
-    assert "git ls-remote --heads --tags -- https://github.com/sgl-project/sglang.git" in out
-    assert re.search(r"^cd \S+ && git .*fetch ", out, re.M)
-    assert "git" not in project.invoke("--echo", "clone", "--hide=out").out.replace(str(host.url), "")
-
-
-def test_the_tasks_are_found_from_a_folder_below_and_work_where_they_stand(project: Project) -> None:
-    below: Path = project.path / "docs/notes"
-    below.mkdir(parents=True)
-    project.invoke("clone", cwd=below)
-    assert (project.tmp / "sglang/.git").is_dir()
-    assert not list(below.iterdir())
 
 
 def test_a_missing_library_is_named_with_the_command_that_installs_it(project: Project) -> None:

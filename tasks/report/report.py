@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -28,25 +28,21 @@ TITLE = str.maketrans({"%": "%25", ":": "%3A", ",": "%2C"})
 class Report:
     """Shows what happens and how it ended; a `Reporter` that many threads may call at once.
 
-    Standard output (`stream`) takes what is ordinary, standard error (`errors`) what went wrong. `hide` is Invoke's:
-    True, "out", "stdout" and "both" hide what is ordinary. `echo` shows commands, `verbose` every check. With `json`
-    standard output takes the object of `finish` and nothing else. `environ` says what the streams can show, and whether
-    GitHub Actions reads them. `seconds` is the wall time of each step so far.
+    Standard output takes what is ordinary, standard error what went wrong. `hide` is Invoke's: True, "out", "stdout"
+    and "both" hide what is ordinary. `echo` shows commands, `verbose` every check. With `json` standard output takes
+    the object of `finish` and nothing else. `seconds` is the wall time of each step so far.
     """
 
     def __init__(
-        self, *, hide: bool | str | None = False, echo: bool = False, json: bool = False, verbose: bool = False,
-        stream: IO[str] | None = None, errors: IO[str] | None = None, environ: Mapping[str, str] | None = None,
-    ) -> None:  # fmt: skip
-        self._environ = os.environ if environ is None else environ
-        self._results = Output(stream or sys.stdout, self._environ)
-        self._errors = Output(errors or sys.stderr, self._environ)
+        self, *, hide: bool | str | None = False, echo: bool = False, json: bool = False, verbose: bool = False
+    ) -> None:
+        self._results, self._errors = Output(sys.stdout), Output(sys.stderr)
         self._console = self._errors if json else self._results
         if self._console.is_terminal and self._errors.is_terminal:
             self._errors = self._console  # two streams, one terminal
         self._live = Live(self._console, self.event)
         self._lock = threading.RLock()
-        self._github = self._environ.get("GITHUB_ACTIONS") == "true"
+        self._github = os.environ.get("GITHUB_ACTIONS") == "true"
         self._hidden, self._echo, self._json = hide in (True, "out", "stdout", "both"), echo, json
         self._verbose = verbose
         self._heading = ""
@@ -210,7 +206,7 @@ class Report:
         self._print(f"::{level} title={name}::{message.translate(MESSAGE)}", error=True)
 
     def _close(self, result: Result) -> None:
-        ended, following, style = summary.closing(result, self._environ)
+        ended, following, style = summary.closing(result)
         if ended or following:
             self._print("")
         if ended:

@@ -71,15 +71,14 @@ class Output(Console):
     """A console for a stream (None: it was closed), with the colours, characters and width that it can show. Once the
     stream's reader has left, or its disk is full, the rest is dropped."""
 
-    def __init__(self, stream: IO[str] | None, environ: Mapping[str, str]) -> None:
+    def __init__(self, stream: IO[str] | None) -> None:
         stream = stream or io.StringIO()
         if isinstance(stream, io.TextIOWrapper):  # a message may have characters that the locale lacks
             stream.reconfigure(errors="backslashreplace")
-        drawn = stream.isatty() and environ.get("TERM") not in ("dumb", "unknown")
+        drawn = stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
         super().__init__(
-            file=stream, force_terminal=drawn, width=None if drawn else WIDE, no_color=bool(environ.get("NO_COLOR")),
-            color_system="standard" if environ.get("FORCE_COLOR") else "auto", markup=False, emoji=False,
-            highlight=False, _environ=environ,
+            file=stream, force_terminal=drawn, width=None if drawn else WIDE, markup=False, emoji=False,
+            highlight=False, color_system="standard" if os.environ.get("FORCE_COLOR") else "auto",
         )  # fmt: skip
 
     def print(self, *objects: Any, **options: Any) -> None:

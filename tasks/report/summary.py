@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.text import Text
 
@@ -124,9 +125,8 @@ def warnings(result: Result) -> list[str]:
     return list(dict.fromkeys([*texts, *result.warnings, *checks]))
 
 
-def closing(result: Result, environ: Mapping[str, str]) -> tuple[str, str, str]:
-    """Return the end of a run: how it went, what to do next (may be empty), and the colour. `environ` says whether the
-    environment is active."""
+def closing(result: Result) -> tuple[str, str, str]:
+    """Return the end of a run: how it went, what to do next (may be empty), and the colour."""
     steps = ", ".join(f"{step} {duration(seconds)}" for step, seconds in result.seconds.items())
     time = duration(sum(result.seconds.values())) + (f" ({steps})" if len(result.seconds) > 1 else "")
     after = f" after {time}" if result.seconds else ""
@@ -143,7 +143,7 @@ def closing(result: Result, environ: Mapping[str, str]) -> tuple[str, str, str]:
     if result.task in CHECKED:
         count = len(warnings(result))
         ready = f"Ready with {counted(count, 'warning')}" if count else "Ready"
-        return f"{ready} in {time}.", _use(result.environment, environ), "bold yellow" if count else "bold green"
+        return f"{ready} in {time}.", _use(result.environment), "bold yellow" if count else "bold green"
     return f"{result.task} finished in {time}.", NEXT.get(result.task, ""), "bold green"
 
 
@@ -156,8 +156,8 @@ def _remedy(result: Result) -> str:
     return next(filter(None, commands), "")
 
 
-def _use(environment: EnvironmentState | None, environ: Mapping[str, str]) -> str:
+def _use(environment: EnvironmentState | None) -> str:
     """How to use what was installed."""
-    if not environment or environ.get("VIRTUAL_ENV") == str(environment.prefix):
+    if not environment or os.environ.get("VIRTUAL_ENV") == str(environment.prefix):
         return "import sglang and flashinfer"
     return f"run your programs with {shell(environment.interpreter)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -78,11 +77,11 @@ def test_no_password_is_in_it() -> None:
     assert "secret" not in json.dumps(document(replace(failed("setup", error, within=True), verification=found)))
 
 
-def test_it_is_alone_on_standard_output() -> None:
-    out, err = io.StringIO(), io.StringIO()
-    with Report(stream=out, errors=err, environ={}, json=True) as report:
+def test_it_is_alone_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    with Report(json=True) as report:
         with report.step("verify"):
             report.event("sglang", "\u2192 checked")
         report.finish(Result("verify", 3, steps={"clone": [FAILED]}, verification=FOUND))
-    assert json.loads(out.getvalue())["exit_status"] == 3
-    assert "checked" in err.getvalue() and LOST.what in err.getvalue()
+    out, err = capsys.readouterr()
+    assert json.loads(out)["exit_status"] == 3
+    assert "checked" in err and LOST.what in err
