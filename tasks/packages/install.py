@@ -27,7 +27,7 @@ from .uv import WHO, WITHOUT_RUST, Uv, write
 LOCK = ".sources-install.lock"
 SHOWN = 5  # changes of other packages in a message
 COMPAT = "--config-settings-package={}:editable_mode=compat"  # a plain .pth file, which editors can follow
-LATER = ("fastjsonschema", "rich.progress", "rich.table")
+LATER = ("fastjsonschema",)
 TOOLS = Path(__file__).parent.parent / "requirements.txt"  # what the running program requires
 
 

@@ -6,21 +6,19 @@ import io
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
-from typing import IO, TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import IO, Any
 
+from rich import live
 from rich.console import Console
 from rich.filesize import decimal
 from rich.text import Text
 
 from ..names import redact
 
-if TYPE_CHECKING:
-    from rich import live
-    from rich.table import Table
-
 WIDE = 10_000  # columns without a terminal: nothing is folded
 QUIET = 10.0  # seconds between two lines about one repository without a terminal
+SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 LIKELY = 0.5  # the part of a transfer from which on the rest is estimated
 _SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # colours, movements of the cursor (ECMA-48)
 
@@ -116,7 +114,10 @@ class Live:
         if self._console.is_terminal:
             self._lines[who] = text
             if not self._display:
-                self._display = _display(self._console, self._lines)
+                self._display = live.Live(
+                    self, console=self._console, transient=True, refresh_per_second=8, redirect_stdout=False,
+                    redirect_stderr=False,
+                )  # fmt: skip
                 self._display.start()
         elif (now := time.monotonic()) - self._said.setdefault(who, now) >= QUIET:
             self._said[who] = now
@@ -136,22 +137,12 @@ class Live:
             self._display.stop()
         self._display = None
 
-
-def _display(console: Output, lines: Mapping[str, str]) -> live.Live:
-    """Rich's display of the lines, each beside the name it is about, and cut where the terminal ends."""
-    from rich.live import Live as Display
-    from rich.spinner import Spinner
-    from rich.table import Column, Table
-
-    spinner = Spinner("line", style="cyan")
-
-    def render() -> Table:
-        table = Table.grid("", "", Column(no_wrap=True, overflow="ellipsis"), padding=(0, 1, 0, 0))
-        for who, text in list(lines.items()):
-            table.add_row(spinner, Text(who, "bold"), Text(text))
-        return table
-
-    return Display(
-        console=console, get_renderable=render, transient=True, refresh_per_second=8,
-        redirect_stdout=False, redirect_stderr=False,
-    )  # fmt: skip
+    def __rich__(self) -> Text:
+        """The lines, each cut where the terminal ends."""
+        lines, frames = dict(self._lines), SPINNER if self._console.encoding.startswith("utf") else "-"
+        width = max(map(len, lines), default=0)
+        frame = frames[int(8 * time.monotonic()) % len(frames)]
+        rows = [Text.assemble((f"{frame} ", "cyan"), (f"{who:<{width}} ", "bold"), lines[who]) for who in lines]
+        for row in rows:
+            row.truncate(self._console.width, overflow="ellipsis")
+        return Text("\n").join(rows)
