@@ -126,7 +126,6 @@ class Trace:
     op_types: Mapping[str, int]
     definitions: int
     reference_tests: int
-    checks: tuple[Check, ...] = ()
 
 
 @dataclass(frozen=True)

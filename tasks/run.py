@@ -243,10 +243,9 @@ def status_step(run: Run) -> None:
 
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(checkouts.find, run.settings.repositories))
-        states = list(pool.map(checkouts.describe, found))
-    installed = {one.name: run.environment.state(one.package.name) for one in found if one.package}
-    absent = {one.name: PackageState(None, False, None) for one in found if one.repository.install}
-    repositories = {one.name: state for one, state in zip(found, states, strict=True)}
+    installed = {one.repository.name: run.environment.state(one.package.name) for one in found if one.package}
+    absent = {one.repository.name: PackageState(None, False, None) for one in found if one.repository.install}
+    repositories = {one.repository.name: one.state for one in found}
     run.verification = Verification(True, repositories, absent | installed, None, ())
 
 

@@ -22,8 +22,6 @@ def document(result: Result) -> dict[str, Any]:
     if found := tree.pop("verification"):
         shown = ("repositories", "packages") if result.task == "status" else (*found.keys() - {"ok"},)
         tree |= {key: found[key] for key in shown}
-        if tree.get("trace"):
-            del tree["trace"]["checks"]  # they are among `checks`
     return {key: _plain(value) for key, value in tree.items()}
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 from invoke.context import Context
 
@@ -18,22 +20,10 @@ from ..errors import Interrupted, UsageError
 from ..models import Check, Reporter
 from ..names import shell
 from ..packages import Environment
-from . import machine
 
 USED = "gpu_allocations"  # the property with which tests say whether they used the GPU (flashinfer_trace/tests)
+JOB = 4_000_000_000  # bytes of memory assumed for a compile job; one nvcc takes 2 to 8 GB
 TAIL = 2000  # characters in which pytest says how it ended
-
-
-@dataclass(frozen=True)
-class Case:
-    """One test: its outcome (passed, failed, skipped), why it failed, and how often it allocated GPU memory, None where
-    it did not record that. `modules` are the parts of its class's or module's name."""
-
-    modules: Sequence[str]
-    outcome: str
-    reason: str
-    seconds: float
-    allocations: float | None
 
 
 def run_kernels(
@@ -48,10 +38,7 @@ def run_kernels(
     """
     trace, began = trace.absolute(), time.monotonic()
     files = _select(trace, only)
-    if not environment.distribution("pytest"):
-        command = machine.add_command(environment, "pytest")
-        return [Check("kernels: total", "fail", f"pytest is not installed in {environment.prefix}", command=command)]
-    jobs = max(1, min(machine.wanted_jobs(os.environ), machine.available_memory() // machine.JOB))
+    jobs = _jobs()
     workers = min(jobs, len(files)) if environment.distribution("pytest-xdist") else 1
     pytest = [str(environment.python), "-m", "pytest", "-p", "no:cacheprovider"]
     with tempfile.TemporaryDirectory() as directory:
@@ -66,7 +53,7 @@ def run_kernels(
         xdist = ["-p", "xdist", "-n", str(workers), "--dist", "loadfile", "--max-worker-restart=0"]
         options += xdist if workers > 1 else []
         variables = {
-            "PATH": machine.activated(environment, os.environ)["PATH"],
+            "PATH": f"{environment.python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",  # ninja is there
             "MAX_JOBS": str(jobs // workers),  # of the ninja that each worker starts
             "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers)),  # torch's, of each worker
             "PYTEST_ADDOPTS": "",
@@ -87,9 +74,10 @@ def run_kernels(
     ended = f"{lines[-1] if lines else 'no output'} (status {done.exited})"
     checks = []
     for name, file in files.items():
-        own = [case for case in cases if file.stem in case.modules]
+        own = [case for case in cases if file.stem in _modules(case)]
         checks.append(_check(f"kernels: {name}", own, ended, shell(*pytest, file)))
-    return [*checks, _total(cases, environment, f"{time.monotonic() - began:.0f} s, {workers} at once")]
+    flashinfer = environment.state("flashinfer-python").version or ""
+    return [*checks, _total(cases, f"FlashInfer {flashinfer}, {time.monotonic() - began:.0f} s, {workers} at once")]
 
 
 def _select(trace: Path, only: Sequence[str]) -> dict[str, Path]:
@@ -101,66 +89,73 @@ def _select(trace: Path, only: Sequence[str]) -> dict[str, Path]:
             raise UsageError(f"{trace} has no definition or op type {wanted}", f"There are: {known}.")
     files = {}
     for name, op_type in sorted(op_types.items()):
-        if only and name not in only and op_type not in only:
-            continue
-        own, shared = (trace / "tests" / "references" / f"test_{stem}.py" for stem in (name, op_type))
-        files.update({op_type: shared} if shared.exists() and not own.exists() else {name: own})
+        if not only or name in only or op_type in only:
+            own, shared = (trace / "tests" / "references" / f"test_{stem}.py" for stem in (name, op_type))
+            files.update({op_type: shared} if shared.exists() and not own.exists() else {name: own})
     return files
 
 
-def _read(xml: Path) -> list[Case]:
+def _jobs() -> int:
+    """How many compilers may run at once: `MAX_JOBS`, or as many as ninja would start; no more than fit into memory."""
+    given = os.environ.get("MAX_JOBS", "")
+    wanted = int(given) if given.isdigit() else (os.cpu_count() or 1) + 2
+    memory = int(re.findall(r"MemAvailable: *(\d+)", Path("/proc/meminfo").read_text())[0]) * 1024
+    with suppress(OSError, ValueError):  # no limit of a container (cgroup v2)
+        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return max(1, min(wanted, memory // JOB))
+
+
+def _read(xml: Path) -> list[Element]:
     """The test cases of pytest's report; none where it was not written to its end."""
     try:
-        elements = [*ElementTree.parse(xml).iter("testcase")]  # noqa: S314 - written by pytest
+        return [*ElementTree.parse(xml).iter("testcase")]  # noqa: S314 - written by pytest
     except (OSError, ElementTree.ParseError):
         return []
-    cases = []
-    for element in elements:
-        ended = next((part for part in element if part.tag in ("failure", "error", "skipped")), None)
-        outcome = "passed" if ended is None else "skipped" if ended.tag == "skipped" else "failed"
-        name = element.get("name", "")
-        modules = (element.get("classname") or name).split(".")  # only a name: the module could not be imported
-        reason = ""
-        if ended is not None:
-            message, lines = ended.get("message", ""), (ended.text or "").splitlines() or [""]
-            reason = lines[-1].lstrip("E ") if message == "collection failure" else message.partition("\n")[0]
-        recorded = element.find(f".//property[@name='{USED}']")
-        allocations = None if recorded is None else float(recorded.get("value", 0))
-        cases.append(Case(modules, outcome, f"{name}: {reason}", float(element.get("time", 0)), allocations))
-    return cases
 
 
-def _ran(cases: Sequence[Case]) -> int | None:
-    """How many of the tests passed and used the GPU after FlashInfer was imported, so that a kernel ran; None where
-    that cannot be told, since none of them recorded it."""
-    passed = [case.allocations for case in cases if case.outcome == "passed"]
-    if passed and all(allocations is None for allocations in passed):
-        return None
-    return sum(1 for allocations in passed if allocations)
+def _modules(case: Element) -> list[str]:
+    """The parts of the name of its module and class."""
+    return str(case.get("classname") or case.get("name")).split(".")  # only a name: its module cannot be imported
 
 
-def _check(name: str, cases: Sequence[Case], ended: str, command: str) -> Check:
+def _outcome(case: Element) -> str:
+    tags = {part.tag for part in case}
+    return "failed" if tags & {"failure", "error"} else "skipped" if "skipped" in tags else "passed"
+
+
+def _reason(case: Element) -> str:
+    """Why it failed, in one line."""
+    failure = next(part for part in case if part.tag in ("failure", "error"))
+    message, lines = failure.get("message", ""), (failure.text or "").splitlines() or [""]
+    reason = lines[-1].lstrip("E ") if message == "collection failure" else message.partition("\n")[0]
+    return f"{case.get('name')}: {reason}"
+
+
+def _ran_kernel(case: Element) -> bool | None:
+    """Whether it allocated GPU memory after FlashInfer was imported, and passed; None where it did not record that."""
+    recorded = case.find(f".//property[@name='{USED}']")
+    return None if recorded is None else _outcome(case) == "passed" and float(recorded.get("value", 0)) > 0
+
+
+def _check(name: str, cases: Sequence[Element], ended: str, command: str) -> Check:
     """The check of one file of tests; `command` runs it alone, `ended` is how pytest ended."""
     if not cases:
         return Check(name, "fail", f"no result; {ended}", command=command)
-    counts = Counter(case.outcome for case in cases)
-    figures = [f"{counts[outcome]} {outcome}" for outcome in ("passed", "failed", "skipped") if counts[outcome]]
-    detail = ", ".join([*figures, f"{sum(case.seconds for case in cases):.0f} s"])
-    if failed := next((case for case in cases if case.outcome == "failed"), None):
-        return Check(name, "fail", f"{detail}; {failed.reason}", command=command)
-    ran = _ran(cases)
-    if ran:
+    counts = Counter(map(_outcome, cases))
+    seconds = sum(float(case.get("time", 0)) for case in cases)
+    detail = ", ".join([*(f"{number} {outcome}" for outcome, number in sorted(counts.items())), f"{seconds:.0f} s"])
+    if counts["failed"]:
+        failed = next(case for case in cases if _outcome(case) == "failed")
+        return Check(name, "fail", f"{detail}; {_reason(failed)}", command=command)
+    if any(map(_ran_kernel, cases)):
         return Check(name, "pass", detail)
-    return Check(name, "skip", f"{'whether a kernel ran cannot be told' if ran is None else 'no kernel ran'}: {detail}")
+    return Check(name, "skip", f"no test recorded that it ran a kernel: {detail}")
 
 
-def _total(cases: Sequence[Case], environment: Environment, figures: str) -> Check:
-    name, flashinfer, ran = "kernels: total", environment.distribution("flashinfer-python"), _ran(cases)
-    version = f"FlashInfer {flashinfer.version if flashinfer else ''}".strip()
-    if ran:
-        return Check(name, "pass", f"{ran} tests ran kernels of {version}, {figures}")
-    if ran is None:
-        hint = f"Let each test record the property {USED}, as the tests in flashinfer_trace/tests/conftest.py do."
-        return Check(name, "warn", f"whether a kernel of {version} ran cannot be told, {figures}", hint)
-    hint = "Kernels need a GPU, torch and FlashInfer; `pytest -rs` shows why tests were skipped."
-    return Check(name, "fail", f"no test ran a kernel of {version}, {figures}", hint)
+def _total(cases: Sequence[Element], figures: str) -> Check:
+    """The check of all tests; a warning where tests of other trace data pass and record nothing."""
+    if ran := sum(map(bool, map(_ran_kernel, cases))):
+        return Check("kernels: total", "pass", f"{ran} tests ran kernels, {figures}")
+    silent = any(_outcome(case) == "passed" and _ran_kernel(case) is None for case in cases)
+    hint = f"Kernels need a GPU, torch and FlashInfer; a test that ran one records the property {USED}."
+    return Check("kernels: total", "warn" if silent else "fail", f"no test recorded a kernel, {figures}", hint)

@@ -2,134 +2,164 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import replace
-from typing import Any
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, canonicalize_version
 
 from ..errors import SourcesError, examples
 from ..models import Check
-from ..names import redact
-from ..packages import (
-    FLASHINFER,
-    Environment,
-    Missing,
-    Package,
-    admits,
-    flashinfer_requirement,
-    has_release,
-    missing_requirements,
-    names,
-)
-from . import imports
-from .checkouts import Found
+from ..names import redact, shell
+from ..packages import Environment, Missing, Package, missing_requirements, names
+from . import machine
 
 MATCH = "invoke setup --flashinfer-branch=matching"
 REINSTALL = "invoke install --reinstall"
-
-
-def torch_pin(packages: Sequence[Package]) -> str:
-    """Which torch SGLang requires, such as `SGLang 0.5.23 requires torch==2.14.1`; empty where it is not there."""
-    for package in packages:
-        pins = [one for one in package.metadata.requires if canonicalize_name(one.name) == "torch"]
-        if package.repository.name == "sglang" and pins:
-            return f"SGLang {package.version} requires {pins[0].name}{pins[0].specifier}"
-    return ""
+TIMEOUT = 300.0  # seconds for an import
+LONGEST = 300  # characters of an error
+IMPORT = """
+import importlib, json, os, sys
+sys.path[:] = filter(None, sys.path)  # as `python -P` does from Python 3.11 on
+module, answer = None, {"error": "", "missing": False}
+try:
+    module = importlib.import_module(sys.argv[1])
+except BaseException as error:
+    answer = {"error": f"{type(error).__name__}: {error}", "missing": getattr(error, "name", None) == sys.argv[1]}
+answer |= {"file": getattr(module, "__file__", None), "version": str(getattr(module, "__version__", ""))}
+print("", json.dumps(answer), sep="\\n", flush=True)
+os._exit(0)  # without the seconds that large libraries take to shut down
+"""
 
 
 def check_package(
-    package: Package, packages: Sequence[Package], environment: Environment, overrides: Sequence[str],
-    found: Sequence[Found],
-) -> Iterator[Check]:  # fmt: skip
+    package: Package, packages: Sequence[Package], environment: Environment, overrides: Sequence[str]
+) -> Iterator[Check]:
     """Check that the package is installed from its checkout, in its version and with its requirements, of which those
-    in `overrides` replace others. `packages` are all that come from checkouts, `found` are those checkouts."""
-    name, ours = package.repository.name, names(packages)
-    installed = environment.distribution(package.name)
+    in `overrides` replace others. `packages` are all that come from checkouts."""
+    ours, installed = names(packages), environment.distribution(package.name)
     if not installed:
         missing = f"{package.name} is not installed in {environment.prefix}"
-        yield Check(f"{name}: installed", "fail", missing, command="invoke install")
+        yield Check("installed", "fail", missing, command="invoke install")
         return
     source = f"editable from {installed.location}" if installed.editable else "not editable, a release from an index"
     if package.is_checkout(replace(installed, version=package.version)):
-        yield Check(f"{name}: installed", "pass", source)
+        yield Check("installed", "pass", source)
     else:
         detail = installed.broken or f"{source}; the checkout is {package.folder}"
-        yield Check(f"{name}: installed", "fail", detail, command="invoke install")
+        yield Check("installed", "fail", detail, command="invoke install")
     if not package.fits(installed.version):
         detail = f"{installed.version} is installed, the checkout is {package.version}"
-        yield Check(f"{name}: version", "fail", detail, command=REINSTALL)
+        yield Check("version", "fail", detail, command=REINSTALL)
     elif installed.version.startswith("0.0.0"):
-        hint = "The checkout has no tag of a release: fetch upstream's, then run `invoke install --reinstall`."
-        yield Check(f"{name}: version", "warn", installed.version, hint)
+        hint = f"The checkout has no tag of a release: fetch upstream's, then run `{REINSTALL}`."
+        yield Check("version", "warn", installed.version, hint)
     else:
-        yield Check(f"{name}: version", "pass", installed.version)
+        yield Check("version", "pass", installed.version)
     try:
         unmet = missing_requirements(environment, installed, package.repository.extras, overrides)
-        yield _unmet(f"{name}: requirements", [one for one in unmet if _name(one) not in ours], "invoke install")
-        yield _pins(package, [one for one in unmet if _name(one) in ours], environment, found)
+        yield _unmet("requirements", [one for one in unmet if _name(one) not in ours], "invoke install")
+        yield _unmet("pins", [one for one in unmet if _name(one) in ours], MATCH)
     except SourcesError as error:
-        yield Check(f"{name}: requirements", "fail", error.what, error.hint, REINSTALL)
-    for companion, version in environment.versions().items():
-        if not companion.startswith(package.layout.companions or ("/",)):
-            continue
-        if package.fits(version):
-            yield Check(f"{name}: {companion}", "pass", version)
-        else:
-            detail = f"{version}, but {name} is {package.version}"
-            yield Check(f"{name}: {companion}", "fail", detail, command="invoke install")
+        yield Check("requirements", "fail", error.what, error.hint, REINSTALL)
+    if unfitting := package.unfitting(environment):
+        detail = f"not of version {package.version}: {examples(unfitting)}"
+        yield Check("companions", "fail", detail, command="invoke install")
 
 
-def check_imports(package: Package, environment: Environment, driver: Future[dict[str, Any]]) -> list[Check]:
-    """Import the package where it is installed; where a GPU can be used, SGLang's compiled kernels, too."""
-    name, installed = package.repository.name, environment.distribution(package.name)
-    if not installed:
-        return []
-    fix = REINSTALL if package.is_checkout(installed) else "invoke install"
-    wanted = imports.Import(environment, package.module, package.folder, installed.version)
-    check, missing = wanted.check(f"{name}: imports", fix)
-    if missing:
-        with suppress(SourcesError):
-            if missing_requirements(environment, installed, package.repository.extras):
-                left_out = "; requirements were not installed (--no-deps)" if package.without_deps(environment) else ""
-                check = replace(
-                    check, status="warn" if left_out else "fail", detail=f"{check.detail}{left_out}", hint="",
-                    command="invoke install",
-                )  # fmt: skip
-    checks = [check]
-    if name == "sglang" and driver.result()["gpus"]:
-        compiled = imports.Import(environment, "sgl_kernel")
-        if any((path / "sgl_kernel").is_dir() for path in environment.paths):
-            checks.append(compiled.check(f"{name}: sgl_kernel", "")[0])
-        else:
-            checks.append(Check(f"{name}: sgl_kernel", "skip", "not installed"))
-    return checks
-
-
-def _pins(package: Package, unmet: list[Missing], environment: Environment, found: Sequence[Found]) -> Check:
-    """Whether the FlashInfer that `matching` would choose is installed, with its companions."""
-    required = flashinfer_requirement(package.metadata, package.repository.extras)
-    if required and not any(_name(one) in FLASHINFER for one in unmet):
-        versions = [other.version for name in FLASHINFER if (other := environment.distribution(name))]
-        if not any(admits(required, version) for version in versions):
-            unmet = [Missing(required, next(iter(versions), "")), *unmet]
-    flashinfer = next((one.checkout for one in found if one.name == "flashinfer" and one.checkout), None)
-    command = hint = ""
-    if flashinfer:
-        released = required is None or has_release(required, flashinfer.tags)
-        command = MATCH if released else ""
-        hint = "" if released else "No tag of FlashInfer's checkout is a release that meets this."
-    return _unmet(f"{package.repository.name}: pins", unmet, command, hint)
-
-
-def _unmet(name: str, unmet: Sequence[Missing], command: str, hint: str = "") -> Check:
+def _unmet(name: str, unmet: Sequence[Missing], command: str) -> Check:
     shown = [f"{redact(str(one.requirement))} (installed: {one.installed or 'none'})" for one in unmet]
     if shown:
-        return Check(name, "warn", f"not met: {examples(shown)}", hint, command)
+        return Check(name, "warn", f"not met: {examples(shown)}", command=command)
     return Check(name, "pass", "all met")
 
 
 def _name(missing: Missing) -> str:
     return canonicalize_name(missing.requirement.name)
+
+
+def check_imports(package: Package, environment: Environment, *, gpu: bool) -> Iterator[Check]:
+    """Import the package where it is installed; where a `gpu` can be used, SGLang's compiled kernels, too, which
+    `import sglang` does not load."""
+    installed = environment.distribution(package.name)
+    if not installed:
+        return
+    yield Import("imports", environment, package.module, package.folder, installed.version).check()
+    if package.repository.name == "sglang" and gpu:
+        if any((path / "sgl_kernel").is_dir() for path in environment.paths):
+            yield Import("sgl_kernel", environment, "sgl_kernel").check()
+        else:
+            yield Check("sgl_kernel", "skip", "not installed")
+
+
+@dataclass(frozen=True)
+class Import:
+    """The check `name`: whether `module` can be imported, from within `folder` and in the installed `version`, where
+    these are given."""
+
+    name: str
+    environment: Environment
+    module: str
+    folder: Path | None = None
+    version: str = ""
+
+    def check(self) -> Check:
+        """Import it. A failure names the variable that causes it, or else what may help."""
+        check = self.attempt(os.environ)
+        command = self.cause() if check.status == "fail" else ""
+        return replace(check, hint="", command=command) if command else check
+
+    def cause(self) -> str:
+        """The command that changes the variables without which the import works; empty where none is to blame."""
+        suspects = sorted(name for name in os.environ if name == "PYTHONPATH" or name.startswith("FLASHINFER_"))
+        no_user_site = {"PYTHONNOUSERSITE": "1"}
+        if self.attempt({**_without(*suspects), **no_user_site}).status == "fail":
+            return ""
+        changes = {shell("unset", name): _without(name) for name in suspects}
+        changes["export PYTHONNOUSERSITE=1"] = {**os.environ, **no_user_site}
+        working = (command for command, environ in changes.items() if self.attempt(environ).status == "pass")
+        return next(working, "; ".join(changes))
+
+    def attempt(self, environ: Mapping[str, str]) -> Check:
+        """Import it with these environment variables, in an interpreter of its own."""
+        done = machine.run([self.environment.python, "-c", IMPORT, self.module], TIMEOUT, cwd="/", env=environ)
+        try:
+            answer = json.loads(done.stdout.splitlines()[-1])
+            error, file, version = (answer[key] for key in ("error", "file", "version"))
+        except (IndexError, ValueError, TypeError, KeyError):
+            last = done.stderr.strip().splitlines()[-1:]
+            return self.own_fault(": ".join([f"the interpreter ended with status {done.returncode}", *last]))
+        if error:
+            symbols = [line.strip() for line in error.splitlines() if "undefined symbol" in line]
+            problem = (symbols or [" ".join(error.split())])[0][:LONGEST]
+            if not answer["missing"]:
+                return self.own_fault(problem)
+        elif file is None:
+            problem = "imports only as a namespace package: a directory of that name without the package in it"
+        elif self.folder and not Path(file).resolve().is_relative_to(self.folder.resolve()):
+            problem = f"imported from {file}, which is not in {self.folder}"
+        elif self.version and version and _public(version) != _public(self.version):
+            problem = f"imports as {version}, but {self.version} is installed"
+        else:
+            return Check(self.name, "pass", f"{version} from {file}".strip())
+        return Check(self.name, "fail", problem, command=REINSTALL if self.folder else "")
+
+    def own_fault(self, problem: str) -> Check:
+        """The check where installing the package again changes nothing."""
+        hint = f"`{shell(self.environment.python, '-c', f'import {self.module}')}` shows the traceback."
+        home = Path(os.environ.get("HOME") or "/")
+        if not os.access(home, os.W_OK | os.X_OK):
+            hint = f"HOME ({home}) cannot be written: set it, or FLASHINFER_WORKSPACE_BASE, to a directory that can be."
+        return Check(self.name, "fail", problem, hint)
+
+
+def _without(*names: str) -> dict[str, str]:
+    """The environment variables without some."""
+    return {name: value for name, value in os.environ.items() if name not in names}
+
+
+def _public(version: str) -> str:
+    """A version without its local part (PEP 440)."""
+    return canonicalize_version(version).partition("+")[0]

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import ast
 import json
-import shlex
-import warnings
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,58 +18,126 @@ import fastjsonschema
 
 from ..errors import SourcesError, counted, examples
 from ..models import Check, Status, Trace
+from ..names import shell
+from ..packages import Environment
+from . import machine
 
 LFS = b"version https://git-lfs.github.com/spec/v1"  # the beginning of a file that Git LFS has not downloaded
-POINTER = 1024  # bytes that no such file exceeds
 Json = dict[str, Any]
 
 
-def read_trace(path: Path) -> Trace:
-    """Check definitions, workloads, the blobs that they name, and that there are reference tests: one check of each
-    kind, and one for each file with an error. Nothing in the data raises."""
-    definitions, blobs = dict[str, Json](), set[str]()
-    checks = _files(path, "definitions", lambda data: definitions.update(_definition(data)))
-    checks += _files(path, "workloads", lambda data: blobs.update(_workloads(data, definitions)))
-    op_types = dict(sorted(Counter(definition["op_type"] for definition in definitions.values()).items()))
-    tests = {file.stem.removeprefix("test_") for file in path.glob("tests/references/test_*.py") if file.stat().st_size}
-    untested = [name for name, value in definitions.items() if not tests & {name, value["op_type"]}]
-    tested = Check("trace: reference tests", "pass", counted(len(tests), "file"))
-    if untested:
-        hint = f"add tests/references/test_{untested[0]}.py"
-        tested = Check(tested.name, "warn", f"none for {examples(untested)}", hint)
-    checks += [tested, _check_blobs(path, sorted(blobs))]
-    return Trace(path, op_types, len(definitions), len(tests), tuple(checks))
+class Data:
+    """The trace data in `path`. Nothing in it raises. `definitions` and `blobs` are those that `check` has read."""
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.definitions = dict[str, Json]()
+        self.blobs = set[str]()
+        files = path.glob("tests/references/test_*.py")
+        self.tests = {file.stem.removeprefix("test_") for file in files if file.stat().st_size}
 
-def _files(path: Path, kind: str, read: Callable[[bytes], None]) -> list[Check]:
-    """Read every file of a kind of data: the check of all, and one for each with an error."""
-    files, wrong = sorted(path.glob(f"{kind}/**/*.json*")), list[Check]()
-    for file in files:
-        name = f"trace: {file.relative_to(path)}"
+    def counted(self) -> Trace:
+        """The valid definitions and the reference tests, counted."""
+        op_types = Counter(definition["op_type"] for definition in self.definitions.values())
+        return Trace(self.path, dict(sorted(op_types.items())), len(self.definitions), len(self.tests))
+
+    def check(self, environment: Environment) -> Iterator[Check]:
+        """Check definitions, workloads, the blobs that they name, and that there are reference tests: one check of
+        each kind, or one for each file with an error; and flashinfer-bench's verdict."""
+        yield from self._files("definitions", self._read_definition)
+        yield from self._files("workloads", self._read_workloads)
+        untested = [name for name, value in self.definitions.items() if not self.tests & {name, value["op_type"]}]
+        if untested:
+            hint = f"add tests/references/test_{untested[0]}.py"
+            yield Check("reference tests", "warn", f"none for {examples(untested)}", hint)
+        else:
+            yield Check("reference tests", "pass", counted(len(self.tests), "file"))
+        yield self._check_blobs(sorted(self.blobs))
+        yield from self._ask_bench(environment)
+
+    def _files(self, kind: str, read: Callable[[bytes], None]) -> Iterator[Check]:
+        """Read every file of a kind of data: the check of each with an error, or of all."""
+        files, wrong = sorted(self.path.glob(f"{kind}/**/*.json*")), 0
+        for file in files:
+            try:
+                read(file.read_bytes())
+            except (SourcesError, OSError) as error:
+                wrong += 1
+                hint = getattr(error, "hint", "") or "fix or remove the file"
+                yield Check(str(file.relative_to(self.path)), "fail", getattr(error, "what", str(error)), hint)
+        if not files and kind == "definitions":
+            hint = "set sources.trace to the directory of the trace data, or leave it empty if there is none"
+            yield Check(kind, "fail", f"no definitions in {self.path / kind}", hint)
+        elif not wrong:
+            yield Check(kind, "pass" if files else "skip", counted(len(files), "file"))
+
+    def _read_definition(self, data: bytes) -> None:
+        value: Json = _valid("definition", data)
+        if both := value["inputs"].keys() & value["outputs"].keys():
+            raise SourcesError(f"outputs: {min(both)} is also an input", f"remove {min(both)} from the outputs")
         try:
-            read(file.read_bytes())
-        except (SourcesError, OSError) as error:
-            what, hint = getattr(error, "what", str(error)), getattr(error, "hint", "")
-            wrong.append(Check(name, "fail", what, hint or "fix or remove the file"))
-    if not files and kind == "definitions":
-        hint = "set sources.trace to the directory of the trace data, or leave it empty if there is none"
-        return [Check("trace: definitions", "fail", f"no definitions in {path / kind}", hint)]
-    detail = counted(len(files), "file") + (f", {len(wrong)} with errors" if wrong else "")
-    status: Status = "fail" if wrong else "pass" if files else "skip"
-    return [Check(f"trace: {kind}", status, detail, "fix the files below" if wrong else ""), *wrong]
+            body = ast.parse(value["reference"], "reference").body
+        except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+            raise SourcesError(f"reference: {error or 'nested too deeply'}") from None
+        functions = {node.name: node.args for node in body if isinstance(node, ast.FunctionDef)}
+        if not (run := functions.get("run")):
+            raise SourcesError("reference: no global function run", f"rename {[*functions, 'a function'][0]} to run")
+        if run.vararg or [argument.arg for argument in (*run.posonlyargs, *run.args)] != [*value["inputs"]]:
+            hint = f"the parameters must be {', '.join(value['inputs'])}"
+            raise SourcesError("reference: the parameters of run are not the inputs, in their order", hint)
+        self.definitions[value["name"]] = value
 
+    def _read_workloads(self, data: bytes) -> None:
+        for number, line in enumerate(data.splitlines(), 1):
+            if not line.strip():
+                continue
+            where = f"line {number}: "
+            value = _valid("workload", line, where)
+            if not (definition := self.definitions.get(value["definition"])):
+                raise SourcesError(f"{where}definition: {value['definition']} is missing or has errors")
+            axes, inputs = value["workload"]["axes"], value["workload"]["inputs"]
+            variable = {name for name, axis in definition["axes"].items() if axis["type"] == "var"}
+            for kind, given, expected in (("axes", axes, variable), ("inputs", inputs, definition["inputs"].keys())):
+                if given.keys() != expected:
+                    must = f"must be {', '.join(sorted(expected))}, got {', '.join(sorted(given))}"
+                    raise SourcesError(f"{where}workload.{kind}: {must}")
+            self.blobs |= {source["path"] for source in inputs.values() if source["type"] == "safetensors"}
 
-def _check_blobs(path: Path, blobs: Sequence[str]) -> Check:
-    """Whether the blobs exist; pointers of Git LFS are counted."""
-    missing = [blob for blob in blobs if not (path / blob).is_file()]
-    if missing:
-        hint = "restore the files, or remove the workloads that name them"
-        return Check("trace: blobs", "fail", f"{len(missing)} of {len(blobs)} are missing: {examples(missing)}", hint)
-    small = [blob for blob in blobs if (path / blob).stat().st_size < POINTER]
-    if pointers := [blob for blob in small if (path / blob).read_bytes().startswith(LFS)]:
-        pull = shlex.join(["git", "-C", str(path), "lfs", "pull"])
-        return Check("trace: blobs", "skip", f"{len(pointers)} of {len(blobs)} are Git LFS pointers", "", pull)
-    return Check("trace: blobs", "pass" if blobs else "skip", counted(len(blobs), "file"))
+    def _check_blobs(self, blobs: list[str]) -> Check:
+        """Whether the blobs exist; pointers of Git LFS are counted."""
+        pointers, missing = 0, list[str]()
+        for blob in blobs:
+            try:
+                with (self.path / blob).open("rb") as file:
+                    pointers += file.read(len(LFS)) == LFS
+            except OSError:
+                missing.append(blob)
+        if missing:
+            hint = "restore the files, or remove the workloads that name them"
+            detail = f"{len(missing)} of {len(blobs)} cannot be read: {examples(missing)}"
+            return Check("blobs", "fail", detail, hint)
+        if pointers:
+            pull = shell("git", "-C", self.path, "lfs", "pull")
+            return Check("blobs", "skip", f"{pointers} of {len(blobs)} are Git LFS pointers", command=pull)
+        return Check("blobs", "pass" if blobs else "skip", counted(len(blobs), "file"))
+
+    def _ask_bench(self, environment: Environment) -> Iterator[Check]:
+        """Let `flashinfer-bench validate` check the data, solutions and traces included, without a GPU; no check where
+        it is not installed, or has no such command (0.1.2)."""
+        if not environment.distribution("flashinfer-bench"):
+            return
+        options = ["validate", f"--dataset={self.path}", "--disable-gpu", "--outputs=stdout"]
+        code = "from flashinfer_bench.cli.main import cli; cli()"
+        done = machine.run([environment.python, "-c", code, *options], 300, cwd="/")
+        if "invalid choice: 'validate'" in done.stderr:
+            return
+        if counts := re.search(r"\d+ definitions: \d+ ok, (\d+) warning, (\d+) error", done.stdout):
+            status: Status = "fail" if int(counts[2]) else "warn" if int(counts[1]) else "pass"
+            hint = "" if status == "pass" else f"`{shell('flashinfer-bench', *options)}` shows them."
+            yield Check("flashinfer-bench", status, counts[0], hint)
+        else:
+            reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+            yield Check("flashinfer-bench", "skip", f"it could not be asked: {reason}")
 
 
 @cache
@@ -89,40 +156,3 @@ def _valid(schema: str, data: bytes, where: str = "") -> Any:
         raise SourcesError(where + field + error.message.removeprefix(error.name or ""), hint) from None
     except (ValueError, RecursionError) as error:
         raise SourcesError(f"{where}not valid JSON: {error}") from None
-
-
-def _definition(data: bytes) -> dict[str, Json]:
-    value: Json = _valid("definition", data)
-    if both := value["inputs"].keys() & value["outputs"].keys():
-        raise SourcesError(f"outputs: {min(both)} is also an input", f"remove {min(both)} from the outputs")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an odd escape, for example
-            body = ast.parse(value["reference"], "reference").body
-    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
-        raise SourcesError(f"reference: {error or 'nested too deeply'}") from None
-    functions = {node.name: node.args for node in body if isinstance(node, ast.FunctionDef)}
-    if not (run := functions.get("run")):
-        raise SourcesError("reference: no global function run", f"rename {[*functions, 'a function'][0]} to run")
-    if run.vararg or [argument.arg for argument in (*run.posonlyargs, *run.args)] != [*value["inputs"]]:
-        hint = f"the parameters must be {', '.join(value['inputs'])}"
-        raise SourcesError("reference: the parameters of run are not the inputs, in their order", hint)
-    return {value["name"]: value}
-
-
-def _workloads(data: bytes, definitions: Mapping[str, Json]) -> Iterator[str]:
-    """The blobs that workloads name. Raises SourcesError where one does not bind its definition's axes and inputs."""
-    for number, line in enumerate(data.splitlines(), 1):
-        if not line.strip():
-            continue
-        where = f"line {number}: "
-        value = _valid("workload", line, where)
-        if not (definition := definitions.get(value["definition"])):
-            raise SourcesError(f"{where}definition: {value['definition']} is missing or has errors")
-        axes, inputs = value["workload"]["axes"], value["workload"]["inputs"]
-        variable = {name for name, axis in definition["axes"].items() if axis["type"] == "var"}
-        for kind, given, expected in (("axes", axes, variable), ("inputs", inputs, definition["inputs"].keys())):
-            if given.keys() != expected:
-                must = f"must be {', '.join(sorted(expected))}, got {', '.join(sorted(given))}"
-                raise SourcesError(f"{where}workload.{kind}: {must}")
-        yield from (source["path"] for source in inputs.values() if source["type"] == "safetensors")

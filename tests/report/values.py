@@ -38,7 +38,7 @@ FOUND = Verification(
         "sglang": PackageState("0.5.10.post1", True, Path("/p/tmp/sglang/python/sglang")),
         "flashinfer": PackageState(None, False, None),
     },
-    trace=Trace(Path("/p/flashinfer_trace"), {"rmsnorm": 1}, 1, 1, CHECKS),
+    trace=Trace(Path("/p/flashinfer_trace"), {"rmsnorm": 1}, 1, 1),
     checks=CHECKS,
 )  # fmt: skip
 ERRORS: tuple[SourcesError, ...] = (

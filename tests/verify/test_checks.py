@@ -1,4 +1,4 @@
-"""`invoke verify` of a real set-up that has been damaged, and after the command that it names."""
+"""`invoke verify` of a real set-up that has been damaged, and after the commands that it names."""
 
 from __future__ import annotations
 
@@ -6,80 +6,71 @@ import json
 import shlex
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
+from tasks.models import Repository
 from tasks.packages import probe
+from tasks.settings import DEFAULTS
+from tasks.verify import checkouts
 from tests.conftest import Project
 
 
-def verify(project: Project, *options: str, check: int | None = 0) -> dict[str, Any]:
+def verify(project: Project, *options: str, check: int) -> dict[str, Any]:
     """The checks by name."""
     done = project.invoke("verify", *options, "--json", check=check)
     return {check["name"]: check for check in json.loads(done.out)["checks"]}
 
 
-def faults(checks: dict[str, Any], group: str) -> dict[str, str]:
-    """The failed checks of a group, each with its command."""
-    return {
-        name: check["command"]
-        for name, check in checks.items()
-        if check["status"] == "fail" and name.startswith(f"{group}: ")
-    }
-
-
-def follow(project: Project, command: str) -> None:
-    """Run a command of `invoke` or `git`."""
-    words = shlex.split(command)
-    if words[0] == "invoke":
-        project.invoke(*words[1:])
-    else:
-        subprocess.run(words, env=project.environ, check=True)
+def faults(checks: dict[str, Any]) -> dict[str, str]:
+    """The failed checks, each with its command."""
+    return {name: check["command"] for name, check in checks.items() if check["status"] == "fail"}
 
 
 def test_of_what_is_not_cloned_there_is_one_check(project: Project) -> None:
     checks = verify(project, "--only=sglang", check=1)
     assert [name for name in checks if name.startswith("sglang")] == ["sglang: repository"]
-    assert faults(checks, "sglang") == {"sglang: repository": "invoke clone"}
+    assert faults(checks) == {"sglang: repository": "invoke clone"}
 
 
-def test_damage_is_named_with_the_command_that_repairs_it(project: Project) -> None:
+def test_damage_is_named_with_the_commands_that_repair_it(project: Project, surroundings: None) -> None:
     project.invoke("setup", "--flashinfer-branch=matching")
-    checkout = project.tmp / "flashinfer"
+    cutlass, sglang = project.tmp / "flashinfer/3rdparty/cutlass", project.tmp / "sglang"
 
     project.git("flashinfer", "clean", "-qxdf")  # what the build generated
-    checks = verify(project, check=1)
-    assert faults(checks, "flashinfer") == {"flashinfer: imports": "invoke install --reinstall"}
-    assert checks["flashinfer: imports"]["detail"].startswith("imports as 0.0.0+unknown, but ")
-    follow(project, "invoke install --reinstall")
-    assert faults(verify(project), "flashinfer") == {}
-
-    submodule = checkout / "3rdparty/cutlass"
-    for path in submodule.iterdir():
+    for path in cutlass.iterdir():
         if path.name != ".git":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    (command,) = faults(verify(project, check=1), "flashinfer").values()
-    follow(project, command)
-    assert faults(verify(project, check=None), "flashinfer") == {}
-
-    pyproject = project.tmp / "sglang/python/pyproject.toml"
-    text = pyproject.read_text()
-    pyproject.write_text(f"{text}\n[project\n")
-    checks = verify(project, "--only=sglang", check=1)
-    assert [*faults(checks, "sglang")] == ["sglang: metadata"]
-    assert f"line {text.count(chr(10)) + 2}" in checks["sglang: metadata"]["detail"]
-    pyproject.write_text(text)
-    assert faults(verify(project, "--only=sglang", check=None), "sglang") == {}
-
-    shutil.rmtree(project.tmp / "sglang/python/sglang/srt/models")
-    (command,) = faults(verify(project, "--only=sglang", check=1), "sglang").values()
-    follow(project, command)
+    shutil.rmtree(sglang / "python/sglang/srt/models")
     project.git("sglang", "checkout", "-q", "--detach", "HEAD")
-    assert faults(verify(project, "--only=sglang", check=1), "sglang") == {"sglang: ref": "invoke update"}
-    follow(project, "invoke update")
     shutil.rmtree(next(probe(project.environment.python).purelib.glob("sglang-*.dist-info")))
-    assert faults(verify(project, "--only=sglang", check=1), "sglang") == {"sglang: installed": "invoke install"}
-    follow(project, "invoke install")
-    assert faults(verify(project), "sglang") == {}
+    checks = verify(project, check=1)
+    assert checks["flashinfer: imports"]["detail"].startswith("imports as 0.0.0+unknown, but ")
+    assert faults(checks) == {
+        "flashinfer: submodules": f"git -C {cutlass} checkout-index --all --quiet",
+        "flashinfer: imports": "invoke install --reinstall",
+        "sglang: models": f"git -C {sglang} checkout HEAD -- python/sglang/srt/models",
+        "sglang: ref": "invoke update",
+        "sglang: installed": "invoke install",
+    }
+    for command in sorted(faults(checks).values()):  # git's first
+        words = shlex.split(command)
+        if words[0] == "invoke":
+            project.invoke(*words[1:])
+        else:
+            subprocess.run(words, env=project.environ, check=True)
+    assert faults(verify(project, check=0)) == {}
 
     project.git("sglang", "switch", "-q", "-c", "mine")
-    assert verify(project)["sglang: ref"]["detail"].startswith("your branch mine (")
+    assert in_process(sglang)["ref"].startswith("your branch mine (")
+    pyproject = sglang / "python/pyproject.toml"
+    text = pyproject.read_text()
+    pyproject.write_text(f"{text}\n[project\n")
+    assert [*in_process(sglang)] == ["metadata"]
+    assert f"line {text.count(chr(10)) + 2}" in in_process(sglang)["metadata"]
+
+
+def in_process(checkout: Path) -> dict[str, str]:
+    """The details of the checks of a checkout of SGLang, by name."""
+    found = checkouts.find(Repository("sglang", DEFAULTS["repositories"]["sglang"]["url"], "main", checkout))
+    return {check.name: check.detail for check in checkouts.check_checkout(found)}

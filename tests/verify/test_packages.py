@@ -7,20 +7,14 @@ import os
 import subprocess
 import venv
 from collections.abc import Sequence
-from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tasks.models import Check, Repository
+from tasks.models import Check
 from tasks.packages import Environment, Package, probe
-from tasks.verify.checkouts import Found
 from tasks.verify.packages import check_imports, check_package
 from tests.packages.conftest import package_at
-
-ABSENT: dict[str, Any] = {"gpus": []}
-GPU: dict[str, Any] = {"gpus": ["one"]}
 
 
 @pytest.fixture
@@ -31,20 +25,14 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
     return probe(tmp_path / "venv")
 
 
-def write_project(folder: Path, dependencies: str = "") -> None:
-    project = f'[project]\nname = "sglang"\nversion = "1.0"\ndependencies = [{dependencies}]\n'
-    extras = '[project.optional-dependencies]\nsrt = ["flashinfer==0.6.18"]\n'
-    (folder / "pyproject.toml").write_text(f"{project}{extras}")
-
-
 @pytest.fixture
 def sglang(tmp_path: Path) -> Package:
-    """A checkout of SGLang 1.0 whose extra `srt` requires FlashInfer."""
+    """A checkout of SGLang 1.0."""
     checkout = tmp_path / "sglang"
     (checkout / ".git").mkdir(parents=True)
     (checkout / "python/sglang").mkdir(parents=True)
     (checkout / "python/sglang/__init__.py").write_text('__version__ = "1.0"\n')
-    write_project(checkout / "python")
+    (checkout / "python/pyproject.toml").write_text('[project]\nname = "sglang"\nversion = "1.0"\n')
     return package_at(checkout, "sglang")
 
 
@@ -61,27 +49,14 @@ def put(
         (environment.purelib / f"{name}.pth").write_text(f"{folder}\n")
 
 
-class FlashInfer:
-    """Stands for a checkout of FlashInfer with these tags."""
-
-    tags = ("v0.6.7.post3", "v0.6.18")
-
-
 def checked(package: Package, environment: Environment, overrides: Sequence[str] = ()) -> dict[str, Check]:
-    flashinfer: Any = FlashInfer()
-    found = [Found(Repository("flashinfer", "", "main", Path("/nowhere")), flashinfer)]
-    checks = check_package(package, [package], environment, overrides, found)
-    return {check.name.removeprefix("sglang: "): check for check in checks}
+    """The checks of the metadata."""
+    return {check.name: check for check in check_package(package, [package], environment, overrides)}
 
 
-def imported(package: Package, environment: Environment, driver: dict[str, Any] = ABSENT) -> dict[str, Check]:
+def imported(package: Package, environment: Environment, *, gpu: bool = False) -> dict[str, Check]:
     """The checks of the imports."""
-    answer: Future[dict[str, Any]] = Future()
-    answer.set_result(driver)
-    return {
-        check.name.removeprefix(f"{package.repository.name}: "): check
-        for check in check_imports(package, environment, answer)
-    }
+    return {check.name: check for check in check_imports(package, environment, gpu=gpu)}
 
 
 def follow(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,32 +69,16 @@ def follow(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def test_pins_of_an_extra_that_matching_reads_are_checked_though_it_is_not_installed(
-    environment: Environment, sglang: Package
+def test_another_flashinfer_than_the_one_that_sglang_requires_is_a_warning(
+    environment: Environment, sglang: Package, tmp_path: Path
 ) -> None:
-    put(environment, "sglang", "1.0", folder=sglang.folder)
-    put(environment, "flashinfer-python", "0.6.7.post3")
-    check = checked(sglang, environment)["pins"]
-    assert (check.status, check.command) == ("warn", "invoke setup --flashinfer-branch=matching")
-    assert "flashinfer==0.6.18 (installed: 0.6.7.post3)" in check.detail
-    put(environment, "flashinfer", "0.6.18")
-    assert checked(sglang, environment)["pins"].status == "pass"
-
-
-def test_matching_is_not_advised_where_no_tag_has_that_release(environment: Environment, sglang: Package) -> None:
     put(environment, "sglang", "1.0", ["flashinfer-python==0.7.2"], folder=sglang.folder)
-    write_project(sglang.folder, '"flashinfer-python==0.7.2"')
-    check = checked(package_at(sglang.checkout.path, "sglang"), environment)["pins"]
-    assert (check.status, check.command) == ("warn", "")
-    assert "No tag" in check.hint
-
-
-def test_without_flashinfer_among_the_repositories_nothing_is_claimed_about_its_tags(
-    environment: Environment, sglang: Package
-) -> None:
-    put(environment, "sglang", "1.0", folder=sglang.folder)
-    (check,) = [one for one in check_package(sglang, [sglang], environment, (), []) if one.name == "sglang: pins"]
-    assert (check.status, check.hint, check.command) == ("warn", "", "")
+    put(environment, "flashinfer-python", "0.7.4")
+    flashinfer = flashinfer_at(tmp_path)
+    checks = {check.name: check for check in check_package(sglang, [sglang, flashinfer], environment, ())}
+    assert (checks["pins"].status, checks["pins"].command) == ("warn", "invoke setup --flashinfer-branch=matching")
+    assert checks["pins"].detail == "not met: flashinfer-python==0.7.2 (installed: 0.7.4)"
+    assert checks["requirements"].status == "pass"
 
 
 def test_requirements_that_the_user_has_overridden_count_as_met(environment: Environment, sglang: Package) -> None:
@@ -148,19 +107,25 @@ def test_a_version_without_a_tag_is_a_warning(environment: Environment, sglang: 
     assert (check.status, check.detail) == ("warn", "0.0.0.dev0")
 
 
-def test_every_companion_of_another_version_is_a_failure_also_a_provider_of_jit_cache(
+def flashinfer_at(folder: Path) -> Package:
+    """A checkout of FlashInfer 0.7.4."""
+    (folder / "flashinfer/flashinfer").mkdir(parents=True)
+    text = '[project]\nname = "flashinfer-python"\nversion = "0.7.4"\n'
+    (folder / "flashinfer/pyproject.toml").write_text(text)
+    return package_at(folder / "flashinfer", "flashinfer")
+
+
+def test_companions_of_another_version_are_a_failure_also_a_provider_of_jit_cache(
     tmp_path: Path, environment: Environment
 ) -> None:
-    checkout = tmp_path / "flashinfer"
-    (checkout / "flashinfer").mkdir(parents=True)
-    (checkout / "pyproject.toml").write_text('[project]\nname = "flashinfer-python"\nversion = "0.7.4"\n')
-    package = package_at(checkout, "flashinfer")
-    put(environment, "flashinfer-python", "0.7.4", folder=checkout)
+    package = flashinfer_at(tmp_path)
+    put(environment, "flashinfer-python", "0.7.4", folder=package.folder)
     put(environment, "flashinfer-jit-cache", "0.7.4+cu130")
+    assert "companions" not in checked(package, environment)
     put(environment, "flashinfer-jit-cache-sm90a", "0.7.2+cu130")
-    checks = {check.name: check.status for check in check_package(package, [package], environment, (), [])}
-    assert checks["flashinfer: flashinfer-jit-cache"] == "pass"
-    assert checks["flashinfer: flashinfer-jit-cache-sm90a"] == "fail"
+    check = checked(package, environment)["companions"]
+    assert (check.status, check.command) == ("fail", "invoke install")
+    assert check.detail == "not of version 0.7.4: flashinfer-jit-cache-sm90a"
 
 
 def test_an_import_is_that_of_the_checkout_in_the_installed_version(environment: Environment, sglang: Package) -> None:
@@ -184,19 +149,7 @@ def test_a_directory_of_that_name_is_not_the_package(
     assert "namespace package" in imported(sglang, environment)["imports"].detail
 
 
-@pytest.mark.parametrize("deps", [False, True])
-def test_a_module_of_a_requirement_that_is_missing_names_the_command_that_installs_it(
-    environment: Environment, sglang: Package, deps: bool
-) -> None:
-    put(environment, "sglang", "1.0", ["Torch>=2", "pyzmq"], folder=sglang.folder)
-    sglang.remember(environment, deps)
-    (sglang.folder / "sglang/__init__.py").write_text("import torch.nn")
-    check = imported(sglang, environment)["imports"]
-    assert (check.status, check.command) == ("fail" if deps else "warn", "invoke install")
-    assert "torch" in check.detail and ("--no-deps" in check.detail) is not deps
-
-
-@pytest.mark.parametrize("text", ["import sglang.absent", "raise ValueError('x')", "import os; os.abort()"])
+@pytest.mark.parametrize("text", ["import torch.nn", "raise ValueError('x')", "import os; os.abort()"])
 def test_a_fault_of_its_own_names_no_command_since_none_helps(
     environment: Environment, sglang: Package, text: str
 ) -> None:
@@ -243,12 +196,12 @@ def test_a_home_that_cannot_be_written_is_named(
 def test_the_compiled_kernels_are_imported_where_a_gpu_can_be_used(environment: Environment, sglang: Package) -> None:
     put(environment, "sglang", "1.0", folder=sglang.folder)
     assert "sgl_kernel" not in imported(sglang, environment)
-    assert imported(sglang, environment, GPU)["sgl_kernel"].status == "skip"
+    assert imported(sglang, environment, gpu=True)["sgl_kernel"].status == "skip"
     (environment.purelib / "sgl_kernel").mkdir()
     file = environment.purelib / "sgl_kernel/__init__.py"
     file.write_text("raise ImportError('cannot load\\n\\n/x/common_ops.so: undefined symbol: _ZN3c104cuda')\n")
-    check = imported(sglang, environment, GPU)["sgl_kernel"]
+    check = imported(sglang, environment, gpu=True)["sgl_kernel"]
     assert (check.status, check.command) == ("fail", "")
     assert "undefined symbol: _ZN3c104cuda" in check.detail
     file.write_text("")
-    assert imported(sglang, environment, GPU)["sgl_kernel"].status == "pass"
+    assert imported(sglang, environment, gpu=True)["sgl_kernel"].status == "pass"
