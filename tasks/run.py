@@ -136,13 +136,9 @@ class Run:
         for group in (first, last):
             with ThreadPoolExecutor(max(1, len(group))) as pool:
                 futures = {repository.name: pool.submit(_attempt, session, repository, work) for repository in group}
-                try:
-                    while wait(futures.values(), timeout=0.1).not_done:
-                        pass  # a signal that another thread received is handled here, between two waits
-                    done |= {name: future.result() for name, future in futures.items()}
-                except BaseException:
-                    command.stop()
-                    raise
+                while wait(futures.values(), timeout=0.1).not_done:
+                    pass  # a signal that another thread received is handled here, between two waits
+                done |= {name: future.result() for name, future in futures.items()}
         self.outcomes[step] = [done[repository.name] for repository in repositories]
 
     def _matching(self, advertised: refs.Advertised) -> str:

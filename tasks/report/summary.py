@@ -127,8 +127,7 @@ def warnings(result: Result) -> list[str]:
 
 def closing(result: Result) -> tuple[str, str, str]:
     """Return the end of a run: how it went, what to do next (may be empty), and the colour."""
-    steps = ", ".join(f"{step} {duration(seconds)}" for step, seconds in result.seconds.items())
-    time = duration(sum(result.seconds.values())) + (f" ({steps})" if len(result.seconds) > 1 else "")
+    time = duration(sum(result.seconds.values()))
     after = f" after {time}" if result.seconds else ""
     if result.exit_status == Interrupted.status:
         return f"Interrupted{after}.", "the same command again", "bold red"
