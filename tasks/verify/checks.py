@@ -28,8 +28,8 @@ def verify(settings: Settings, environment: Environment, reporter: Reporter, *, 
         def check_repository(one: checkouts.Found) -> Iterator[Check]:
             yield from checkouts.check_checkout(one)
             if one.package:
-                yield from packages.check_package(one.package, ours, environment, settings.overrides)
-                yield from packages.check_imports(one.package, environment, gpu=bool(driver["gpus"]))
+                gpu = bool(driver["gpus"])
+                yield from packages.check_package(one.package, ours, environment, settings.overrides, gpu=gpu)
 
         groups: dict[str, Iterable[Check]] = {one.repository.name: check_repository(one) for one in found}
         groups["cuda"] = cuda.check_cuda(environment, os.environ, driver, needed=kernels)

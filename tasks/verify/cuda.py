@@ -11,7 +11,7 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,32 +39,25 @@ Architecture = tuple[int, int, str]  # such as (9, 0, "a") for sm_90a
 
 def check_cuda(
     environment: Environment, environ: Mapping[str, str], driver: Mapping[str, Any], *, needed: bool = False
-) -> Iterator[Check]:
+) -> list[Check]:
     """Check everything that FlashInfer needs to compile kernels for this machine's GPUs.
 
     `environ` holds the variables that FlashInfer will see, `driver` is what `machine.ask_driver` returned. What would
     prevent a compilation is a warning, or a failure if kernels are `needed`. Without a GPU there is one check. nvcc
     compiles an empty kernel, in seconds.
     """
+    checks, gpus = [_driver(driver)], driver["gpus"]
+    if gpus:
+        home, release = _toolkit(environ)
+        architectures = _architectures(gpus, release, environ)
+        checks += [
+            _gpus(gpus, architectures, environ),
+            _torch(environment, driver["cuda"], release),
+            _compiler(home, release, architectures, environ),
+            _cubins(environment),
+        ]
     failure: Status = "fail" if needed else "warn"
-    for check in _checks(environment, environ, driver):
-        yield replace(check, status=failure) if check.status == "fail" else check
-
-
-def _checks(environment: Environment, environ: Mapping[str, str], driver: Mapping[str, Any]) -> Iterator[Check]:
-    yield _driver(driver)
-    if not driver["gpus"]:
-        return
-    home, release = _toolkit(environ)
-    architectures = _architectures(driver["gpus"], release, environ)
-    yield _gpus(driver["gpus"], architectures, environ)
-    yield _torch(environment, driver["cuda"], release)
-    yield _compiler(home, release, architectures, environ)
-    if cubins := environment.distribution("flashinfer-cubin"):
-        yield Check("cubins", "pass", f"flashinfer-cubin {cubins.version}")
-    else:
-        detail = "flashinfer-cubin is not installed: some kernels are downloaded at their first use"
-        yield Check("cubins", "warn", detail, f"The index {CUBINS_INDEX} has it for releases of FlashInfer.")
+    return [replace(check, status=failure) if check.status == "fail" else check for check in checks]
 
 
 def _dotted(version: Version) -> str:
@@ -160,3 +153,10 @@ def _compiler(home: str, release: Version, architectures: Sequence[Architecture]
                 detail = f"{Path(command[0]).name} cannot build for {what}: {reason}"
                 return Check("compiler", "fail", detail, TOOLKIT_HINT)
     return Check("compiler", "pass", f"{home}/bin/nvcc of CUDA {_dotted(release)} builds for {what}")
+
+
+def _cubins(environment: Environment) -> Check:
+    if found := environment.distribution("flashinfer-cubin"):
+        return Check("cubins", "pass", f"flashinfer-cubin {found.version}")
+    detail = "flashinfer-cubin is not installed: some kernels are downloaded at their first use"
+    return Check("cubins", "warn", detail, f"The index {CUBINS_INDEX} has it for releases of FlashInfer.")

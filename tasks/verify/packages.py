@@ -35,10 +35,11 @@ os._exit(0)  # without the seconds that large libraries take to shut down
 
 
 def check_package(
-    package: Package, packages: Sequence[Package], environment: Environment, overrides: Sequence[str]
+    package: Package, packages: Sequence[Package], environment: Environment, overrides: Sequence[str], *, gpu: bool
 ) -> Iterator[Check]:
     """Check that the package is installed from its checkout, in its version and with its requirements, of which those
-    in `overrides` replace others. `packages` are all that come from checkouts."""
+    in `overrides` replace others, and can be imported; where a `gpu` can be used, SGLang's compiled kernels, too, which
+    `import sglang` does not load. `packages` are all that come from checkouts."""
     ours, installed = names(packages), environment.distribution(package.name)
     if not installed:
         missing = f"{package.name} is not installed in {environment.prefix}"
@@ -67,6 +68,12 @@ def check_package(
     if unfitting := package.unfitting(environment):
         detail = f"not of version {package.version}: {examples(unfitting)}"
         yield Check("companions", "fail", detail, command="invoke install")
+    yield Import("imports", environment, package.module, package.folder, installed.version).check()
+    if package.repository.name == "sglang" and gpu:
+        if any((path / "sgl_kernel").is_dir() for path in environment.paths):
+            yield Import("sgl_kernel", environment, "sgl_kernel").check()
+        else:
+            yield Check("sgl_kernel", "skip", "not installed")
 
 
 def _unmet(name: str, unmet: Sequence[Missing], command: str) -> Check:
@@ -78,20 +85,6 @@ def _unmet(name: str, unmet: Sequence[Missing], command: str) -> Check:
 
 def _name(missing: Missing) -> str:
     return canonicalize_name(missing.requirement.name)
-
-
-def check_imports(package: Package, environment: Environment, *, gpu: bool) -> Iterator[Check]:
-    """Import the package where it is installed; where a `gpu` can be used, SGLang's compiled kernels, too, which
-    `import sglang` does not load."""
-    installed = environment.distribution(package.name)
-    if not installed:
-        return
-    yield Import("imports", environment, package.module, package.folder, installed.version).check()
-    if package.repository.name == "sglang" and gpu:
-        if any((path / "sgl_kernel").is_dir() for path in environment.paths):
-            yield Import("sgl_kernel", environment, "sgl_kernel").check()
-        else:
-            yield Check("sgl_kernel", "skip", "not installed")
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tasks.models import Check
 from tasks.packages import Environment, probe
@@ -101,30 +99,23 @@ def test_valid_data_passes_with_one_check_of_each_kind(tmp_path: Path) -> None:
     assert statuses == dict.fromkeys(["definitions", "workloads", "reference tests", "blobs"], "pass")
 
 
-def test_a_directory_without_definitions_fails(tmp_path: Path) -> None:
-    assert checks(tmp_path / "nowhere")["definitions"].status == "fail"
-    shutil.rmtree(write(tmp_path) / "definitions")
-    assert "sources.trace" in checks(tmp_path)["definitions"].hint
-
-
-def test_a_definition_needs_a_reference_test_of_its_own_or_of_its_op_type(tmp_path: Path) -> None:
+def test_missing_definitions_and_reference_tests_are_named(tmp_path: Path) -> None:
     test = write(tmp_path) / "tests/references/test_scan_h8.py"
-    test.rename(test.with_name("test_scan.py"))
+    test.rename(test.with_name("test_scan.py"))  # one for the op type
     assert checks(tmp_path)["reference tests"].status == "pass"
     test.with_name("test_scan.py").write_text("")
     check = checks(tmp_path)["reference tests"]
     assert (check.status, check.hint) == ("warn", "add tests/references/test_scan_h8.py")
+    shutil.rmtree(tmp_path / "definitions")
+    check = checks(tmp_path)["definitions"]
+    assert check.status == "fail" and "sources.trace" in check.hint
 
 
 @pytest.mark.parametrize(
     ("apply", "message"),
     [
         (change("reference"), "the object must contain"),
-        (change("axes", to=[]), "axes must be object"),
-        (change("axes", "h", "value", to=-1), "axes.h.value must be bigger than or equal to 0"),
-        (change("axes", "rows", "type", to="dynamic"), "axes.rows.type must be one of"),
         (change("inputs", "x", "dtype", to="unknown"), "(replace `unknown` by the dtype of the tensor)"),
-        (change("outputs", to={}), "outputs must contain at least 1 properties"),
         (change("outputs", "x", to={"shape": None, "dtype": "bool"}), "also an input (remove x from the outputs)"),
         (change("reference", to="def run(x, n):\n  return x +\n"), "reference: invalid syntax (reference, line 2)"),
         (change("reference", to="x = " + "-" * 50_000 + "1\n"), "reference: "),
@@ -145,15 +136,11 @@ def test_an_error_in_a_definition_is_named_with_its_field(
     ("apply", "message"),
     [
         (change("definition", to="scan_h9"), "definition: scan_h9 is missing or has errors"),
-        (change("workload"), "the object must contain"),
         (change("workload", "axes", "rows"), "workload.axes: must be rows, got "),
         (change("workload", "axes", "h", to=8), "workload.axes: must be rows, got h, rows"),
-        (change("workload", "axes", "rows", to=True), "workload.axes.rows must be integer"),
         (change("workload", "axes", "rows", to=0), "workload.axes.rows must be bigger than or equal to 1"),
         (change("workload", "inputs", "x"), "workload.inputs: must be n, x, got n"),
-        (change("workload", "inputs", "x", "path"), "workload.inputs.x must contain"),
         (change("workload", "inputs", "n", to={"type": "scalar"}), "workload.inputs.n must contain"),
-        (change("solution", to="mine"), "solution must be null"),
     ],
 )
 def test_an_error_in_a_workload_is_named_with_its_line_and_field(
@@ -227,20 +214,3 @@ def test_flashinfer_bench_gives_its_verdict_where_it_can(
     (information / "METADATA").write_text("Name: flashinfer-bench\nVersion: 1\n")
     check = checks(tmp_path / "trace", environment).get("flashinfer-bench")
     assert (check and check.status) == status
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["var", "const", "scalar"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.just("type"), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@settings(max_examples=30, deadline=None)
-@given(field=st.sampled_from(sorted(definition())), value=VALUES, content=st.binary(max_size=50))
-def test_whatever_the_files_hold_is_reported(
-    tmp_path_factory: pytest.TempPathFactory, field: str, value: object, content: bytes
-) -> None:
-    path = tmp_path_factory.mktemp("trace")
-    checks(write(path, definition() | {field: value}, lines=json.dumps(workload() | {"workload": value}).encode()))
-    assert {check.status for check in checks(write(path, content, lines=content)).values()} != {"pass"}
