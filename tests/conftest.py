@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import compileall
-import ctypes
 import os
 import shutil
 import signal
@@ -253,28 +252,3 @@ def sglang(sources: Sources) -> Sources:
     """SGLang alone: no submodules, the quickest."""
     del sources.repositories["flashinfer"]
     return sources
-
-
-def _drop_rights() -> None:
-    """In a child of root: keep root from ignoring the rights of files (capabilities(7), CAP_DAC_*)."""
-    libc = ctypes.CDLL(None)
-    for capability in (1, 2):
-        libc.prctl(24, capability, 0, 0, 0)
-
-
-@pytest.fixture
-def unprivileged() -> Callable[[str], str]:
-    """A function that runs code like somebody who is not root, and returns what it prints."""
-
-    def run(code: str) -> str:
-        probe = "import os, tempfile; d = tempfile.mkdtemp(); os.chmod(d, 0o555); print(os.access(d, os.W_OK))"
-        drop = _drop_rights if os.getuid() == 0 else None
-        if subprocess.check_output([sys.executable, "-c", probe], preexec_fn=drop, text=True) != "False\n":
-            pytest.skip("this root cannot give up its rights")
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            preexec_fn=drop, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True,
-        )  # fmt: skip
-        return done.stdout
-
-    return run

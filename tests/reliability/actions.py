@@ -24,11 +24,6 @@ def stage(user: User, name: str) -> None:
     user.git("add", "-f", "--", name)
 
 
-def stage_and_edit(user: User, name: str) -> None:
-    stage(user, name)
-    user.write(name)
-
-
 def stage_and_put_back(user: User, name: str) -> None:
     stage(user, name)
     if user.git("cat-file", "-t", f"HEAD:{name}"):
@@ -102,19 +97,6 @@ def remove(user: User, name: str) -> None:
         (user.place / name).unlink()
 
 
-def remove_from_the_index(user: User, name: str) -> None:
-    user.git("rm", "-q", "--cached", "--", name)
-
-
-def rename(user: User, name: str) -> None:
-    user.git("mv", "--", name, f"{name}2")
-
-
-def chmod(user: User, name: str) -> None:
-    if (user.place / name).is_file() and not (user.place / name).is_symlink():
-        (user.place / name).chmod(0o755)
-
-
 def touch(user: User, name: str) -> None:
     if (user.place / name).is_file():
         os.utime(user.place / name, (1, 1))
@@ -139,16 +121,8 @@ def sparse(user: User, name: str) -> None:
     user.git("sparse-checkout", "set", name.partition("/")[0])
 
 
-def end_sparse(user: User, name: str) -> None:
-    user.git("sparse-checkout", "disable")
-
-
 def merge(user: User, name: str) -> None:
     user.other("merge")
-
-
-def prepare_merge(user: User, name: str) -> None:
-    user.other("merge", "--no-commit", "--no-ff")
 
 
 def rebase(user: User, name: str) -> None:
@@ -184,9 +158,9 @@ def own_clone(user: User, name: str) -> None:
 
 Action = Callable[[User, str], None]
 ACTIONS: tuple[Action, ...] = (
-    edit, stage, stage_and_edit, stage_and_put_back, stage_and_remove, commit, commit_on_a_branch, back_to_main, detach,
-    step_back, tag, stash, to_folder, to_link, to_repository, remove, remove_from_the_index, rename, chmod, touch,
-    assume_unchanged, skip_worktree, intend, sparse, end_sparse, merge, prepare_merge, rebase, cherry_pick, bisect,
+    edit, stage, stage_and_put_back, stage_and_remove, commit, commit_on_a_branch, back_to_main, detach,
+    step_back, tag, stash, to_folder, to_link, to_repository, remove, touch,
+    assume_unchanged, skip_worktree, intend, sparse, merge, rebase, cherry_pick, bisect,
     link_worktree, link_detached_worktree, own_clone,
 )  # fmt: skip
 
