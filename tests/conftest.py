@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import venv
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field

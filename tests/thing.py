@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,24 +84,11 @@ class User:
         run = subprocess.run(["git", *arguments], cwd=self.place, env=environ, capture_output=True, check=False)
         return os.fsdecode(run.stdout).strip() if not run.returncode else ""
 
-    def write(self, name: str) -> None:
-        """Write a file, with the directories above it."""
-        file, text = self.place / name, self.text()
-        with suppress(OSError):
-            if not file.is_symlink() and not (file.is_dir() and not any(file.iterdir())):
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(text)
-
-    def branches(self) -> list[str]:
-        """The branches."""
-        return self.git("for-each-ref", "--format=%(refname:short)", "refs/heads").split()
-
-    def other(self, *command: str) -> None:
-        """Run the git command with another branch than what is checked out, if there is one."""
-        head = self.git("rev-parse", "HEAD")
-        others = [branch for branch in self.branches() if self.git("rev-parse", branch) != head]
-        if others:
-            self.git(*command, others[-1])
+    def run(self, script: str, name: str, *texts: str) -> None:
+        """Run a shell script in the checkout, whose $f is `name` and whose $1 and so on are `texts`; it may fail."""
+        environ = {**self.environ, **IDENTITY, "GIT_EDITOR": "true", "f": name}
+        command = ["sh", "-c", script, "sh", *texts]
+        subprocess.run(command, cwd=self.place, env=environ, stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
     def put_away(self, away: Path) -> None:
         """What a user does about work that is in the way: end what is under way, move repositories of his own away,
@@ -124,7 +110,7 @@ class User:
             if name:
                 self._move(self.place / name.rstrip("/"), away)
         for commit in ("HEAD", "refs/heads/main"):
-            self.git("branch", f"put-away-{len(self.branches())}", commit)
+            self.git("branch", f"put-away-{len(self.git('branch').splitlines())}", commit)
         if self.git("branch", "--show-current") == "main":
             self.git("reset", "-q", "--hard", "origin/main")
 

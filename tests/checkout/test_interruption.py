@@ -66,8 +66,8 @@ def test_edits_after_an_interruption_are_kept_and_the_switch_finished(place: str
 
 
 CASES: list[tuple[str, Acts]] = [
-    (TOP, ((actions.to_folder, "a.txt"), (actions.stash, "kept.txt"), (actions.edit, "new.log"))),
-    (TOP, ((actions.detach, ""), (actions.commit, "a.txt"), (actions.assume_unchanged, "gone.txt"))),
+    (TOP, (("stash", "kept.txt"), ("to a directory", "a.txt"), ("edit", "new.log"))),
+    (TOP, (("detach", ""), ("commit", "a.txt"), ("assume unchanged", "gone.txt"))),
 ]
 EVERY = [(place, ((action, name),)) for place in (TOP, LIB) for action in actions.ACTIONS for name in actions.NAMES]
 
@@ -81,7 +81,7 @@ def test_an_interrupted_update_is_finished_though_the_remote_has_moved_on_and_a_
     thing: Thing, host: GitHost
 ) -> None:
     thing.interrupt()
-    act(thing, TOP, ((actions.to_repository, "new.txt"),))
+    act(thing, TOP, (("to a repository", "new.txt"),))
     result = thing.sources("update", check=5)
     assert thing.has() and (thing.top / "new.txt/.git").is_dir() and "new.txt" in result.err
     shutil.rmtree(thing.top / "new.txt")

@@ -17,38 +17,38 @@ from tests.thing import LIB, MODULES, PRECIOUS, TOP, Thing, section
 from tests.upstream.host import GitHost
 from tests.upstream.store import Gitlink, Upstream
 
-DIVERGED: Acts = ((actions.commit_on_a_branch, "a.txt"), (actions.step_back, ""), (actions.commit, "a.txt"))
+DIVERGED: Acts = (("commit on a branch", "a.txt"), ("step back", ""), ("commit", "a.txt"))
 HARMLESS: Acts = (
-    (actions.stash, "a.txt"), (actions.touch, "a.txt"), (actions.edit, "mine.txt"), (actions.edit, "folder/mine.txt"),
-    (actions.edit, "mine.log"), (actions.to_repository, "mine"),
+    ("stash", "a.txt"), ("touch", "a.txt"), ("edit", "mine.txt"), ("edit", "folder/mine.txt"),
+    ("edit", "mine.log"), ("to a repository", "mine"),
 )  # fmt: skip
 # (place, acts, whether the update is refused)
 CASES: list[tuple[str, Acts, bool]] = [
     (TOP, HARMLESS, False),
-    (TOP, ((actions.detach, ""), (actions.commit, "mine.txt"), (actions.tag, "")), False),
-    (TOP, ((actions.edit, "kept.txt"),), True),  # git would carry it along
-    (TOP, ((actions.edit, "new.log"),), True),  # ignored
-    (TOP, ((actions.sparse, "deep"), (actions.edit, "new.txt")), True),  # git overwrites it then
-    (TOP, ((actions.stage_and_put_back, "a.txt"),), True),
-    (TOP, ((actions.to_repository, "new.txt"),), True),
-    (TOP, ((actions.assume_unchanged, "gone.txt"),), True),
-    (TOP, ((actions.commit, "mine.txt"),), True),
-    (TOP, ((actions.detach, ""), (actions.commit, "mine.txt")), True),
-    (TOP, ((actions.detach, ""), (actions.link_worktree, "")), True),  # the linked worktree has main
-    (TOP, (*DIVERGED, (actions.rebase, "")), True),
+    (TOP, (("detach", ""), ("commit", "mine.txt"), ("tag", "")), False),
+    (TOP, (("edit", "kept.txt"),), True),  # git would carry it along
+    (TOP, (("edit", "new.log"),), True),  # ignored
+    (TOP, (("sparse", "deep"), ("edit", "new.txt")), True),  # git overwrites it then
+    (TOP, (("stage and put back", "a.txt"),), True),
+    (TOP, (("to a repository", "new.txt"),), True),
+    (TOP, (("assume unchanged", "gone.txt"),), True),
+    (TOP, (("commit", "mine.txt"),), True),
+    (TOP, (("detach", ""), ("commit", "mine.txt")), True),
+    (TOP, (("detach", ""), ("link a worktree", "")), True),  # the linked worktree has main
+    (TOP, (*DIVERGED, ("rebase", "")), True),
     (LIB, HARMLESS, False),
-    (LIB, ((actions.stage, "kept.txt"),), True),
-    (LIB, ((actions.commit, "mine.txt"),), True),
+    (LIB, (("stage", "kept.txt"),), True),
+    (LIB, (("commit", "mine.txt"),), True),
 ]
 MORE: list[tuple[str, Acts, bool]] = [
-    (TOP, ((actions.sparse, "deep"),), False),
-    (TOP, ((actions.sparse, "deep"), (actions.edit, "folder")), True),
-    (TOP, ((actions.commit_on_a_branch, "mine.txt"), (actions.back_to_main, "")), False),
-    (TOP, ((actions.link_detached_worktree, ""),), False),
-    (TOP, (*DIVERGED, (actions.merge, "")), True),
-    (TOP, ((actions.bisect, ""),), True),
-    (LIB, ((actions.commit_on_a_branch, "mine.txt"), (actions.detach, "")), False),
-    (LIB, (*DIVERGED, (actions.cherry_pick, "")), True),
+    (TOP, (("sparse", "deep"),), False),
+    (TOP, (("sparse", "deep"), ("edit", "folder")), True),
+    (TOP, (("commit on a branch", "mine.txt"), ("back to main", "")), False),
+    (TOP, (("link a detached worktree", ""),), False),
+    (TOP, (*DIVERGED, ("merge", "")), True),
+    (TOP, (("bisect", ""),), True),
+    (LIB, (("commit on a branch", "mine.txt"), ("detach", "")), False),
+    (LIB, (*DIVERGED, ("cherry-pick", "")), True),
 ]
 EVERY = [(place, ((action, name),)) for place in (TOP, LIB) for action in actions.ACTIONS for name in actions.NAMES]
 
@@ -67,7 +67,7 @@ def settle(place: str, acts: Acts, thing: Thing, interrupted: str = "") -> bool:
         assert interrupted or work(thing.sources.path) == before, "nothing changes where an update is refused"
         assert str(thing.sources.path) in result.err
         thing.put_away(place)
-        if (actions.link_worktree, "") in acts:
+        if ("link a worktree", "") in acts:
             thing.git("linked", "switch", "-q", "--detach")
         assert thing.sources("update", check=None).status == 0
         assert thing.has() == had, "lost in the end"
@@ -93,7 +93,7 @@ def test_no_act_loses_anything(place: str, acts: Acts, thing: Thing) -> None:
 
 
 def test_no_change_is_an_obstacle_while_the_checkout_is_up_to_date(thing: Thing) -> None:
-    act(thing, TOP, ((actions.edit, "a.txt"), (actions.stage, "b.txt")))
+    act(thing, TOP, (("edit", "a.txt"), ("stage", "b.txt")))
     before = fingerprint(thing.sources.path)
     assert "up to date" in thing.sources("update").out
     assert fingerprint(thing.sources.path) == before
@@ -216,9 +216,8 @@ def test_the_other_repository_is_updated_where_one_is_refused_or_not_cloned(
     (sources.path / "sglang/README.md").write_text(PRECIOUS)
     upstream.add_commit("sglang", "main")
     new = upstream.add_commit("flashinfer", "main")
-    result = sources("update", check=5)
+    assert "README.md" in sources("update", check=5).err
     assert sources.head("flashinfer") == new
-    assert re.search(r"sglang .*skipped \(local changes\)", result.out)
     assert (sources.path / "sglang/README.md").read_text() == PRECIOUS
     shutil.rmtree(sources.path / "sglang")
     result = sources("update", check=1)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability import actions
 from tests.reliability.actions import INNER, OUTER, Acts, act, change_inner, change_outer, links, names, restore
 from tests.sources import Sources, exhaustive, fingerprint, sound, url, work
 from tests.thing import LIB, MODULES, PRECIOUS, TOP, Thing, section
@@ -18,13 +17,13 @@ from tests.upstream.store import Gitlink, Symlink, Tree, Upstream
 
 PLACE = "thing/deps/outer/inner"
 UNSAFE: list[Acts] = [
-    ((actions.edit, "deep/er/mine.txt"),),
-    ((actions.edit, "mine.log"),),
-    ((actions.edit, "a.txt"),),
-    ((actions.stage_and_remove, "mine.txt"),),
-    ((actions.skip_worktree, "a.txt"),),
-    ((actions.to_repository, "mine"),),
-    ((actions.own_clone, "mine.txt"),),  # in place of the submodule's
+    (("edit", "deep/er/mine.txt"),),
+    (("edit", "mine.log"),),
+    (("edit", "a.txt"),),
+    (("stage and remove", "mine.txt"),),
+    (("skip worktree", "a.txt"),),
+    (("to a repository", "mine"),),
+    (("own clone", "mine.txt"),),  # in place of the submodule's
 ]
 Change = tuple[Callable[[Upstream, str], None], str]
 CHANGES: list[Change] = [*((change_outer, how) for how in OUTER), *((change_inner, how) for how in INNER)]
@@ -75,7 +74,7 @@ def completed(thing: Thing) -> None:
 )
 def test_a_submodule_without_work_goes(change: Callable[[Upstream, str], None], how: str, nested: Thing) -> None:
     if how in ("drops", "moves"):
-        act(nested, PLACE, ((actions.stash, "a.txt"),))
+        act(nested, PLACE, (("stash", "a.txt"),))
     nested.write("", "elsewhere.txt")
     change(nested.upstream, how)
     completed(nested)

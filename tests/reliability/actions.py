@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
-from collections.abc import Callable
 
 from tests.thing import FILES, MODULES, PRECIOUS, Thing, User, section
 from tests.upstream.store import Gitlink, Symlink, Tree, Upstream
@@ -14,158 +12,57 @@ from tests.upstream.store import Gitlink, Symlink, Tree, Upstream
 NAMES = ("a.txt", "b.txt", "gone.txt", "kept.txt", "new.txt", "new.log", "folder/new.txt", "folder", "mine.txt",
          "mine.log", "deep/er/mine.txt", 'od"d\nname', "deps/new.txt", "x/y")  # fmt: skip
 
-
-def edit(user: User, name: str) -> None:
-    user.write(name)
-
-
-def stage(user: User, name: str) -> None:
-    user.write(name)
-    user.git("add", "-f", "--", name)
-
-
-def stage_and_put_back(user: User, name: str) -> None:
-    stage(user, name)
-    if user.git("cat-file", "-t", f"HEAD:{name}"):
-        (user.place / name).write_bytes(user.git("show", f"HEAD:{name}").encode() + b"\n")
-
-
-def stage_and_remove(user: User, name: str) -> None:
-    stage(user, name)
-    remove(user, name)
-
-
-def commit(user: User, name: str) -> None:
-    stage(user, name)
-    user.git("commit", "-q", "-m", "Mine")
-
-
-def commit_on_a_branch(user: User, name: str) -> None:
-    user.git("checkout", "-q", "-b", f"mine{len(user.branches())}")
-    commit(user, name)
-
-
-def back_to_main(user: User, name: str) -> None:
-    user.git("checkout", "-q", "main")
-
-
-def detach(user: User, name: str) -> None:
-    user.git("checkout", "-q", "--detach")
-
-
-def step_back(user: User, name: str) -> None:
-    user.git("checkout", "-q", "--detach", "HEAD~1")
-
-
-def tag(user: User, name: str) -> None:
-    user.git("tag", "-f", "mine")
+# Shell scripts that run in the checkout: $f is the name of a file, $1 to $3 are contents like no others.
+ACTIONS = {
+    "edit": 'write "$f" "$1"',
+    "stage": 'write "$f" "$1"; git add -f -- "$f"',
+    "stage and put back": 'write "$f" "$1"; git add -f -- "$f"; git cat-file -e "HEAD:$f" && git show "HEAD:$f" >"$f"',
+    "stage and remove": 'write "$f" "$1"; git add -f -- "$f"; rm -- "$f"',
+    "intend": 'write "$f" "$1"; git add -f -N -- "$f"',
+    "commit": 'commit "$f" "$1"',
+    "commit on a branch": 'git checkout -q -b "mine$(git branch | wc -l)"; commit "$f" "$1"',
+    "back to main": "git checkout -q main",
+    "detach": "git checkout -q --detach",
+    "step back": "git checkout -q --detach HEAD~1",
+    "tag": "git tag -f mine",
+    "stash": 'write "$f" "$1"; [ -d "$f" ] || git stash',
+    "to a directory": 'file "$f" && rm -- "$f"; write "$f/inner.txt" "$1"',
+    "to a link": 'if file "$f" || [ -L "$f" ]; then ln -sfn -- "$1" "$f"; fi',
+    "to a repository": 'file "$f" && rm -- "$f"; write "$f/inner.txt" "$1"; cd -- "$f" && git init -q && '
+                       'commit inner.txt "$2" && commit inner.txt "$3"',
+    "remove": 'file "$f" && rm -- "$f"',
+    "touch": 'file "$f" && touch -d @1 -- "$f"',
+    "assume unchanged": 'git update-index --assume-unchanged -- "$f"; write "$f" "$1"',
+    "skip worktree": 'git update-index --skip-worktree -- "$f"; write "$f" "$1"',
+    "sparse": 'git sparse-checkout set "${f%%/*}"',
+    "merge": "git merge $(another)",
+    "rebase": "git rebase $(another)",
+    "cherry-pick": "git cherry-pick $(another)",
+    "bisect": "git bisect start",
+    "link a worktree": "git worktree add -q ../linked main",
+    "link a detached worktree": "git worktree add -q --detach ../linked",
+    # In place of a submodule without work: its work is in no repository of ours.
+    "own clone": '[ -f .git ] && [ -z "$(git status --porcelain --ignored)$(git ls-files -v | grep -v "^H ")" ] && '
+                 'here=$PWD url=$(git config remote.origin.url) && cd .. && rm -rf "$here" && '
+                 'git clone -q "$url" "$here" && cd "$here" && git checkout -q -b mine && commit "$f" "$1"',
+}  # fmt: skip
+FUNCTIONS = r"""
+file() { [ -f "$1" ] && [ ! -L "$1" ]; }
+write() { [ -L "$1" ] || [ -d "$1" ] || { mkdir -p -- "$(dirname -- "$1")" && printf %s "$2" >"$1"; }; }
+commit() { write "$1" "$2"; git add -f -- "$1"; git commit -q -m Mine; }
+another() {
+    git for-each-ref --format='%(objectname) %(refname:short)' refs/heads | grep -v "^$(git rev-parse HEAD)" |
+    sed -n '$s/.* //p'
+}
+"""
 
 
-def stash(user: User, name: str) -> None:
-    user.write(name)
-    changed = user.git("status", "--porcelain", "-z").split("\0")
-    if not any(line and (user.place / line[3:]).is_dir() for line in changed):
-        user.git("stash")
+def perform(user: User, action: str, name: str) -> None:
+    """Let the user act on the file."""
+    user.run(FUNCTIONS + ACTIONS[action], name, *(user.text() for _ in range(3)))
 
 
-def to_folder(user: User, name: str) -> None:
-    file = user.place / name
-    if file.is_file() and not file.is_symlink():
-        file.unlink()
-    user.write(f"{name}/inner.txt")
-
-
-def to_link(user: User, name: str) -> None:
-    file = user.place / name
-    if file.is_file() or file.is_symlink():
-        file.unlink()
-        file.symlink_to(user.text())
-
-
-def to_repository(user: User, name: str) -> None:
-    remove(user, name)
-    user.write(f"{name}/inner.txt")
-    inner = User(user.place / name, user.text, user.environ)
-    if inner.place.is_dir():
-        inner.git("init", "-q")
-        commit(inner, "inner.txt")
-        commit(inner, "inner.txt")
-
-
-def remove(user: User, name: str) -> None:
-    if (user.place / name).is_file():
-        (user.place / name).unlink()
-
-
-def touch(user: User, name: str) -> None:
-    if (user.place / name).is_file():
-        os.utime(user.place / name, (1, 1))
-
-
-def assume_unchanged(user: User, name: str) -> None:
-    user.git("update-index", "--assume-unchanged", "--", name)
-    user.write(name)
-
-
-def skip_worktree(user: User, name: str) -> None:
-    user.git("update-index", "--skip-worktree", "--", name)
-    user.write(name)
-
-
-def intend(user: User, name: str) -> None:
-    user.write(name)
-    user.git("add", "-f", "-N", "--", name)
-
-
-def sparse(user: User, name: str) -> None:
-    user.git("sparse-checkout", "set", name.partition("/")[0])
-
-
-def merge(user: User, name: str) -> None:
-    user.other("merge")
-
-
-def rebase(user: User, name: str) -> None:
-    user.other("rebase")
-
-
-def cherry_pick(user: User, name: str) -> None:
-    user.other("cherry-pick")
-
-
-def bisect(user: User, name: str) -> None:
-    user.git("bisect", "start")
-
-
-def link_worktree(user: User, name: str) -> None:
-    user.git("worktree", "add", "-q", str(user.place.parent / "linked"), "main")
-
-
-def link_detached_worktree(user: User, name: str) -> None:
-    user.git("worktree", "add", "-q", "--detach", str(user.place.parent / "linked"))
-
-
-def own_clone(user: User, name: str) -> None:
-    """In place of a submodule without work: its work is in no repository of ours."""
-    clean = not user.git("status", "--porcelain", "--ignored")
-    seen = all(line.startswith("H ") for line in user.git("ls-files", "-v").split("\n"))
-    if (user.place / ".git").is_file() and clean and seen and user.git("rev-parse", "HEAD"):
-        address = user.git("config", "remote.origin.url")
-        shutil.rmtree(user.place)
-        User(user.place.parent, user.text, user.environ).git("clone", "-q", address, str(user.place))
-        commit_on_a_branch(user, name)
-
-
-Action = Callable[[User, str], None]
-ACTIONS: tuple[Action, ...] = (
-    edit, stage, stage_and_put_back, stage_and_remove, commit, commit_on_a_branch, back_to_main, detach,
-    step_back, tag, stash, to_folder, to_link, to_repository, remove, touch,
-    assume_unchanged, skip_worktree, intend, sparse, merge, rebase, cherry_pick, bisect,
-    link_worktree, link_detached_worktree, own_clone,
-)  # fmt: skip
-
-
-Acts = tuple[tuple[Action, str], ...]
+Acts = tuple[tuple[str, str], ...]  # actions and names
 
 
 def act(thing: Thing, place: str, acts: Acts) -> None:
@@ -173,14 +70,12 @@ def act(thing: Thing, place: str, acts: Acts) -> None:
     count = itertools.count()
     user = User(thing.sources.path / place, lambda: f"{PRECIOUS} {next(count)}\n", os.environ)
     for action, name in acts:
-        action(user, name)
+        perform(user, action, name)
 
 
 def names(given: object) -> str | None:
     """The id of acts in the name of a test."""
-    if isinstance(given, tuple):
-        return ",".join(f"{act.__name__} {name}".strip() for act, name in given).replace("/", "|")
-    return None
+    return ",".join(map(" ".join, given)).replace("/", "|") if isinstance(given, tuple) else None
 
 
 def links(upstream: Upstream) -> dict[str, Gitlink]:

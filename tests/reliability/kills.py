@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import psutil
 
 from tests.conftest import Project
-from tests.reliability.actions import commit_on_a_branch, stash
+from tests.reliability.actions import FUNCTIONS
 from tests.sources import fingerprint, sound
 from tests.thing import User, contents
 from tests.upstream.host import GitHost
@@ -87,12 +87,10 @@ def kill_once(world: World, name: str, seed: int) -> str:
 
 def _work(project: Project) -> None:
     """Let the user do some work in each checkout: a commit on a branch, a stash, an untracked file."""
+    script = """git checkout -q -b mine; commit mine.py "$1"; printf %s "$2" >mine.py; git stash
+        git checkout -q -; write notes/today.txt "$3\""""
     for repository in NAMES:
-        user = User(project.tmp / repository, iter(WORK).__next__, project.environ)
-        commit_on_a_branch(user, "mine.py")
-        stash(user, "mine.py")
-        user.git("checkout", "-q", "-")
-        user.write("notes/today.txt")
+        User(project.tmp / repository, str, project.environ).run(FUNCTIONS + script, "", *WORK)
 
 
 def _check_work(project: Project, said: str, scenario: Scenario) -> None:
@@ -100,7 +98,7 @@ def _check_work(project: Project, said: str, scenario: Scenario) -> None:
     for repository in NAMES if scenario.before else ():
         lost = {text.encode() for text in WORK} - contents(project.tmp / repository)
         assert not lost, f"{said}: lost {lost} of the user's in {repository}"
-        assert project.git(repository, "branch", "--list", "mine*"), f"{said}: lost a branch"
+        assert project.git(repository, "branch", "--list", "mine"), f"{said}: lost a branch"
 
 
 def _killed(world: World, scenario: Scenario, random_: random.Random) -> str:
