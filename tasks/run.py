@@ -116,6 +116,12 @@ class Run:
         return packages.probe(self.options.python or "")
 
     @property
+    def uv(self) -> packages.Uv:
+        """uv, which works on the environment."""
+        log, again = self.settings.directory / LOG, self.options.command(self.task)
+        return packages.Uv(self.c, self.environment, self.settings, log, self.report, again)
+
+    @property
     def rows(self) -> list[Outcome]:
         """The outcomes so far, in the order of work."""
         return [row for rows in self.outcomes.values() for row in rows]
@@ -202,10 +208,8 @@ def install_step(run: Run) -> None:
                 rows.append(Outcome(repository.name, "failed", error=error))
     try:
         rows += packages.install(
-            run.c, found, run.environment, settings=run.settings, deps=run.options.deps,
-            reinstall=run.options.reinstall, log=run.settings.directory / LOG, reporter=run.report,
-            again=run.options.command(run.task), lock=run.lock,
-        )  # fmt: skip
+            run.uv, found, deps=run.options.deps, reinstall=run.options.reinstall, lock=run.lock
+        )
     except SourcesError as error:  # the environment takes none of them
         rows += [Outcome(package.repository.name, "failed", commit=package.commit, error=error) for package in found]
     run.outcomes["install"] = rows
@@ -248,10 +252,7 @@ def status_step(run: Run) -> None:
 def lock_step(run: Run) -> None:
     """Write the lock file."""
     found, repositories, obstacles = _lockable(run)
-    text = packages.make_lock(
-        run.c, found, repositories, run.environment, settings=run.settings, log=run.settings.directory / LOG,
-        reporter=run.report, obstacles=obstacles,
-    )  # fmt: skip
+    text = packages.make_lock(run.uv, found, repositories, obstacles)
     if not run.session.dry:
         write_atomic(ROOT / packages.LOCK, text)
     run.report.event("lock", f"{'would write' if run.session.dry else 'wrote'} {ROOT / packages.LOCK}")

@@ -17,9 +17,10 @@ from .requirements import (
     matching,
     missing_requirements,
 )
+from .uv import Uv
 
 __all__ = [
-    "FLASHINFER", "LOCK", "Environment", "Lock", "LockedRepository", "Missing", "Package", "admits", "differences",
-    "flashinfer_requirement", "has_release", "install", "make_lock", "matching",
-    "missing_requirements", "names", "probe", "read_lock", "version_of",
+    "FLASHINFER", "LOCK", "Environment", "Lock", "LockedRepository", "Missing", "Package", "Uv", "admits",
+    "differences", "flashinfer_requirement", "has_release", "install", "make_lock", "matching", "missing_requirements",
+    "names", "probe", "read_lock", "version_of",
 ]  # fmt: skip

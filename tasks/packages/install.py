@@ -9,13 +9,12 @@ from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from invoke.context import Context
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from ..errors import InstallError
+from ..errors import InstallError, examples
 from ..files import locked
-from ..models import Outcome, Reporter, Settings
+from ..models import Outcome
 from . import preflight
 from .environment import Environment, read
 from .layouts import COMPANIONS
@@ -25,46 +24,41 @@ from .requirements import FLASHINFER, admits, applying, read_overrides
 from .uv import WHO, WITHOUT_RUST, Uv, write
 
 LOCK = ".sources-install.lock"
-SHOWN = 5  # changes of other packages in a message
 COMPAT = "--config-settings-package={}:editable_mode=compat"  # a plain .pth file, which editors can follow
 LATER = ("fastjsonschema",)
 TOOLS = Path(__file__).parent.parent / "requirements.txt"  # what the running program requires
 
 
 def install(
-    c: Context, packages: Sequence[Package], environment: Environment, *, settings: Settings, deps: bool,
-    reinstall: bool, log: Path, reporter: Reporter, again: str = "invoke install", lock: Lock | None = None,
-) -> list[Outcome]:  # fmt: skip
+    uv: Uv, packages: Sequence[Package], *, deps: bool, reinstall: bool, lock: Lock | None = None
+) -> list[Outcome]:
     """Install the packages that are not installed as they are now, with what they require, in one command; return what
     was done to each, in their order.
 
-    Of `settings`, `indexes`, `overrides` and `repositories` are used. uv's output is appended to the file `log`;
-    `again` is the user's command. With a `lock`, what it has is installed, and no version is resolved. If there is
-    nothing to do, nothing is started or written; with Invoke's --dry neither. Raises InstallError (also if the lock was
-    made on another Python or platform), NetworkError or DiskError; nothing in the environment has changed then.
+    With a `lock`, what it has is installed, and no version is resolved. If there is nothing to do, nothing is started
+    or written; with Invoke's --dry neither. Raises InstallError (also if the lock was made on another Python or
+    platform), NetworkError or DiskError; nothing in the environment has changed then.
     """
+    environment, dry = uv.environment, uv.c.config.run.dry
     if lock and lock.made_on != platform(environment):
         what = f"{FILE} was made on {lock.made_on}; this is {platform(environment)}."
         raise InstallError(what, "Run `invoke setup` and `invoke lock` here.")
     began = time.monotonic()
-    uv = Uv(c, environment, settings, log, reporter, again)
-    ours = names(packages)
-    if _flashinfer_is_ours(packages, environment, settings):
-        ours |= {*FLASHINFER, *COMPANIONS}
+    ours = names(packages) | ({*FLASHINFER, *COMPANIONS} if _is_flashinfer_ours(uv, packages) else set())
 
     def find_stale() -> list[Package]:
         if reinstall or (lock and lock.lacking(environment)):
             return list(packages)
-        resolve = deps and not lock
-        return [one for one in packages if not one.is_current(environment, resolve, ours, settings.overrides)]
+        resolve, overrides = deps and not lock, uv.settings.overrides
+        return [package for package in packages if not package.is_current(environment, resolve, ours, overrides)]
 
     stale = find_stale()
     before = {package.name: environment.version(package.name) for package in packages}
-    if stale and not c.config.run.dry:
+    if stale and not dry:
         preflight.check(uv, stale, deps)
 
         def wait(holder: str) -> None:
-            reporter.event(WHO, f"waiting for {holder}, which installs into {environment.prefix}")
+            uv.reporter.event(WHO, f"waiting for {holder}, which installs into {environment.prefix}")
 
         with locked(environment.prefix / LOCK, wait):
             stale = find_stale()  # another run may have installed them meanwhile
@@ -78,7 +72,7 @@ def install(
         action = "already installed"
         if package in stale:
             done = "reinstalled" if before[package.name] else "installed"
-            action = "would install" if c.config.run.dry else done
+            action = "would install" if dry else done
         seconds = time.monotonic() - began if stale and package is stale[0] else 0.0  # one installation for all
         outcomes.append(
             Outcome(
@@ -109,7 +103,7 @@ def _install(uv: Uv, packages: Sequence[Package], stale: Sequence[Package], deps
     elif deps:
         for name in {package.name for package in packages} & {*read_overrides(uv.settings.overrides)}:
             uv.reporter.warn(WHO, f"sources.overrides: {name} is installed from its checkout")
-        overrides = write(uv.log.with_suffix(".overrides.txt"), find_overrides(packages, environment, uv.settings))
+        overrides = write(uv.log.with_suffix(".overrides.txt"), find_overrides(uv, packages))
         arguments += ["--overrides", overrides, *(["-r", str(TOOLS)] if environment.current else [])]
     else:
         arguments += ["--no-deps"]
@@ -124,18 +118,18 @@ def _install(uv: Uv, packages: Sequence[Package], stale: Sequence[Package], deps
             package.remember(environment, deps or lock is not None, uv.settings.overrides)
 
 
-def find_overrides(packages: Sequence[Package], environment: Environment, settings: Settings) -> list[str]:
+def find_overrides(uv: Uv, packages: Sequence[Package]) -> list[str]:
     """The lines of the file that replaces requirements of these names, whoever has them: by the checkouts; by nothing
     for a FlashInfer that comes from another checkout, for its other name, and for companions of another version; and by
     what the user wants of all others. Raises UsageError for an override of the user's that is no requirement."""
-    required = _required(packages, environment)
-    users = read_overrides(settings.overrides)
+    required = _required(packages, uv.environment)
+    users = read_overrides(uv.settings.overrides)
     versions = {package.name: package.version for package in packages}
     lines = [f"-e {_address(package, required)}" for package in packages]
-    if _flashinfer_is_ours(packages, environment, settings):
+    if _is_flashinfer_ours(uv, packages):
         left_out = [name for name in FLASHINFER if name not in versions]
         ours = [package.version for package in packages if package.name in FLASHINFER]
-        version = next(iter(ours or filter(None, map(environment.version, FLASHINFER))), "")
+        version = next(iter(ours or filter(None, map(uv.environment.version, FLASHINFER))), "")
         for companion in COMPANIONS:
             wanted = [one for one in required if canonicalize_name(one.name) == companion]
             if companion not in users and not (wanted and all(admits(one, version) for one in wanted)):
@@ -144,13 +138,13 @@ def find_overrides(packages: Sequence[Package], environment: Environment, settin
     return lines + [str(one) for name, some in users.items() if name not in versions for one in some]
 
 
-def _flashinfer_is_ours(packages: Sequence[Package], environment: Environment, settings: Settings) -> bool:
+def _is_flashinfer_ours(uv: Uv, packages: Sequence[Package]) -> bool:
     """Whether FlashInfer comes from a checkout, which need not be among the packages, and not from an index."""
-    installed = [environment.distribution(name) for name in FLASHINFER]
+    installed = [uv.environment.distribution(name) for name in FLASHINFER]
     return (
         any(package.name in FLASHINFER for package in packages)
         or any(found and found.editable and found.location and found.location.is_dir() for found in installed)
-        or any(repository.name == "flashinfer" and repository.install for repository in settings.repositories)
+        or any(repository.name == "flashinfer" and repository.install for repository in uv.settings.repositories)
     )
 
 
@@ -196,8 +190,7 @@ def _report_changes(uv: Uv, before: Mapping[str, str], ours: Collection[str]) ->
     changes = [f"{name} {version} → {now.get(name, 'removed')}" for name, version in before.items()
                if name not in ours and now.get(name) != version]  # fmt: skip
     if changes:
-        more = f" and {len(changes) - SHOWN} more (see {uv.log})" if len(changes) > SHOWN else ""
-        uv.reporter.event(WHO, f"changed {', '.join(changes[:SHOWN])}{more}")
+        uv.reporter.event(WHO, f"changed {examples(changes)} (see {uv.log})")
 
 
 def _check(uv: Uv, package: Package) -> None:

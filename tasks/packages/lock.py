@@ -12,13 +12,12 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from invoke.context import Context
 from packaging.pylock import Package as Entry
 from packaging.pylock import Pylock, PylockValidationError
 from packaging.utils import canonicalize_name, canonicalize_version
 
 from ..errors import InstallError, LocalWorkError, SourcesError, UsageError
-from ..models import Check, Reporter, Settings
+from ..models import Check
 from ..names import check_ref, check_url, redact
 from . import indexes
 from .environment import Distribution, Environment
@@ -79,9 +78,8 @@ def platform(environment: Environment) -> str:
 
 
 def make_lock(
-    c: Context, packages: Sequence[Package], repositories: Sequence[LockedRepository], environment: Environment, *,
-    settings: Settings, log: Path, reporter: Reporter, obstacles: Sequence[str] = (),
-) -> str:  # fmt: skip
+    uv: Uv, packages: Sequence[Package], repositories: Sequence[LockedRepository], obstacles: Sequence[str] = ()
+) -> str:
     """The text of the lock file of the checkouts `repositories` and of what the `packages` require, in the versions
     installed now; the same for the same set-up.
 
@@ -91,6 +89,7 @@ def make_lock(
     """
     import tomli_w
 
+    environment, log = uv.environment, uv.log
     needed = _required(packages, environment)
     missing = [package for package in packages if not package.is_checkout(environment.distribution(package.name))]
     obstacles = [*obstacles, *(f"{package.name} is not installed from {package.folder}" for package in missing)]
@@ -101,9 +100,8 @@ def make_lock(
         hint = "Commit and push changes; install packages from a package index."
         command = "invoke install" if missing else ""
         raise LocalWorkError(f"This set-up cannot be reproduced: {'; '.join(obstacles)}.", hint, command)
-    if c.config.run.dry:
+    if uv.c.config.run.dry:
         return ""
-    uv = Uv(c, environment, settings, log, reporter)
     pins = write(log.with_suffix(".lock.txt"), [f"{name}=={found.version}" for name, found in sorted(needed.items())])
     output = log.with_name("pylock.index.toml")
     output.unlink(missing_ok=True)  # uv would prefer what is in it
@@ -119,7 +117,7 @@ def make_lock(
         raise InstallError(f"The package index does not have the hashes of all files: {error}") from None
     own = {
         "made-on": platform(environment),
-        "overrides": [*settings.overrides],
+        "overrides": [*uv.settings.overrides],
         "repositories": [asdict(locked) for locked in sorted(repositories, key=lambda locked: locked.name)],
     }
     return f"{distributions}\n{_public(tomli_w.dumps({'tool': {TOOL: own}}))}"

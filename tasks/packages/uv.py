@@ -37,8 +37,9 @@ HOOKS = ("BUILD_NVEP", "BUILD_NIXL_EP", "BUILD_NCCL_EP", "FLASHINFER_BUILD_NO_PI
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")  # ECMA-48
 _DRAWN = re.compile(r"\s*[\u2800-\u28ff]|.*(-{6}|\u2501{6})")  # spinners and bars, for the terminal only
 _STYLE = r"(?:\x1b\[[0-9;]*m)*"
-_FAILED = re.compile(rf"^{_STYLE}(?:error{_STYLE}:|  {_STYLE}\u00d7)", re.MULTILINE)
-_UNDECIDED = re.compile(r"^[ ero\x1b\[0-9;m]*\Z", re.MULTILINE)  # may be the beginning of the same
+_START = r"(?:^|(?<=\r)|(?<=\x1b\[2K))"  # of a line, or where something drawn was wiped away
+_FAILED = re.compile(rf"{_START}{_STYLE}(?:error{_STYLE}:|  {_STYLE}\u00d7)", re.MULTILINE)
+_UNDECIDED = re.compile(rf"{_START}[ ero\x1b\[0-9;m]*\Z", re.MULTILINE)  # may be the beginning of a failure
 _MARKS = re.compile(r"^[\s\u2502\u251c\u2570\u2500\u25b6\u00d7]*(error: |cause: )?")  # before the sentences of an error
 _SHOWN = re.compile(r" *((Resolved|Prepared|Building|Installed) .*|Downloading .*(GiB|\d\d\.\d+ ?MiB)\))$")
 

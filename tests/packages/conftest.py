@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -24,6 +23,7 @@ from tasks.models import Outcome, Repository, Settings
 from tasks.packages.environment import Environment, probe
 from tasks.packages.lock import Lock
 from tasks.packages.package import Package
+from tasks.packages.uv import Uv
 from tests.upstream.store import Upstream
 
 STARTS = ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec", "os.system")
@@ -121,6 +121,11 @@ class Place:
     def settings(self, **values: Any) -> Settings:
         return replace(Settings(self.path, self.path, None, 1, 30, (), ()), **values)
 
+    def tool(self, c: Context | None = None, **settings: Any) -> Uv:
+        """uv, as a run of `invoke setup --only=sglang` has it."""
+        again = "invoke setup --only=sglang"
+        return Uv(c or Context(), self.environment, self.settings(**settings), self.log, self.heard, again)
+
     def install(self, *packages: Package, **options: Any) -> list[str]:
         """Install the packages; return what was done to each. For the options see `outcomes`."""
         return [outcome.action for outcome in self.outcomes(*packages, **options)]
@@ -129,10 +134,7 @@ class Place:
         self, *packages: Package, deps: bool = True, reinstall: bool = False, c: Context | None = None,
         lock: Lock | None = None, **settings: Any,
     ) -> list[Outcome]:  # fmt: skip
-        return tested.install(
-            c or Context(), packages, self.environment, settings=self.settings(**settings), deps=deps,
-            reinstall=reinstall, log=self.log, reporter=self.heard, lock=lock,
-        )  # fmt: skip
+        return tested.install(self.tool(c, **settings), packages, deps=deps, reinstall=reinstall, lock=lock)
 
     def fails(self, *packages: Package, **options: Any) -> SourcesError:
         """Install the packages, which fails; return the error."""
@@ -182,15 +184,6 @@ def place(tmp_path: Path, user: None) -> Place:
     """A new environment of a user who has nothing but the tests' wheels."""
     venv.create(tmp_path / "venv", symlinks=True)
     return Place(probe(tmp_path / "venv"))
-
-
-def hide_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let only git and a shell be found, and what a test puts into the directory that is returned."""
-    (tmp_path / "bin").mkdir()
-    for name in ("git", "sh"):
-        (tmp_path / "bin" / name).symlink_to(str(shutil.which(name)))
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    return tmp_path / "bin"
 
 
 @pytest.fixture

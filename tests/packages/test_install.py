@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import os
-import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,27 +15,28 @@ from threading import Thread
 import pytest
 from invoke.config import Config
 from invoke.context import Context
+from mypy.modulefinder import FindModuleCache, ModuleNotFoundReason, compute_search_paths
+from mypy.options import Options
 
 from tasks.errors import InstallError, NetworkError
+from tasks.packages.environment import Environment
 from tasks.packages.install import find_overrides
 from tasks.packages.package import Package
 from tasks.packages.requirements import missing_requirements
 from tasks.packages.uv import DROPPED
-from tests.conftest import Environment as VirtualEnvironment
 from tests.packages.conftest import Place
 from tests.upstream.host import refused_url
 from tests.upstream.store import Upstream
 from tests.upstream.wheels import write_wheel
 
 Make = Callable[..., Package]
-ROOT = Path(__file__).parents[2]
 COMPANIONS = ("flashinfer-cubin", "flashinfer-jit-cache")
 
 
 def test_both_are_installed_from_their_checkouts_and_a_second_run_starts_and_writes_nothing(
     place: Place, checkout: Make, upstream: Upstream, started: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SGLang's version is that of its tag, whatever newer tags there are; type checkers find both."""
+    """SGLang's version is that of its tag, whatever newer tags there are; mypy finds both."""
     for name in DROPPED:  # what contradicts our own options; the version would count for every package
         monkeypatch.setenv(name, "1")
     upstream.move_tag("sglang", "v0.5.99")
@@ -44,14 +45,14 @@ def test_both_are_installed_from_their_checkouts_and_a_second_run_starts_and_wri
     assert outcomes == [("installed", "0.5.10.post1"), ("installed", "0.6.7.post3")]
     place.assert_installed(*both)
     assert place.version("torch") == "2.9.1"
+    options = Options()
+    options.python_executable = str(place.environment.python)
+    finder = FindModuleCache(compute_search_paths([], options, ""), None, options)
     for package in both:
         found = place.environment.distribution(package.name)
         assert found is not None
         assert missing_requirements(place.environment, found) == ()
-    (place.path / "uses.py").write_text("import sglang, flashinfer\nreveal_type(flashinfer.__version__)\n")
-    mypy: list[str | Path] = [sys.executable, "-m", "mypy", "--python-executable", place.environment.python, "uses.py"]
-    checked = subprocess.run(mypy, cwd=place.path, capture_output=True, text=True, check=False).stdout
-    assert "Cannot find implementation" not in checked and "import-not-found" not in checked
+        assert finder.find_module(package.module) is not ModuleNotFoundReason.NOT_FOUND
     before, log = place.files(), place.log.read_text()
     started()
     processes = len(started())
@@ -73,12 +74,12 @@ def test_overrides_hold_the_checkouts_companions_of_the_same_version_and_what_th
     place: Place, make_package: Make, pins: list[str], overrides: list[str], expected: set[str]
 ) -> None:
     sglang, flashinfer = make_package("sglang", "1.0", pins), make_package("flashinfer-python", "0.6.18")
-    lines = find_overrides([sglang, flashinfer], place.environment, place.settings(overrides=overrides))
+    lines = find_overrides(place.tool(overrides=overrides), [sglang, flashinfer])
     extras = "[cu13]" if "[cu13]" in str(pins) else ""
     assert lines[:2] == [f"-e {sglang.folder.as_uri()}", f"-e {flashinfer.folder.as_uri()}{extras}"]
     assert {line.removesuffix('; python_version < "0"') for line in lines[2:]} == expected
     if not overrides:  # SGLang alone, in an environment without FlashInfer
-        assert find_overrides([sglang], place.environment, place.settings()) == [f"-e {sglang.folder.as_uri()}"]
+        assert find_overrides(place.tool(), [sglang]) == [f"-e {sglang.folder.as_uri()}"]
 
 
 def test_a_pin_on_another_flashinfer_does_not_replace_the_checkout_whose_companions_follow_it(
@@ -101,7 +102,7 @@ def test_a_pin_on_another_flashinfer_does_not_replace_the_checkout_whose_compani
     assert [place.version(name) for name in COMPANIONS] == ["0.6.18", ""]
     assert place.version("apache-tvm-ffi") and place.version("torch") == "2.9.1"
     assert not place.version("flashinfer") and not place.version("flashinfer-jit-cache-cu13")
-    assert place.heard.events[-1] == "install: changed wants-old 1 → 2"
+    assert place.heard.events[-1] == f"install: changed wants-old 1 → 2 (see {place.log})"
     assert place.heard.warnings == ["install: sources.overrides: flashinfer-python is installed from its checkout"]
     assert place.install(*both, overrides=overrides) == ["already installed"] * 2
     assert place.install(*both, overrides=["torch<3", "wants-old"]) == ["reinstalled"] * 2
@@ -240,50 +241,25 @@ def test_dry_says_what_would_be_installed(place: Place, make_package: Make, star
 
 
 def test_an_installation_keeps_the_running_program_working(
-    make_environment: Callable[..., VirtualEnvironment], make_package: Make, place: Place
+    place: Place, make_package: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the program itself requires is resolved with the rest: a contradiction is an error, not a broken program."""
-    package = make_package("sglang", "1.0", ["flashinfer-cubin<0.4"])
-    environment = make_environment("own")
     (place.path / "tools.txt").write_text("flashinfer-cubin>0.5  # why\n")
-    code = f"""if True:
-        import sys; sys.path.insert(0, {str(ROOT)!r})
-        from pathlib import Path
-        from tasks.packages import probe
-        from tests.packages.conftest import Place, package_at
-        sys.modules["tasks.packages.install"].TOOLS = Path({str(place.path / "tools.txt")!r})
-        print(Place(probe()).fails(package_at(Path({str(package.checkout.path)!r}), "sglang")).what)
-    """
-    variables = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
-    done = subprocess.run([environment.python, "-c", code], capture_output=True, text=True, check=False, env=variables)
-    assert "flashinfer-cubin<0.4" in done.stdout, done.stderr
-    assert "flashinfer-cubin>0.5" in done.stdout
+    monkeypatch.setattr(sys.modules[find_overrides.__module__], "TOOLS", place.path / "tools.txt")
+    package = make_package("sglang", "1.0", ["flashinfer-cubin<0.4"])
+    monkeypatch.setattr(Environment, "current", property(lambda environment: True))
+    error = place.fails(package)
+    assert "flashinfer-cubin<0.4" in error.what and "flashinfer-cubin>0.5" in error.what
 
 
-def test_output_on_a_terminal_is_uvs_own(place: Place, make_package: Make) -> None:
+def test_output_on_a_terminal_is_uvs_own(place: Place, make_package: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """uv draws on a terminal; what it says of a failure stays in the log."""
-    code = f"""if True:
-        import sys; sys.path.insert(0, {str(ROOT)!r})
-        from pathlib import Path
-        from tasks.packages import probe
-        from tests.packages.conftest import Place, package_at
-        place = Place(probe({str(place.environment.python)!r}))
-        place.heard.terminal = lambda: sys.stdout
-        place.fails(package_at(Path(sys.argv[1]), "sglang"))
-    """
-    package = make_package("sglang", action="raise ValueError('the kernel is sour')")
-    parts: list[bytes] = []
-
-    def read(descriptor: int) -> bytes:
-        parts.append(os.read(descriptor, 10_000))
-        return parts[-1]
-
-    with (place.path / "seen").open("wb") as seen, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TERM", "xterm")
-        patch.setattr("pty.STDOUT_FILENO", seen.fileno())
-        argv = [sys.executable, "-c", code, str(package.checkout.path)]
-        assert pty.spawn(argv, read, lambda fd: b"") == 0
-    shown = b"".join(parts)
-    assert b"\x1b[" in shown and b"Resolved" in shown
-    assert b"sour" not in shown
+    terminal = io.StringIO()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(place.heard, "terminal", lambda: terminal)
+    for descriptor, name in enumerate(("stdin", "stdout")):  # Invoke makes a pseudo-terminal of these descriptors
+        monkeypatch.setattr(sys, name, os.fdopen(descriptor, "rw"[descriptor], closefd=False))
+    place.fails(make_package("sglang", action="raise ValueError('the kernel is sour')"))
+    shown = terminal.getvalue()
+    assert "\x1b[" in shown and "Resolved" in shown and "sour" not in shown
     assert "the kernel is sour" in place.log.read_text()

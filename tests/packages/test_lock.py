@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from invoke.context import Context
 from packaging.pylock import Pylock
 
 from tasks.errors import InstallError, LocalWorkError, SourcesError, UsageError
@@ -38,10 +37,7 @@ def repositories(*packages: Package) -> list[LockedRepository]:
 
 
 def lock(place: Place, *packages: Package, obstacles: tuple[str, ...] = ()) -> str:
-    return make_lock(
-        Context(), packages, repositories(*packages), place.environment, settings=place.settings(), log=place.log,
-        reporter=place.heard, obstacles=obstacles,
-    )  # fmt: skip
+    return make_lock(place.tool(), packages, repositories(*packages), obstacles)
 
 
 def failed(found: Lock, now: list[LockedRepository], place: Place, *overrides: str) -> dict[str, str]:

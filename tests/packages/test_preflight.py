@@ -7,20 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from invoke.context import Context
 
 from tasks.errors import DiskError, InstallError
 from tasks.packages import preflight
 from tasks.packages.package import Package
-from tasks.packages.uv import Uv
-from tests.packages.conftest import Place, hide_programs
+from tests.packages.conftest import Place
 
 Make = Callable[..., Package]
 
 
 def check(place: Place, *packages: Package) -> None:
-    uv = Uv(Context(), place.environment, place.settings(), place.log, place.heard, "invoke setup --only=sglang")
-    preflight.check(uv, packages, deps=True)
+    preflight.check(place.tool(), packages, deps=True)
 
 
 def test_an_environment_that_cannot_take_packages_is_named(place: Place, make_package: Make) -> None:
@@ -35,9 +32,9 @@ def test_an_environment_that_cannot_take_packages_is_named(place: Place, make_pa
 
 
 def test_a_missing_cargo_and_a_flashinfer_that_is_too_old_are_named(
-    place: Place, make_package: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, make_package: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hide_programs(tmp_path, monkeypatch)
+    monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("SGLANG_BUILD_RUST_EXTS")
     with pytest.raises(InstallError, match="no `cargo` was found") as caught:
         check(place, make_package("sglang", build=["setuptools-rust"]))

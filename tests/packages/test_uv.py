@@ -67,7 +67,7 @@ def test_a_failure_is_one_sentence_of_the_right_kind(
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
 def test_a_terminal_shows_uvs_own_output_up_to_a_failure_however_it_is_cut(size: int) -> None:
     styled = "\x1b[1m\x1b[31merror\x1b[39m\x1b[0m\x1b[1m:\x1b[0m Failed to build x\n\n     sour\n"
-    text = f"\x1b[2mResolved\x1b[0m 1 package\r\n\u280b drawn\r\n{styled}"
+    text = f"\x1b[2mResolved\x1b[0m 1 package\r\n\u280b drawn  \r\x1b[2K{styled}"
     log, terminal = io.StringIO(), io.StringIO()
     output = Output(log, terminal, Heard(), {})
     for start in range(0, len(text), size):
