@@ -12,7 +12,7 @@ from rich.filesize import decimal
 
 from ..errors import DiskError
 from ..files import locked
-from ..git import command, messages
+from ..git import command
 from ..models import Reporter, Settings
 
 LOCK = ".lock"
@@ -48,11 +48,11 @@ def alone(settings: Settings, reporter: Reporter, *, reading: bool) -> Iterator[
 
 
 def check_space(directory: Path, who: str) -> None:
-    """Raise DiskFullError where the disk of the sources directory has too little space for the checkouts."""
+    """Raise DiskError where the disk of the sources directory has too little space for the checkouts."""
     free = shutil.disk_usage(next(parent for parent in (directory, *directory.parents) if parent.exists())).free
     if free < CHECKOUTS:
         what = f"{who}: the checkouts need about {decimal(CHECKOUTS)} in {directory}; {decimal(free)} are free."
-        raise messages.DiskFullError(what, CLEAN)
+        raise DiskError(what, CLEAN)
 
 
 def _check_writable(directory: Path) -> None:

@@ -187,7 +187,7 @@ def _status(checkout: Checkout, *options: str) -> tuple[list[str], list[str]]:
 
 def same_bytes(checkout: Checkout, oids: Mapping[str, str]) -> list[str]:
     """Those of the paths whose bytes are those of the object id that is given for each."""
-    paths = list(oids)[:MANY]
+    paths = [path for path in oids if not (checkout.path / path).is_symlink()][:MANY]
     hashed = checkout.git("hash-object", "--no-filters", "--", *paths, check=False).split("\n") if paths else []
     return [path for path, oid in zip(paths, hashed, strict=False) if oid == oids[path]]
 

@@ -49,29 +49,42 @@ def account(parent: Checkout, path: str, commit: str) -> set[Path]:
     """
     place = parent.path / path
     git_dir = linked_git_dir(place)
-    files = {place / ".git"}
     if place.is_symlink() or (place / ".git").is_symlink():
         raise refusal(parent, place, "is a symbolic link")
-    if git_dir and not git_dir.resolve().is_relative_to((parent.git_dir / "modules").resolve()):
+    if git_dir is None:
+        files, strays = {place / ".git"}, [str(file) for file in place.rglob("*") if file != place / ".git"]
+    elif not git_dir.resolve().is_relative_to((parent.git_dir / "modules").resolve()):
         raise refusal(parent, place, "is a repository of its own")
-    if git_dir:
+    else:
         checkout = submodules.checkout_at(parent, path, git_dir)
         problems = [*local_work.operation(checkout), *local_work.commits(checkout, [commit])]
         local_work.refuse([*problems, *local_work.staged(checkout)])
-        for tracked, (mode, oid) in _unchanged(checkout).items():
-            files |= account(checkout, tracked, oid) if mode == submodules.GITLINK else {place / tracked}
-    if strays := [str(file.relative_to(place)) for file in walk(place) if file not in files]:
+        files, strays = _files(checkout)
+    if strays:
         raise refusal(parent, place, f"contains {counted(len(strays), 'file')} of yours ({examples(strays)})")
     return files
 
 
-def walk(top: Path) -> list[Path]:
-    """Every file and link below `top`."""
-    files = []
-    for directory, directories, filenames in os.walk(top):
-        links = [name for name in directories if (Path(directory) / name).is_symlink()]
-        files += [Path(directory) / name for name in (*filenames, *links)]
-    return files
+def _files(checkout: Checkout) -> tuple[set[Path], list[str]]:
+    """The files of a submodule's commit and of its own submodules; and what is in its directory beside or instead of
+    them, ignored files and those that git was told not to look at included."""
+    with local_work.own_index(checkout) as index:
+        checkout.git("update-index", "-q", "--refresh", check=False, env=index)
+        lines = checkout.git("ls-files", "--stage", "-z", env=index).split("\0")
+        strays = list(filter(None, checkout.git("ls-files", "--others", "-z", env=index).split("\0")))
+        changed = checkout.git("diff-files", "-z", "--name-only", "--ignore-submodules=all", env=index).split("\0")
+    files, oids = {checkout.path / ".git"}, {}
+    for entry, path in (line.split("\t", 1) for line in lines if line):
+        mode, oid, _ = entry.split()
+        if mode == submodules.GITLINK:
+            files |= account(checkout, path, oid)
+        elif not os.path.lexists(checkout.path / path) or path not in changed:
+            files.add(checkout.path / path)
+        else:
+            oids[path] = oid
+    alike = local_work.same_bytes(checkout, oids)
+    strays += [path for path in oids if path not in alike]
+    return files | {checkout.path / path for path in alike}, strays
 
 
 def refusal(checkout: Checkout, place: Path, holds: str) -> LocalWorkError:
@@ -97,24 +110,3 @@ def leaving(checkout: Checkout, commit: str) -> Mapping[str, str]:
         if path in after and after[path].name != submodule.name:
             leaving[path] = submodule.commit
     return leaving
-
-
-def _unchanged(checkout: Checkout) -> dict[str, tuple[str, str]]:
-    """The tracked files and submodules that are as the commit has them, each with its mode and object id."""
-    if not checkout.head:
-        return {}
-    with local_work.own_index(checkout) as index:
-        checkout.git("update-index", "-q", "--refresh", check=False, env=index)
-        changed = checkout.git("diff-files", "-z", "--name-only", "--ignore-submodules=all", env=index).split("\0")
-        lines = checkout.git("ls-files", "--stage", "-z", env=index).split("\0")
-    entries = {}
-    for head, path in (line.split("\t", 1) for line in lines if line):
-        mode, oid, _ = head.split()
-        entries[path] = (mode, oid)
-    suspects = {}
-    for path in filter(entries.__contains__, changed):
-        mode, oid = entries[path]
-        if mode.startswith("100") and (checkout.path / path).is_file():
-            suspects[path] = oid
-    alike = local_work.same_bytes(checkout, suspects)
-    return {path: entry for path, entry in entries.items() if path not in changed or path in alike}

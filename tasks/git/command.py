@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 from typing import Any
@@ -133,21 +134,20 @@ def transfer(path: Path, *words: str, url: str, who: str, doing: str, network: N
     attempt is given up after `network.stall` seconds without a byte of output, whatever the protocol. Raises
     TransientError after the last attempt, or what `messages.explain` makes of git's messages.
     """
-    pause, attempt = 1.0, 1
-    while True:
+    for attempt in count(1):
         try:
             return _attempt(path, words, url, who, doing, network, stdin)
         except messages.TransientError as error:
             attempts = min(network.attempts, error.attempts or network.attempts)
             if attempt >= attempts:
                 raise
+            pause = min(2.0 ** (attempt - 1), LONGEST_PAUSE)
             seconds = max(error.wait, pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
-            attempt += 1
-            again = f"Retrying in {seconds:.1f} s (attempt {attempt} of {attempts})."
+            again = f"Retrying in {seconds:.1f} s (attempt {attempt + 1} of {attempts})."
             network.reporter.warn(who, f"{error.what.removeprefix(f'{who}: ')} {again}")
         if _State.stopping.wait(seconds):
             raise KeyboardInterrupt
-        pause = min(2 * pause, LONGEST_PAUSE)
+    raise AssertionError("unreachable")
 
 
 def _attempt(path: Path, words: Sequence[str], url: str, who: str, doing: str, network: Network, stdin: str) -> str:

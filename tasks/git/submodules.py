@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ..errors import SourcesError, UsageError
 from ..models import Repository
@@ -14,7 +13,8 @@ from ..names import redact, resolve_submodule_url
 from .repository import Checkout
 
 GITLINK = "160000"
-_NAME = re.compile(r"[^-./\\\s][^/\\]*(/[^./\\][^/\\]*)*")
+_PART = r"(?!-|\.\.?(?:/|$)|\.git(?:/|$))[\w.+@~ -]+"
+_PLACE = re.compile(rf"{_PART}(/{_PART})*", re.I)
 REFUSED = "Nothing of it was fetched."
 
 
@@ -42,7 +42,10 @@ def declared(parent: Checkout, commit: str) -> dict[str, Submodule]:
     submodules = {}
     for path, (name, url) in sorted(entries.items()):
         if path in links:
-            _check_place(parent, name, path, [other for other, _ in entries.values()])
+            is_inside = any(name.startswith(f"{other}/") for other, _ in entries.values())
+            if is_inside or not (_PLACE.fullmatch(name) and _PLACE.fullmatch(path)):
+                shown = redact(f"submodule {name!a} at {path!a}")
+                raise SourcesError(f"{parent.name}: .gitmodules: {shown} could lead out of the checkout.", REFUSED)
             submodules[path] = Submodule(name, path, _absolute(parent, name, url), links[path])
     return submodules
 
@@ -91,18 +94,3 @@ def _absolute(parent: Checkout, name: str, url: str) -> str:
     except UsageError as error:
         what = f"{parent.name}: .gitmodules, submodule {name!a}: {error.what}"
         raise SourcesError(what, REFUSED) from None
-
-
-def _check_place(parent: Checkout, name: str, path: str, names: list[str]) -> None:
-    parts = PurePosixPath(path).parts
-    git = any(re.fullmatch(r"\.git|git~\d+", part, re.I) for part in parts)
-    outside = path.startswith(("/", "-")) or ".." in parts or git
-    inside_another = any(name.startswith(f"{other}/") for other in names)
-    if outside or inside_another or not _NAME.fullmatch(name) or not _printable(name) or not _printable(path):
-        shown = redact(f"submodule {name!a} at {path!a}")
-        what = f"{parent.name}: .gitmodules: {shown} would lead out of the checkout."
-        raise SourcesError(what, REFUSED)
-
-
-def _printable(name: str) -> bool:
-    return os.fsencode(name).decode("utf-8", "surrogateescape").isprintable()  # whatever the locale

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import DiskError, LocalWorkError, NetworkError, SourcesError, UsageError
-from tasks.git.messages import DiskFullError, GitError, TransientError, explain
+from tasks.git.messages import GitError, TransientError, explain
 
 URL = "https://example.org/x.git"
 ACCESS = "fatal: Could not read from remote repository.\n\nPlease make sure you have the correct access rights\n"
@@ -54,7 +54,7 @@ def test_errors_that_another_attempt_may_not_meet_and_how_long_to_wait(text: str
         f"{FAILED}The requested URL returned error: 403",
         f"Host key verification failed.\r\n{ACCESS}",
         f"git@x: Permission denied (publickey).\r\n{ACCESS}",
-        "remote: ERROR: no space left on device\nfatal: the remote is not well",
+        "remote: ERROR: no space left on device\nfatal: remote error: the remote is not well",
         "fatal: remote error: upload-pack: cannot read /srv/x.git: Permission denied",
         "fatal: remote error: upload-pack: not our ref 45a0eb1e51de39351cec28a7a826194f832022a1",
         "fatal: couldn't find remote ref nothing-like-it",
@@ -71,8 +71,8 @@ def test_errors_that_stay_are_network_errors_even_where_the_remote_complains_of_
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("fatal: write error: No space left on device\nfatal: index-pack failed", DiskFullError),
-        ("error: unable to write file x\nfatal: cannot create directory at 'a': Disk quota exceeded", DiskFullError),
+        ("fatal: write error: No space left on device\nfatal: index-pack failed", DiskError),
+        ("error: unable to write file x\nfatal: cannot create directory at 'a': Disk quota exceeded", DiskError),
         ("error: could not lock config file .git/config: Read-only file system", DiskError),
         ("fatal: cannot create directory at 'a': Permission denied", DiskError),
         ("fatal: Unable to create '/src/sglang/.git/index.lock': File exists.\n\nAnother git process…", LocalWorkError),
