@@ -48,10 +48,13 @@ def unreproducible(checkout: Checkout) -> list[str]:
     return reasons
 
 
-def problems(checkout: Checkout, branch: str = "", known: Iterable[str] = ()) -> list[LocalWorkError]:
-    """Everything that keeps HEAD from moving, and `branch` if not empty. `known` are commits of the remote."""
-    moving = branch_conflicts(checkout, branch)
-    return [*operation(checkout), *changes(checkout), *commits(checkout, known, branch), *moving]
+def problems(
+    checkout: Checkout, branch: str = "", known: Iterable[str] = (), *, rewrite: bool = False
+) -> list[LocalWorkError]:
+    """Everything that keeps HEAD from moving, and `branch` if not empty. `known` are commits of the remote; for
+    `rewrite` see `changes`."""
+    lost, moving = commits(checkout, known, branch), branch_conflicts(checkout, branch)
+    return [*operation(checkout), *changes(checkout, rewrite=rewrite), *lost, *moving]
 
 
 def refuse(problems: Sequence[LocalWorkError]) -> None:
@@ -72,10 +75,16 @@ def operation(checkout: Checkout) -> list[LocalWorkError]:
     return []
 
 
-def changes(checkout: Checkout) -> list[LocalWorkError]:
-    """The changed files of a checkout, without those in its submodules."""
-    files, _ = _status(checkout, "--ignore-submodules=dirty")
-    links = submodules.gitlinks(checkout, "HEAD", *files)
+def changes(checkout: Checkout, *, rewrite: bool = False) -> list[LocalWorkError]:
+    """The changed files of a checkout, without those in its submodules.
+
+    With `rewrite` the files are written anew whose bytes are those of the commit though git takes them for changed:
+    their line endings do not fit their attributes, and git would refuse to replace them.
+    """
+    files, alike = _status(checkout, "--ignore-submodules=dirty")
+    if alike and rewrite:
+        checkout.git("checkout-index", "--force", "-u", "-z", "--stdin", stdin="".join(f"{path}\0" for path in alike))
+    links = submodules.gitlinks(checkout, "HEAD", *files) if files else {}
     own = [file for file in files if file not in links]
     if not own:
         return []
@@ -133,15 +142,8 @@ def branch_conflicts(checkout: Checkout, branch: str) -> list[LocalWorkError]:
 def in_the_way(checkout: Checkout, commit: str) -> list[LocalWorkError]:
     """What git-switch(1) would refuse for, before it is asked: changed files that git was told not to look at, and
     untracked and ignored files in the way of a path of the next commit. Where sparse-checkout is on, git itself
-    overwrites the latter (seen with git 2.39 and 2.43).
-
-    Files whose bytes are the commit's though git takes them for changed (their line endings do not fit their
-    attributes) are written anew, since git would refuse to replace them.
-    """
+    overwrites the latter (seen with git 2.39 and 2.43)."""
     checkout.git("update-index", "-q", "--refresh", check=False)  # git-read-tree(1) goes by times alone
-    _, alike = _status(checkout, "--ignore-submodules=all")
-    if alike:
-        checkout.git("checkout-index", "--force", "-u", "-z", "--stdin", stdin="".join(f"{path}\0" for path in alike))
     try:
         checkout.git("read-tree", "-n", "-m", "-u", "HEAD", commit)
     except LocalWorkError as error:

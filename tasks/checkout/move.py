@@ -80,9 +80,10 @@ def problems(move: Move) -> Iterator[LocalWorkError]:
     """Everything of the user's that the move could lose, in the checkout and below it."""
     checkout, commit = move.checkout, move.target.commit
     if checkout.head:
-        yield from local_work.problems(checkout, move.target.branch, [commit, move.before])
-        if not vanish.leaving(checkout, commit):  # whose files git would take for untracked ones
-            yield from local_work.in_the_way(checkout, commit)  # before a submodule moves
+        yield from local_work.problems(checkout, move.target.branch, [commit, move.before], rewrite=True)
+        is_first = checkout.is_sparse or any(not submodule.is_done for submodule in move.submodules)
+        if is_first and not vanish.leaving(checkout, commit):  # whose files git would take for untracked ones
+            yield from local_work.in_the_way(checkout, commit)
         yield from vanish.problems(checkout, commit)
     for submodule in move.submodules:
         if not submodule.checkout.is_linked:
@@ -143,7 +144,7 @@ def move_branch(checkout: Checkout, target: refs.Target) -> None:
         checkout.git("switch", "--quiet", branch)
         what = f"{checkout.name}: a commit was made in {checkout.path} while the update ran."
         raise LocalWorkError(what, "Nothing is lost. Run the same command again:", "invoke update") from None
-    checkout.git("switch", "--quiet", "--no-overwrite-ignore", branch)
+    checkout.git("symbolic-ref", "-m", f"update: {branch}", "HEAD", f"{names.HEADS}{branch}")
     if not old:
         follow(checkout, branch)
 
