@@ -13,7 +13,7 @@ from ..names import redact, resolve_submodule_url
 from .repository import Checkout
 
 GITLINK = "160000"
-_PART = r"(?!-|\.\.?(?:/|$)|\.git(?:/|$))[\w.+@~ -]+"
+_PART = r"(?!-|\.\.?(?:/|$)|\.git(?:/|$))[^\x00-\x1f\x7f\\/]+"
 _PLACE = re.compile(rf"{_PART}(/{_PART})*", re.I)
 REFUSED = "Nothing of it was fetched."
 
