@@ -9,7 +9,8 @@ import signal
 import subprocess
 import venv
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,9 @@ class Environment:
         """Its interpreter."""
         return self.path / "bin/python"
 
-    def run(self, code: str, cwd: Path | None = None) -> Result:
+    def run(self, code: str) -> Result:
         """Run Python code in isolated mode."""
-        run = subprocess.run([self.python, "-I", "-c", code], cwd=cwd, capture_output=True, text=True, check=False)
+        run = subprocess.run([self.python, "-I", "-c", code], capture_output=True, text=True, check=False)
         return Result(run.returncode, run.stdout, run.stderr)
 
 
@@ -52,54 +53,35 @@ class Project:
     path: Path
     environ: dict[str, str]
     make: Callable[[], Environment]
-    _environment: list[Environment] = field(default_factory=list)
 
-    @property
+    @cached_property
     def environment(self) -> Environment:
         """The environment that runs Invoke, hence the one that `install` installs into; made when first asked for."""
-        if not self._environment:
-            self._environment.append(self.make())
-        return self._environment[0]
+        return self.make()
 
     @property
     def tmp(self) -> Path:
         """Where the checkouts go by default."""
         return self.path / "tmp"
 
-    def start(
-        self, *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
-    ) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start `invoke ARGUMENTS` in a process group of its own (`os.killpg` ends all of it); no standard input."""
+        command, pipe = [str(self.environment.python), "-m", "invoke", *arguments], subprocess.PIPE
         return subprocess.Popen(
-            [self.environment.python, "-m", "invoke", *arguments],
-            cwd=cwd or self.path,
-            env={**self.environ, **(env or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
+            command, cwd=self.path, env=self.environ, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe,
+            text=True, errors="replace", start_new_session=True,
+        )  # fmt: skip
 
-    def invoke(
-        self,
-        *arguments: str,
-        env: Mapping[str, str] | None = None,
-        check: int | None = 0,
-        cwd: Path | None = None,
-        timeout: float = 240,
-    ) -> Result:
+    def invoke(self, *arguments: str, check: int | None = 0, timeout: float = 240) -> Result:
         """Run `invoke ARGUMENTS` to its end; `check` is the exit status it must have, None for any."""
-        process = self.start(*arguments, env=env, cwd=cwd)
+        process = self.start(*arguments)
         try:
             out, err = process.communicate(timeout=timeout)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             raise
-        if check is not None:
-            assert process.returncode == check, f"exit status {process.returncode}\n{out}\n{err}"
+        assert check in (None, process.returncode), f"exit status {process.returncode}\n{out}\n{err}"
         return Result(process.returncode, out, err)
 
     def git(self, repository: str, *arguments: str) -> str:
@@ -194,14 +176,9 @@ def new_environment(path: Path, shared: Path) -> Environment:
 @pytest.fixture
 def make_project(
     tmp_path: Path, github: dict[str, str], make_environment: Callable[..., Environment]
-) -> Callable[..., Project]:
-    """`make_project(name, environment=None)` makes one more project folder, such as a second worktree."""
-
-    def make(name: str, environment: Environment | None = None) -> Project:
-        given = [environment] if environment else []
-        return Project(new_folder(tmp_path / name), dict(github), lambda: make_environment(f"{name}-venv"), given)
-
-    return make
+) -> Callable[[str], Project]:
+    """`make_project(name)` makes a project folder, such as a second worktree."""
+    return lambda name: Project(new_folder(tmp_path / name), dict(github), lambda: make_environment(f"{name}-venv"))
 
 
 def new_folder(folder: Path) -> Path:
@@ -210,8 +187,7 @@ def new_folder(folder: Path) -> Path:
     compileall.compile_dir(ROOT / "tasks", quiet=2)  # Invoke writes no bytecode, which each command would compile anew
     shutil.copy2(ROOT / "tasks.py", folder)
     for part in ("tasks", "flashinfer_trace"):
-        if (ROOT / part).exists():
-            shutil.copytree(ROOT / part, folder / part)
+        shutil.copytree(ROOT / part, folder / part)
     return folder
 
 

@@ -42,7 +42,7 @@ def shell(project: Project, make_environment: Callable[[str], Environment], tool
     invoke = environment.path / "bin/invoke"
     invoke.write_text('#!/bin/sh\nexec "$(dirname "$0")/python" -m invoke "$@"\n')
     invoke.chmod(0o755)
-    project._environment.append(environment)
+    project.make = lambda: environment
     project.environ["PATH"] = f"{invoke.parent}:{project.environ['PATH']}:{sysconfig.get_path('scripts')}"
     del project.environ["UV_CACHE_DIR"]  # what uv prints depends on what it has
     return project

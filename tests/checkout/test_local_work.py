@@ -12,7 +12,7 @@ import pytest
 
 from tests.reliability import actions
 from tests.reliability.actions import Acts, act, names
-from tests.sources import Sources, commits, exhaustive, fingerprint, url, work
+from tests.sources import Sources, exhaustive, fingerprint, url, work
 from tests.thing import LIB, MODULES, PRECIOUS, TOP, Thing, section
 from tests.upstream.host import GitHost
 from tests.upstream.store import Gitlink, Upstream
@@ -133,23 +133,20 @@ def test_a_commit_that_was_fetched_from_another_place_is_the_users(thing: Thing)
     assert thing.sources.head(TOP) == mine
 
 
-@pytest.mark.parametrize("detached", [True, *exhaustive([(False,)])])
-def test_a_commit_that_is_made_during_a_download_keeps_its_ref(detached: bool, thing: Thing, host: GitHost) -> None:
-    if detached:
-        thing.git(TOP, "checkout", "-q", "--detach")
-    thing.move_on()
-    made: list[str] = []
-    host.fault("hook", r"thing\.git.*upload-pack\? fetch", call=lambda: made.append(thing.commit(TOP)))
-    thing.sources("update", check=5)
-    assert made[0] in commits(thing.top)
+DURING: list[tuple[str, Acts]] = [
+    (TOP, (("detach", ""), ("commit", "mine.txt"))),
+    (TOP, (("edit", "new.txt"),)),
+    (LIB, (("edit", "a.txt"),)),
+]
+MORE_DURING = [(TOP, (("commit", "mine.txt"),)), (TOP, (("edit", "a.txt"),))]
 
 
-@pytest.mark.parametrize(("place", "name"), [(TOP, "new.txt"), (LIB, "a.txt"), *exhaustive([(TOP, "a.txt")])])
-def test_a_file_that_is_changed_during_a_download_is_kept(place: str, name: str, thing: Thing, host: GitHost) -> None:
+@pytest.mark.parametrize(("place", "acts"), DURING + exhaustive(MORE_DURING), ids=names)
+def test_what_is_done_during_a_download_is_kept(place: str, acts: Acts, thing: Thing, host: GitHost) -> None:
     new = thing.move_on()
-    host.fault("hook", r"lib\.git.*upload-pack\? fetch", call=lambda: thing.write(place, name))
+    host.fault("hook", r"(thing|lib)\.git.*upload-pack\? fetch", call=lambda: act(thing, place, acts))
     thing.sources("update", check=5)
-    assert (thing.sources.path / place / name).read_text() == f"{PRECIOUS}\n"
+    assert thing.has()
     thing.put_away(place)
     thing.sources("update")
     assert thing.sources.head(TOP) == new and thing.has()
