@@ -27,7 +27,8 @@ module, answer = None, {"error": "", "missing": False}
 try:
     module = importlib.import_module(sys.argv[1])
 except BaseException as error:
-    answer = {"error": f"{type(error).__name__}: {error}", "missing": getattr(error, "name", None) == sys.argv[1]}
+    missing = isinstance(error, ModuleNotFoundError) and error.name == sys.argv[1]
+    answer = {"error": f"{type(error).__name__}: {error}", "missing": missing}
 answer |= {"file": getattr(module, "__file__", None), "version": str(getattr(module, "__version__", ""))}
 print("", json.dumps(answer), sep="\\n", flush=True)
 os._exit(0)  # without the seconds that large libraries take to shut down
@@ -137,7 +138,7 @@ class Import:
             problem = f"imports as {version}, but {self.version} is installed"
         else:
             return Check(self.name, "pass", f"{version} from {file}".strip())
-        return Check(self.name, "fail", problem, command=REINSTALL if self.folder else "")
+        return Check(self.name, "fail", problem, command=REINSTALL) if self.folder else self.own_fault(problem)
 
     def own_fault(self, problem: str) -> Check:
         """The check where installing the package again changes nothing."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import venv
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,36 @@ from tasks.models import Check
 from tasks.packages import Environment, Package, probe
 from tasks.verify.packages import Import, check_package
 from tests.packages.conftest import package_at
+
+
+@dataclass
+class Installed:
+    """An environment, and the checkout of a package that may be installed into it."""
+
+    environment: Environment
+    package: Package
+
+    def write(self, text: str) -> None:
+        """Write the module of the package."""
+        (self.package.folder / self.package.module / "__init__.py").write_text(text)
+
+    def put(self, name: str, version: str, *requires: str) -> None:
+        """Install a distribution, the package itself editable."""
+        info = self.environment.purelib / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        lines = [f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {text}" for text in requires)]
+        (info / "METADATA").write_text("\n".join(lines))
+        if name == self.package.name:
+            direct = {"url": self.package.folder.as_uri(), "dir_info": {"editable": True}}
+            (info / "direct_url.json").write_text(json.dumps(direct))
+            (self.environment.purelib / f"{name}.pth").write_text(f"{self.package.folder}\n")
+
+    def checks(self, *others: Package, overrides: Sequence[str] = (), gpu: bool = False) -> dict[str, Check]:
+        """The checks by name."""
+        packages = [self.package, *others]
+        return {
+            check.name: check for check in check_package(packages[0], packages, self.environment, overrides, gpu=gpu)
+        }
 
 
 @pytest.fixture
@@ -27,34 +58,22 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
 
 
 @pytest.fixture
-def sglang(tmp_path: Path) -> Package:
+def flashinfer(tmp_path: Path, environment: Environment) -> Installed:
+    """A checkout of FlashInfer 0.7.4."""
+    folder = tmp_path / "flashinfer"
+    (folder / "flashinfer").mkdir(parents=True)
+    (folder / "pyproject.toml").write_text('[project]\nname = "flashinfer-python"\nversion = "0.7.4"\n')
+    return Installed(environment, package_at(folder, "flashinfer"))
+
+
+@pytest.fixture
+def sglang(tmp_path: Path, environment: Environment) -> Installed:
     """A checkout of SGLang 1.0."""
-    checkout = tmp_path / "sglang"
-    (checkout / ".git").mkdir(parents=True)
-    (checkout / "python/sglang").mkdir(parents=True)
-    (checkout / "python/sglang/__init__.py").write_text('__version__ = "1.0"\n')
-    (checkout / "python/pyproject.toml").write_text('[project]\nname = "sglang"\nversion = "1.0"\n')
-    return package_at(checkout, "sglang")
-
-
-def put(
-    environment: Environment, name: str, version: str, requires: Sequence[str] = (), folder: Path | None = None
-) -> None:
-    info = environment.purelib / f"{name.replace('-', '_')}-{version}.dist-info"
-    info.mkdir()
-    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
-    (info / "METADATA").write_text("\n".join([*lines, *(f"Requires-Dist: {one}" for one in requires)]) + "\n")
-    if folder:
-        direct = {"url": folder.as_uri(), "dir_info": {"editable": True}}
-        (info / "direct_url.json").write_text(json.dumps(direct))
-        (environment.purelib / f"{name}.pth").write_text(f"{folder}\n")
-
-
-def checked(
-    package: Package, environment: Environment, overrides: Sequence[str] = (), *, gpu: bool = False
-) -> dict[str, Check]:
-    """The checks by name."""
-    return {check.name: check for check in check_package(package, [package], environment, overrides, gpu=gpu)}
+    folder = tmp_path / "sglang/python"
+    (folder / "sglang").mkdir(parents=True)
+    (folder / "sglang/__init__.py").write_text('__version__ = "1.0"\n')
+    (folder / "pyproject.toml").write_text('[project]\nname = "sglang"\nversion = "1.0"\n')
+    return Installed(environment, package_at(folder.parent, "sglang"))
 
 
 def follow(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,107 +87,93 @@ def follow(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_flashinfer_than_the_one_that_sglang_requires_is_a_warning(
-    environment: Environment, sglang: Package, tmp_path: Path
+    sglang: Installed, flashinfer: Installed
 ) -> None:
-    put(environment, "sglang", "1.0", ["flashinfer-python==0.7.2"], folder=sglang.folder)
-    put(environment, "flashinfer-python", "0.7.4")
-    flashinfer = flashinfer_at(tmp_path)
-    checks = {check.name: check for check in check_package(sglang, [sglang, flashinfer], environment, (), gpu=False)}
+    sglang.put("sglang", "1.0", "flashinfer-python==0.7.2")
+    sglang.put("flashinfer-python", "0.7.4")
+    checks = sglang.checks(flashinfer.package)
     assert (checks["pins"].status, checks["pins"].command) == ("warn", "invoke setup --flashinfer-branch=matching")
     assert checks["pins"].detail == "not met: flashinfer-python==0.7.2 (installed: 0.7.4)"
     assert checks["requirements"].status == "pass"
 
 
-def test_requirements_that_the_user_has_overridden_count_as_met(environment: Environment, sglang: Package) -> None:
-    put(environment, "sglang", "1.0", ["torch==2.14.1"], folder=sglang.folder)
-    put(environment, "torch", "2.9.1+cu128")
-    assert checked(sglang, environment)["requirements"].status == "warn"
-    assert checked(sglang, environment, ["torch==2.9.1+cu128"])["requirements"].status == "pass"
+def test_requirements_that_the_user_has_overridden_count_as_met(sglang: Installed) -> None:
+    sglang.put("sglang", "1.0", "torch==2.14.1")
+    sglang.put("torch", "2.9.1+cu128")
+    check = sglang.checks()["requirements"]
+    assert (check.status, check.command) == ("warn", "invoke install")
+    assert sglang.checks(overrides=["torch==2.9.1+cu128"])["requirements"].status == "pass"
 
 
-def test_requirements_that_cannot_be_read_are_a_failed_check(environment: Environment, sglang: Package) -> None:
-    put(environment, "sglang", "1.0", ["torch; (os_name =="], folder=sglang.folder)
-    check = checked(sglang, environment)["requirements"]
+def test_requirements_that_cannot_be_read_are_a_failed_check(sglang: Installed) -> None:
+    sglang.put("sglang", "1.0", "torch; (os_name ==")
+    check = sglang.checks()["requirements"]
     assert (check.status, check.command) == ("fail", "invoke install --reinstall")
 
 
-def test_a_version_without_a_tag_is_a_warning(environment: Environment, sglang: Package) -> None:
+def test_a_version_without_a_tag_is_a_warning(sglang: Installed) -> None:
     project = '[project]\nname = "sglang"\ndynamic = ["version"]\n[build-system]\nrequires = ["setuptools-scm"]\n'
-    (sglang.folder / "pyproject.toml").write_text(project)
-    put(environment, "sglang", "0.0.0.dev0", folder=sglang.folder)
-    check = checked(package_at(sglang.checkout.path, "sglang"), environment)["version"]
+    (sglang.package.folder / "pyproject.toml").write_text(project)
+    sglang.package = package_at(sglang.package.checkout.path, "sglang")
+    sglang.put("sglang", "0.0.0.dev0")
+    check = sglang.checks()["version"]
     assert (check.status, check.detail) == ("warn", "0.0.0.dev0")
 
 
-def flashinfer_at(folder: Path) -> Package:
-    """A checkout of FlashInfer 0.7.4."""
-    (folder / "flashinfer/flashinfer").mkdir(parents=True)
-    text = '[project]\nname = "flashinfer-python"\nversion = "0.7.4"\n'
-    (folder / "flashinfer/pyproject.toml").write_text(text)
-    return package_at(folder / "flashinfer", "flashinfer")
-
-
-def test_companions_of_another_version_are_a_failure_also_a_provider_of_jit_cache(
-    tmp_path: Path, environment: Environment
-) -> None:
-    package = flashinfer_at(tmp_path)
-    put(environment, "flashinfer-python", "0.7.4", folder=package.folder)
-    put(environment, "flashinfer-jit-cache", "0.7.4+cu130")
-    assert "companions" not in checked(package, environment)
-    put(environment, "flashinfer-jit-cache-sm90a", "0.7.2+cu130")
-    check = checked(package, environment)["companions"]
+def test_companions_of_another_version_are_a_failure_also_a_provider_of_jit_cache(flashinfer: Installed) -> None:
+    flashinfer.put("flashinfer-python", "0.7.4")
+    flashinfer.put("flashinfer-jit-cache", "0.7.4+cu130")
+    assert "companions" not in flashinfer.checks()
+    flashinfer.put("flashinfer-jit-cache-sm90a", "0.7.2+cu130")
+    check = flashinfer.checks()["companions"]
     assert (check.status, check.command) == ("fail", "invoke install")
     assert check.detail == "not of version 0.7.4: flashinfer-jit-cache-sm90a"
 
 
 def test_an_import_is_that_of_the_checkout_in_the_installed_version(
-    environment: Environment, sglang: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sglang: Installed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check = checked(sglang, environment)["installed"]
+    check = sglang.checks()["installed"]
     assert (check.status, check.command) == ("fail", "invoke install")
-    put(environment, "sglang", "1.0", folder=sglang.folder)
-    check = checked(sglang, environment)["imports"]
-    assert (check.status, check.detail) == ("pass", f"1.0 from {sglang.folder}/sglang/__init__.py")
-    (sglang.folder / "sglang/__init__.py").write_text('__version__ = "0.0.0+unknown"\n')
-    check = checked(sglang, environment)["imports"]
+    sglang.put("sglang", "1.0")
+    check = sglang.checks()["imports"]
+    assert (check.status, check.detail) == ("pass", f"1.0 from {sglang.package.folder}/sglang/__init__.py")
+    sglang.write('__version__ = "0.0.0+unknown"\n')
+    check = sglang.checks()["imports"]
     assert (check.status, check.command) == ("fail", "invoke install --reinstall")
     assert check.detail == "imports as 0.0.0+unknown, but 1.0 is installed"
 
     monkeypatch.chdir(tmp_path)  # where a directory has the name
-    (environment.purelib / "sglang.pth").unlink()
-    assert checked(sglang, environment)["imports"].detail == "ModuleNotFoundError: No module named 'sglang'"
-    (environment.purelib / "sglang").mkdir()
-    assert "namespace package" in checked(sglang, environment)["imports"].detail
+    (sglang.environment.purelib / "sglang.pth").unlink()
+    assert sglang.checks()["imports"].detail == "ModuleNotFoundError: No module named 'sglang'"
+    (sglang.environment.purelib / "sglang").mkdir()
+    assert "namespace package" in sglang.checks()["imports"].detail
 
 
-@pytest.mark.parametrize("text", ["import torch.nn", "raise ValueError('x')", "import os; os.abort()"])
-def test_a_fault_of_its_own_names_no_command_since_none_helps(
-    environment: Environment, sglang: Package, text: str
-) -> None:
-    put(environment, "sglang", "1.0", folder=sglang.folder)
-    (sglang.folder / "sglang/__init__.py").write_text(text)
-    check = checked(sglang, environment)["imports"]
+@pytest.mark.parametrize("text", ["import torch.nn", "from sglang import x", "import os; os.abort()"])
+def test_a_fault_of_its_own_names_no_command_since_none_helps(sglang: Installed, text: str) -> None:
+    sglang.put("sglang", "1.0")
+    sglang.write(text)
+    check = sglang.checks()["imports"]
     assert (check.status, check.command) == ("fail", "")
     assert "shows the traceback" in check.hint
 
 
 @pytest.mark.parametrize("variable", ["PYTHONPATH", "FLASHINFER_CUDA_ARCH_LIST"])
 def test_a_variable_that_breaks_an_import_is_named_and_without_it_all_is_well(
-    environment: Environment, sglang: Package, tmp_path: Path, variable: str, monkeypatch: pytest.MonkeyPatch
+    sglang: Installed, tmp_path: Path, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(environment, "sglang", "1.0", folder=sglang.folder)
+    sglang.put("sglang", "1.0")
     other = tmp_path / "older"
     (other / "sglang").mkdir(parents=True)
     (other / "sglang/__init__.py").touch()
-    listed = "os.environ.get('FLASHINFER_CUDA_ARCH_LIST', '8.0')"
-    split = f"import os\n[int(arch.split('.')[0]) for arch in {listed}.split(' ')]\n"
-    (sglang.folder / "sglang/__init__.py").write_text(f'{split}__version__ = "1.0"\n')
+    sglang.write("import os\nlist(map(float, os.environ.get('FLASHINFER_CUDA_ARCH_LIST', '8.0').split(' ')))\n")
     monkeypatch.setenv("FLASHINFER_LOGLEVEL", "1")
     monkeypatch.setenv(variable, {"PYTHONPATH": str(other)}.get(variable, "8.0 "))
-    check = checked(sglang, environment)["imports"]
+    check = sglang.checks()["imports"]
     assert (check.status, check.command) == ("fail", f"unset {variable}")
     follow(check.command, monkeypatch)
-    assert checked(sglang, environment)["imports"].status == "pass"
+    assert sglang.checks()["imports"].status == "pass"
     assert os.environ["FLASHINFER_LOGLEVEL"] == "1"
 
 
@@ -185,27 +190,27 @@ def test_a_user_site_that_breaks_an_import_is_named(tmp_path: Path, monkeypatch:
 
 
 def test_a_home_that_cannot_be_written_is_named(
-    environment: Environment, sglang: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sglang: Installed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(environment, "sglang", "1.0", folder=sglang.folder)
+    sglang.put("sglang", "1.0")
     code = "import os, pathlib\nbase = os.environ.get('FLASHINFER_WORKSPACE_BASE') or os.environ['HOME']\n"
-    (sglang.folder / "sglang/__init__.py").write_text(f"{code}pathlib.Path(base, '.cache').mkdir(exist_ok=True)\n")
+    sglang.write(f"{code}pathlib.Path(base, '.cache').mkdir(exist_ok=True)\n")
     monkeypatch.setenv("HOME", "/dev/null")
-    check = checked(sglang, environment)["imports"]
-    assert check.hint.startswith("HOME (/dev/null) cannot be written: set it, or FLASHINFER_WORKSPACE_BASE, ")
+    hint = sglang.checks()["imports"].hint
+    assert hint.startswith("HOME (/dev/null) cannot be written: set it, or FLASHINFER_WORKSPACE_BASE, ")
     monkeypatch.setenv("FLASHINFER_WORKSPACE_BASE", str(tmp_path))
-    assert checked(sglang, environment)["imports"].status == "pass"
+    assert sglang.checks()["imports"].status == "pass"
 
 
-def test_the_compiled_kernels_are_imported_where_a_gpu_can_be_used(environment: Environment, sglang: Package) -> None:
-    put(environment, "sglang", "1.0", folder=sglang.folder)
-    assert "sgl_kernel" not in checked(sglang, environment)
-    assert checked(sglang, environment, gpu=True)["sgl_kernel"].status == "skip"
-    (environment.purelib / "sgl_kernel").mkdir()
-    file = environment.purelib / "sgl_kernel/__init__.py"
+def test_the_compiled_kernels_are_imported_where_a_gpu_can_be_used(sglang: Installed) -> None:
+    sglang.put("sglang", "1.0")
+    assert "sgl_kernel" not in sglang.checks()
+    assert sglang.checks(gpu=True)["sgl_kernel"].status == "skip"
+    (sglang.environment.purelib / "sgl_kernel").mkdir()
+    file = sglang.environment.purelib / "sgl_kernel/__init__.py"
     file.write_text("raise ImportError('cannot load\\n\\n/x/common_ops.so: undefined symbol: _ZN3c104cuda')\n")
-    check = checked(sglang, environment, gpu=True)["sgl_kernel"]
+    check = sglang.checks(gpu=True)["sgl_kernel"]
     assert (check.status, check.command) == ("fail", "")
-    assert "undefined symbol: _ZN3c104cuda" in check.detail
+    assert check.detail == "/x/common_ops.so: undefined symbol: _ZN3c104cuda"
     file.write_text("")
-    assert checked(sglang, environment, gpu=True)["sgl_kernel"].status == "pass"
+    assert sglang.checks(gpu=True)["sgl_kernel"].status == "pass"

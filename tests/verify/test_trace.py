@@ -170,15 +170,6 @@ def test_a_file_that_is_not_valid_json_is_an_error(tmp_path: Path, content: byte
     assert list(failed(write(tmp_path, content))) == ["definitions/scan/scan_h8.json", "workloads/scan/scan_h8.jsonl"]
 
 
-def test_nothing_of_the_data_is_run(tmp_path: Path) -> None:
-    mark = tmp_path / "ran"
-    touch = f"open({str(mark)!r}, 'w')"
-    write(tmp_path, definition() | {"reference": f"{touch}\n\ndef run(x, n, _={touch}): ...\n"})
-    (tmp_path / "tests/references/conftest.py").write_text(touch)
-    checks(tmp_path)
-    assert not mark.exists()
-
-
 BENCH = """
 import argparse
 def cli():
