@@ -32,7 +32,7 @@ LEFT_OUT = "..."
 
 @pytest.fixture
 def shell(project: Project, make_environment: Callable[[str], Environment], tools: Path) -> Project:
-    """A project with its environment in `.venv`, as README has it, on the PATH; uv is there, too."""
+    """A project with its environment in `.venv`, as README has it, active; uv is there, too."""
     environment = make_environment(f"{project.path.name}/.venv")
     (site,) = environment.path.glob("lib/python*/site-packages")
     (site / "tools.pth").unlink()
@@ -43,6 +43,7 @@ def shell(project: Project, make_environment: Callable[[str], Environment], tool
     invoke.write_text('#!/bin/sh\nexec "$(dirname "$0")/python" -m invoke "$@"\n')
     invoke.chmod(0o755)
     project.make = lambda: environment
+    project.environ["VIRTUAL_ENV"] = str(environment.path)
     project.environ["PATH"] = f"{invoke.parent}:{project.environ['PATH']}:{sysconfig.get_path('scripts')}"
     del project.environ["UV_CACHE_DIR"]  # what uv prints depends on what it has
     return project

@@ -97,7 +97,8 @@ class Output(Console):
         `indent` is 0, unchanged."""
         if not self.is_terminal or not indent:
             return text
-        return Text("\n" + " " * indent).join(text.wrap(self, max(10, self.width - indent), overflow="fold"))
+        lines = text[indent:].wrap(self, max(10, self.width - indent), overflow="fold")
+        return text[:indent] + Text("\n" + " " * indent).join(lines)
 
 
 class Live:

@@ -55,6 +55,8 @@ def _outcomes(name: str, result: Result) -> list[str]:
 def _state(state: RepositoryState, package: PackageState | None) -> list[str]:
     """The lines of one repository for `status`."""
     installed = f"{package.version} is installed" if package and package.version else "not installed"
+    if package and state.version and package.version == state.version:
+        installed = "installed"
     ref, commit = _ref(state.ref, state.resolved), (state.commit or "")[:SHORT]
     facts = _joined(
         state.problem,
