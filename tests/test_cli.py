@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 
@@ -48,17 +47,14 @@ def test_dry_changes_nothing_and_says_what_would_be_done(project: Project) -> No
     for name, ref in (("sglang", "main"), ("flashinfer", "matching")):
         assert re.search(rf"^{name} +{ref}, .*\n +clone: would clone", result.out, re.M)
     assert not project.tmp.exists()
-    assert "would clone" in project.invoke("--dry", "clone").out
     assert "not cloned" in project.invoke("--dry", "update", check=1).err
 
     project.invoke("clone")
     before = fingerprint(project.path)
-    assert re.search(r"^sglang +main, .*\n +clone: already cloned", project.invoke("--dry", "clone").out, re.M)
     moved = project.invoke("--dry", "update", "--sglang-branch=v0.5.3").out
     assert re.search(r"^sglang +(main → )?v0.5.3, .*\n +update: would update", moved, re.M)
     assert re.search(r"^flashinfer +main, .*\n +update: up to date", moved, re.M)
     assert project.invoke("--dry", "install").out.count("would install") == 2
-    assert json.loads(project.invoke("--dry", "verify", "--json", check=1).out)["ok"] is False
     assert fingerprint(project.path) == before
     (project.tmp / "sglang/README.md").write_text("mine\n")
     before = fingerprint(project.path)
