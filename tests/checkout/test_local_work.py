@@ -35,7 +35,7 @@ CASES: list[tuple[str, Acts, bool]] = [
     (TOP, (("commit", "mine.txt"),), True),
     (TOP, (("detach", ""), ("commit", "mine.txt")), True),
     (TOP, (("detach", ""), ("link a worktree", "")), True),  # the linked worktree has main
-    (TOP, (*DIVERGED, ("rebase", "")), True),
+    (TOP, (("bisect", ""),), True),
     (LIB, HARMLESS, False),
     (LIB, (("stage", "kept.txt"),), True),
     (LIB, (("commit", "mine.txt"),), True),
@@ -46,7 +46,7 @@ MORE: list[tuple[str, Acts, bool]] = [
     (TOP, (("commit on a branch", "mine.txt"), ("back to main", "")), False),
     (TOP, (("link a detached worktree", ""),), False),
     (TOP, (*DIVERGED, ("merge", "")), True),
-    (TOP, (("bisect", ""),), True),
+    (TOP, (*DIVERGED, ("rebase", "")), True),
     (LIB, (("commit on a branch", "mine.txt"), ("detach", "")), False),
     (LIB, (*DIVERGED, ("cherry-pick", "")), True),
 ]

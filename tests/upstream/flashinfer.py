@@ -43,7 +43,6 @@ requires-python = ">={python},<4.0"
 dynamic = ["version", "dependencies"]
 
 [project.optional-dependencies]
-cu12 = []
 cu13 = []
 
 [build-system]
@@ -75,35 +74,16 @@ BACKEND = """\
 import pathlib
 import shutil
 
-from setuptools import build_meta as orig
 from setuptools.build_meta import *  # noqa: F403
 
 root = pathlib.Path(__file__).resolve().parent
-
-
-def prepare():
-    version = (root / "version.txt").read_text().strip()
-    (root / "flashinfer/_build_meta.py").write_text(f"__version__ = {{version!r}}\\n")
-    data = root / "flashinfer/data"
-    shutil.rmtree(data, ignore_errors=True)
-    data.mkdir()
-    for name in {names}:
-        (data / name.rpartition("/")[2]).symlink_to(root / name, target_is_directory=True)
-
-
-def get_requires_for_build_editable(config_settings=None):
-    prepare()
-    return []
-
-
-def prepare_metadata_for_build_editable(metadata_directory, config_settings=None):
-    prepare()
-    return orig.prepare_metadata_for_build_editable(metadata_directory, config_settings)
-
-
-def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
-    prepare()
-    return orig.build_editable(wheel_directory, config_settings, metadata_directory)
+version = (root / "version.txt").read_text().strip()
+(root / "flashinfer/_build_meta.py").write_text(f"__version__ = {{version!r}}\\n")
+data = root / "flashinfer/data"
+shutil.rmtree(data, ignore_errors=True)
+data.mkdir()
+for name in {names}:
+    (data / name.rpartition("/")[2]).symlink_to(root / name, target_is_directory=True)
 """
 
 PACKAGE = """\
