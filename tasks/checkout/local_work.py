@@ -94,7 +94,8 @@ def changes(checkout: Checkout, *, rewrite: bool = False) -> list[LocalWorkError
 
 def staged(checkout: Checkout) -> list[LocalWorkError]:
     """The files of a checkout that are staged."""
-    files = list(filter(None, checkout.git("diff-index", "--cached", "--name-only", "-z", "HEAD").split("\0")))
+    listed = checkout.git("diff-index", "--cached", "--name-only", "-z", "HEAD", check=False)
+    files = list(filter(None, listed.split("\0")))
     what = f"{checkout.name}: {counted(len(files), 'staged file')} ({examples(files)}) in {checkout.path}."
     return [LocalWorkError(what, messages.KEEP_IT)] if files else []
 

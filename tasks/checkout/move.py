@@ -140,7 +140,7 @@ def move_branch(checkout: Checkout, target: refs.Target) -> None:
     old = checkout.refs.get(f"{names.HEADS}{branch}")
     try:
         checkout.git("update-ref", f"{names.HEADS}{branch}", target.commit, old.object if old else "0" * 40)
-    except messages.GitError:
+    except (messages.GitError, LocalWorkError):
         checkout.git("switch", "--quiet", branch)
         what = f"{checkout.name}: a commit was made in {checkout.path} while the update ran."
         raise LocalWorkError(what, "Nothing is lost. Run the same command again:", "invoke update") from None
@@ -181,7 +181,8 @@ def _attach(move: Move, reporter: Reporter) -> None:
     staged = replace(checkout, repository=replace(checkout.repository, path=checkout.git_dir / "files"))
     shutil.rmtree(staged.path, ignore_errors=True)
     staged.path.mkdir()
-    checkout.git("config", "--worktree", "--unset", "core.worktree", check=False)
+    for scope in ("--local", "--worktree"):
+        checkout.git("config", scope, "--unset-all", "core.worktree", check=False)
     (staged.path / ".git").write_text(f"gitdir: {checkout.git_dir}\n", errors="surrogateescape")
     sparse.set_directories(staged, move.directories)
     recovery.reset(staged, commit)

@@ -52,7 +52,7 @@ def account(parent: Checkout, path: str, commit: str) -> set[Path]:
     if place.is_symlink() or (place / ".git").is_symlink():
         raise refusal(parent, place, "is a symbolic link")
     if git_dir is None:
-        files, strays = {place / ".git"}, [str(file) for file in place.rglob("*") if file != place / ".git"]
+        files, strays = {place / ".git"}, [str(file.relative_to(place)) for file in walk(place) if file.name != ".git"]
     elif not git_dir.resolve().is_relative_to((parent.git_dir / "modules").resolve()):
         raise refusal(parent, place, "is a repository of its own")
     else:
@@ -63,6 +63,11 @@ def account(parent: Checkout, path: str, commit: str) -> set[Path]:
     if strays:
         raise refusal(parent, place, f"contains {counted(len(strays), 'file')} of yours ({examples(strays)})")
     return files
+
+
+def walk(top: Path) -> list[Path]:
+    """Every file and link below `top`."""
+    return [path for path in top.rglob("*") if path.is_symlink() or not path.is_dir()]
 
 
 def _files(checkout: Checkout) -> tuple[set[Path], list[str]]:
