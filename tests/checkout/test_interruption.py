@@ -20,7 +20,7 @@ from tests.reliability import actions
 from tests.reliability.actions import Acts, act, names
 from tests.reliability.kills import SCENARIOS, World, kill_once
 from tests.sources import Result, Sources, exhaustive, sound, work
-from tests.thing import LIB, PRECIOUS, TOP, Thing
+from tests.thing import LIB, MODULES, PRECIOUS, TOP, Thing
 from tests.upstream.host import GitHost
 from tests.upstream.store import Upstream
 
@@ -93,6 +93,16 @@ def test_an_interrupted_update_is_finished_though_the_remote_has_moved_on_and_a_
     thing.sources("update")
     assert thing.sources.head(TOP) == new
     sound(thing.sources, TOP)
+
+
+def test_empty_directories_of_a_submodule_that_went_before_the_interruption_are_no_obstacle(nested: Thing) -> None:
+    nested.upstream.add_commit("some/thing", "main", {".gitmodules": MODULES, "deps/outer": None})
+    new = nested.interrupt()
+    assert not (nested.top / "deps/outer").exists()
+    (nested.top / "deps/outer/inner/empty").mkdir(parents=True)
+    nested.sources("update")
+    assert nested.sources.head("thing") == new
+    assert not (nested.top / "deps/outer").exists()
 
 
 @pytest.mark.parametrize("place", [TOP, *exhaustive([(LIB,)])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,14 @@ CASES = [(SCRIPTS[0], TOP), (SCRIPTS[1], LIB), (SCRIPTS[2], TOP)]
 MORE = [(script, place) for script in SCRIPTS for place in (TOP, LIB) if (script, place) not in CASES]
 
 
-def before_git(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let the shell script run once, just before the first git command that moves files or refs. Returns a file that
-    exists once that has happened."""
+def before_git(
+    script: str, folder: Path, monkeypatch: pytest.MonkeyPatch, moments: Sequence[str] = MOMENTS
+) -> Path:
+    """Let the shell script run once, just before the first git command that moves files or refs, or that has one of
+    the words `moments`. Returns a file that exists once that has happened."""
     folder.mkdir()
     done = folder / "done"
-    patterns = "|".join(f'*" {word} "*' for word in MOMENTS)
+    patterns = "|".join(f'*" {word} "*' for word in moments)
     (folder / "git").write_text(
         f'#!/bin/sh\ncase " $* " in {patterns}) if mkdir {done} 2>/dev/null; then\n'
         f"( PATH={os.environ['PATH']}; unset GIT_INDEX_FILE; {script} ) >{folder}/log 2>&1 </dev/null\n"
@@ -56,3 +59,16 @@ def test_a_change_just_before_files_or_refs_move_is_kept(
     thing.sources("update")
     assert thing.has()
     assert thing.sources.head(TOP) == new
+
+
+def test_a_commit_on_the_branch_while_head_moves_stays_there(
+    thing: Thing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thing.move_on()
+    commit = f"{ME} git commit-tree -p main -m Mine main^{{tree}}"
+    script = f'cd {thing.top}; git update-ref refs/heads/main "$({commit})"'
+    before_git(script, tmp_path / "bin", monkeypatch, ["refs/heads/main"])
+    result = thing.sources("update", check=5)
+    assert "a commit was made" in result.err
+    assert thing.git(TOP, "symbolic-ref", "HEAD") == "refs/heads/main"
+    assert thing.git(TOP, "show", "--no-patch", "--format=%s", "main") == "Mine"
