@@ -62,8 +62,9 @@ def _check_writable(directory: Path) -> None:
         if not os.access(directory, os.W_OK | os.X_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as error:
-        hint = "Set another directory: INVOKE_SOURCES_DIRECTORY=/path invoke …"
-        raise DiskError(f"{directory} cannot be written: {error.strerror}.", hint) from None
+        is_file = isinstance(error, FileExistsError | NotADirectoryError)
+        why = "is a file, not a directory" if is_file else f"cannot be written: {error.strerror}"
+        raise DiskError(f"{directory} {why}.", "Set another: INVOKE_SOURCES_DIRECTORY=/path invoke …") from None
 
 
 def _remove_locks(directory: Path, began: float) -> None:

@@ -96,3 +96,10 @@ def test_a_disk_that_fills_up_leaves_no_partial_checkout_and_no_changed_one(
     thing.sources("update")
     assert thing.sources.head(TOP) == new
     sound(thing.sources, TOP)
+
+
+def test_a_file_in_the_place_of_the_directory_is_called_a_file(sglang: Sources, tmp_path: Path) -> None:
+    sglang.path = tmp_path / "README.md"
+    sglang.path.write_text("mine\n")
+    assert f"{sglang.path} is a file, not a directory" in sglang("clone", check=4).err
+    assert sglang.path.read_text() == "mine\n"
