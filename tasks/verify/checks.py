@@ -23,14 +23,16 @@ def verify(settings: Settings, environment: Environment, reporter: Reporter, *, 
         asked = pool.submit(machine.ask_driver, environment, os.environ)
         found = list(pool.map(checkouts.find, settings.repositories))
         ours = [one.package for one in found if one.package]
-        driver, data = asked.result(), trace.Data(settings.trace) if settings.trace else None
+        data = trace.Data(settings.trace) if settings.trace else None
+        driver = asked.result()
+        gpu = bool(driver["gpus"])
 
         def check_repository(one: checkouts.Found) -> Iterator[Check]:
             yield from checkouts.check_checkout(one)
-            if one.package:
-                gpu = bool(driver["gpus"])
-                yield from packages.check_package(one.package, ours, environment, settings.overrides, gpu=gpu)
+            if package := one.package:
+                yield from packages.check_package(package, ours, environment, settings.overrides, gpu=gpu)
 
+        # Each group is made in a thread of its own: generators.
         groups: dict[str, Iterable[Check]] = {one.repository.name: check_repository(one) for one in found}
         groups["cuda"] = cuda.check_cuda(environment, os.environ, driver, needed=kernels)
         groups["trace"] = data.check(environment) if data else ()

@@ -11,7 +11,7 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ Architecture = tuple[int, int, str]  # such as (9, 0, "a") for sm_90a
 
 def check_cuda(
     environment: Environment, environ: Mapping[str, str], driver: Mapping[str, Any], *, needed: bool = False
-) -> list[Check]:
+) -> Iterator[Check]:
     """Check everything that FlashInfer needs to compile kernels for this machine's GPUs.
 
     `environ` holds the variables that FlashInfer will see, `driver` is what `machine.ask_driver` returned. What would
@@ -57,7 +57,8 @@ def check_cuda(
             _cubins(environment),
         ]
     failure: Status = "fail" if needed else "warn"
-    return [replace(check, status=failure) if check.status == "fail" else check for check in checks]
+    for check in checks:
+        yield replace(check, status=failure) if check.status == "fail" else check
 
 
 def _dotted(version: Version) -> str:

@@ -39,7 +39,7 @@ def run_kernels(
     trace, began = trace.absolute(), time.monotonic()
     files = _select(trace, only)
     jobs = _jobs()
-    workers = min(jobs, len(files)) if environment.distribution("pytest-xdist") else 1
+    workers = max(1, min(jobs, len(files))) if environment.distribution("pytest-xdist") else 1
     pytest = [str(environment.python), "-m", "pytest", "-p", "no:cacheprovider"]
     with tempfile.TemporaryDirectory() as directory:
         xml = junit.absolute() if junit else Path(directory, "junit.xml")

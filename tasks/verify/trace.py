@@ -33,7 +33,7 @@ class Data:
         self.path = path
         self.definitions = dict[str, Json]()
         self.blobs = set[str]()
-        files = path.glob("tests/references/test_*.py")
+        files = [file for file in path.glob("tests/references/test_*.py") if file.is_file()]
         self.tests = {file.stem.removeprefix("test_") for file in files if file.stat().st_size}
 
     def counted(self) -> Trace:
@@ -110,7 +110,7 @@ class Data:
             try:
                 with (self.path / blob).open("rb") as file:
                     pointers += file.read(len(LFS)) == LFS
-            except OSError:
+            except (OSError, ValueError):
                 missing.append(blob)
         if missing:
             hint = "restore the files, or remove the workloads that name them"

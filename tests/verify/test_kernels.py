@@ -168,7 +168,11 @@ def test_an_interruption_ends_the_run(tmp_path: Path, alone: Environment) -> Non
         run(trace(tmp_path / "trace", norm_h8="def test_it(): raise KeyboardInterrupt\n"), alone)
 
 
-def test_without_pytest_every_definition_fails(tmp_path: Path, alone: Environment) -> None:
+def test_without_pytest_or_definitions_nothing_passes(
+    tmp_path: Path, alone: Environment, environment: Environment
+) -> None:
+    assert run(trace(tmp_path / "empty"), environment)[0] == {"total": "fail"}
+    (alone.purelib / "pytest.pth").unlink()
     (alone.purelib / "pytest").unlink()
     statuses, details = run(trace(tmp_path / "trace", norm_h8=TEST), alone)
     assert statuses == {"norm_h8": "fail", "total": "fail"}

@@ -161,6 +161,7 @@ def test_blobs_that_are_missing_fail_and_pointers_of_git_lfs_are_counted(tmp_pat
     assert (check.status, check.detail) == ("skip", "1 of 1 are Git LFS pointers")
     assert check.command == f"git -C {tmp_path} lfs pull"
     blob.unlink()
+    (blob.parents[1] / "tests/references/test_x.py").symlink_to(blob)
     check = checks(tmp_path)["blobs"]
     assert (check.status, check.detail) == ("fail", "1 of 1 cannot be read: ./blob/x")
 
