@@ -23,6 +23,7 @@ from ..packages import Environment
 
 USED = "gpu_allocations"  # the property with which tests say whether they used the GPU (flashinfer_trace/tests)
 JOB = 4_000_000_000  # bytes of memory assumed for a compile job; one nvcc takes 2 to 8 GB
+FAILED = {"failure", "error"}  # tags of JUnit
 TAIL = 2000  # characters in which pytest says how it ended
 
 
@@ -120,15 +121,7 @@ def _modules(case: Element) -> list[str]:
 
 def _outcome(case: Element) -> str:
     tags = {part.tag for part in case}
-    return "failed" if tags & {"failure", "error"} else "skipped" if "skipped" in tags else "passed"
-
-
-def _reason(case: Element) -> str:
-    """Why it failed, in one line."""
-    failure = next(part for part in case if part.tag in ("failure", "error"))
-    message, lines = failure.get("message", ""), (failure.text or "").splitlines() or [""]
-    reason = lines[-1].lstrip("E ") if message == "collection failure" else message.partition("\n")[0]
-    return f"{case.get('name')}: {reason}"
+    return "failed" if tags & FAILED else "skipped" if "skipped" in tags else "passed"
 
 
 def _ran_kernel(case: Element) -> bool | None:
@@ -145,8 +138,9 @@ def _check(name: str, cases: Sequence[Element], ended: str, command: str) -> Che
     seconds = sum(float(case.get("time", 0)) for case in cases)
     detail = ", ".join([*(f"{number} {outcome}" for outcome, number in sorted(counts.items())), f"{seconds:.0f} s"])
     if counts["failed"]:
-        failed = next(case for case in cases if _outcome(case) == "failed")
-        return Check(name, "fail", f"{detail}; {_reason(failed)}", command=command)
+        failure = next(part for case in cases for part in case if part.tag in FAILED)
+        message, _, _ = failure.get("message", "").partition("\n")
+        return Check(name, "fail", f"{detail}; {message}", command=command)
     if any(map(_ran_kernel, cases)):
         return Check(name, "pass", detail)
     return Check(name, "skip", f"no test recorded that it ran a kernel: {detail}")

@@ -118,8 +118,8 @@ def test_the_tests_of_chosen_definitions_run_in_several_processes_with_a_check_f
 
 WRONG = {
     "assert": (TEST.replace("flashinfer.kernel()", "assert rows == 2, 'off by one'"), "AssertionError: off by one"),
-    "import": ("import nothing_of_that_name\n", "No module named 'nothing_of_that_name'"),
-    "syntax": ("def broken(:\n", "SyntaxError"),
+    "import": ("import nothing_of_that_name\n", "1 failed, 0 s; collection failure"),
+    "syntax": ("def broken(:\n", "1 failed, 0 s; collection failure"),
     "empty": ("x = 1\n", "no result"),
     "missing": ("", "no result"),
 }
