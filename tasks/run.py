@@ -154,7 +154,7 @@ class Run:
         if not (found := checkout.find(sglang)):
             raise NoSGLang("flashinfer: `matching` is known once SGLang is cloned.", command="invoke clone")
         package, url = packages.Package(found), configured["flashinfer"].url
-        return packages.matching(package.metadata, sglang.extras, advertised.tags, url, version=package.version)
+        return packages.matching(package, advertised.tags, url)
 
 
 Step = Callable[[Run], None]

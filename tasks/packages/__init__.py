@@ -7,20 +7,12 @@ from .environment import Environment, probe
 from .install import install
 from .lock import FILE as LOCK
 from .lock import Lock, LockedRepository, differences, make_lock, read_lock
+from .matching import matching
 from .package import Package, names, version_of
-from .requirements import (
-    FLASHINFER,
-    Missing,
-    admits,
-    flashinfer_requirement,
-    has_release,
-    matching,
-    missing_requirements,
-)
+from .requirements import Missing, missing_requirements
 from .uv import Uv
 
 __all__ = [
-    "FLASHINFER", "LOCK", "Environment", "Lock", "LockedRepository", "Missing", "Package", "Uv", "admits",
-    "differences", "flashinfer_requirement", "has_release", "install", "make_lock", "matching", "missing_requirements",
-    "names", "probe", "read_lock", "version_of",
+    "LOCK", "Environment", "Lock", "LockedRepository", "Missing", "Package", "Uv", "differences", "install",
+    "make_lock", "matching", "missing_requirements", "names", "probe", "read_lock", "version_of",
 ]  # fmt: skip

@@ -17,10 +17,10 @@ from ..files import locked
 from ..models import Outcome
 from . import preflight
 from .environment import Environment, read
-from .layouts import COMPANIONS
+from .layouts import COMPANIONS, FLASHINFER
 from .lock import FILE, Lock, platform
 from .package import Package, names
-from .requirements import FLASHINFER, admits, applying, read_overrides
+from .requirements import admits, applying, read_overrides
 from .uv import WHO, WITHOUT_RUST, Uv, write
 
 LOCK = ".sources-install.lock"
@@ -94,7 +94,7 @@ def _install(uv: Uv, packages: Sequence[Package], stale: Sequence[Package], deps
         arguments += [f"--reinstall-package={package.name}"]
     for package in packages:
         variables |= package.variables
-        if "setuptools" in package.metadata.built_with:
+        if "setuptools" in package.built_with:
             arguments += [COMPAT.format(package.name)]
         arguments += ["-e", _address(package, required)]
     arguments += _repair(uv, packages)
@@ -115,7 +115,7 @@ def _install(uv: Uv, packages: Sequence[Package], stale: Sequence[Package], deps
         _check(uv, package)
         if package in stale:
             _warn(uv, package)
-            package.remember(environment, deps or lock is not None, uv.settings.overrides)
+            package.remember(environment, uv.settings.overrides)
 
 
 def find_overrides(uv: Uv, packages: Sequence[Package]) -> list[str]:
@@ -150,7 +150,7 @@ def _is_flashinfer_ours(uv: Uv, packages: Sequence[Package]) -> bool:
 
 def _required(packages: Sequence[Package], environment: Environment) -> list[Requirement]:
     """What the packages require, as their files say."""
-    requires = {package.name: package.metadata.requires for package in packages}
+    requires = {package.name: package.requires for package in packages}
     extras = {package.name: package.repository.extras for package in packages}
     return list(applying(requires.get, extras, environment.markers))
 
@@ -209,5 +209,5 @@ def _warn(uv: Uv, package: Package) -> None:
         fetch = f"git -C {package.checkout.path} fetch URL tag v…"
         uv.reporter.warn(name, f"installed as {version}, since its checkout has no release tag: fetch one ({fetch}), "
                          f"or set {package.scm_variable}")  # fmt: skip
-    if package.metadata.needs_rust and preflight.without_rust(uv) and name == "sglang":
+    if package.needs_rust and preflight.without_rust(uv) and name == "sglang":
         uv.reporter.warn(name, f"installed without its Rust extensions; {WITHOUT_RUST}")

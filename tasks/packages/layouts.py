@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+FLASHINFER = ("flashinfer", "flashinfer-python")  # its distribution had the first name up to v0.2.0
 COMPANIONS = ("flashinfer-cubin", "flashinfer-jit-cache")
 
 

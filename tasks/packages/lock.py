@@ -21,8 +21,7 @@ from ..models import Check
 from ..names import check_ref, check_url, redact
 from . import indexes
 from .environment import Distribution, Environment
-from .metadata import read_toml
-from .package import Package
+from .package import Package, read_toml
 from .requirements import applying
 from .uv import Uv, write
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from packaging.markers import Marker
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
@@ -16,22 +20,31 @@ from ..errors import SourcesError
 from ..files import write_atomic
 from ..git import Checkout
 from ..git.refs import highest, release
+from ..names import redact
 from .environment import Distribution, Environment
-from .layouts import find_layout
-from .metadata import Metadata, read_metadata
-from .requirements import FLASHINFER, missing_requirements
+from .layouts import FLASHINFER, find_layout
+from .requirements import missing_requirements
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 BUILD_FILES = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "version.txt")
+RUST = {"setuptools-rust", "maturin"}
 RECORD = "installed.json"  # in the checkout's git directory
-NO_DEPS = " without requirements"
 
 
 class Package:
-    """What a checkout has to be installed. Raises SourcesError if its metadata is not valid.
+    """What a checkout has to be installed, from its own files (PEP 621), without running or building anything.
 
-    The checkout's git directory has a record of the environments that it was installed into. `version` is the one in
-    the files; if they leave it to the tags (setuptools-scm), the release at this commit, or else the highest tag, as
-    SGLang's build has it. It is empty if neither exists.
+    `distribution` is its name and `name` the same normalized. `requires` is in the form of Requires-Dist: what an extra
+    requires has a marker (PEP 508). `built_with` are the normalized names of the build requirements. `version` is that
+    of the files; if they leave it to the tags (setuptools-scm), the release at this commit, or else the highest tag, as
+    SGLang's build has it. It is empty if neither exists. What is not `installable` can be cloned and read.
+
+    The checkout's git directory has a record of the environments that it was installed into. Raises SourcesError, which
+    names the file, for metadata that is not valid.
     """
 
     def __init__(self, checkout: Checkout) -> None:
@@ -40,11 +53,27 @@ class Package:
         self.commit = checkout.head
         self.layout = find_layout(self.repository.name, lambda path: (checkout.path / path).exists())
         file = Path(self.layout.folder, "pyproject.toml")
-        version = _content(checkout.path / "version.txt").decode(errors="replace").strip()
         content = _content(checkout.path / file)
-        self.metadata: Metadata = read_metadata(content, str(file), version, self.layout.module)
         self.installable = bool(content)
-        self.version = _tagged(checkout) if self.metadata.from_tags else self.metadata.version
+        toml = read_toml(content, str(file))
+        try:
+            project, build = toml.get("project", {}), toml.get("build-system", {})
+            self.distribution: str = project.get("name", self.layout.module)
+            self.name: str = canonicalize_name(self.distribution, validate=True)
+            self.requires = [Requirement(text) for text in project.get("dependencies", [])]
+            for extra, texts in project.get("optional-dependencies", {}).items():
+                self.requires += [_in_extra(Requirement(text), extra) for text in texts]
+            build_requires = [Requirement(text) for text in build.get("requires", [])]
+            self.built_with: set[str] = {canonicalize_name(requirement.name) for requirement in build_requires}
+            version: str = project.get("version") or _content(checkout.path / "version.txt").decode(errors="replace")
+            self.version = ""
+            with suppress(InvalidVersion):
+                self.version = str(Version(version))
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise SourcesError(f"{file} is not valid (PEP 621): {redact(str(error))[:200]}") from None
+        self.from_tags = not self.version and "setuptools-scm" in self.built_with
+        if self.from_tags:
+            self.version = _tagged(checkout)
 
     def __str__(self) -> str:
         return f"{self.repository.name} {self.version}".strip()
@@ -55,14 +84,14 @@ class Package:
         return self.checkout.path / self.layout.folder
 
     @property
-    def name(self) -> str:
-        """The distribution's normalized name."""
-        return canonicalize_name(self.metadata.distribution)
-
-    @property
     def module(self) -> str:
         """What is imported."""
-        return self.layout.module or self.metadata.distribution.replace("-", "_")
+        return self.layout.module or self.distribution.replace("-", "_")
+
+    @property
+    def needs_rust(self) -> bool:
+        """Whether the build compiles Rust extensions."""
+        return bool(self.built_with & RUST)
 
     @property
     def aliases(self) -> tuple[str, ...]:
@@ -77,7 +106,7 @@ class Package:
     @property
     def variables(self) -> dict[str, str]:
         """Environment variables for the build, none of which the user has set."""
-        tagged = self.version and self.metadata.from_tags and self.scm_variable not in os.environ
+        tagged = self.version and self.from_tags and self.scm_variable not in os.environ
         return {self.scm_variable: self.version} if tagged else {}  # this release, whatever newer tags there are
 
     def fits(self, version: str) -> bool:
@@ -109,8 +138,7 @@ class Package:
         found = environment.distribution(self.name)
         if not found or not self.is_checkout(found) or self.unfitting(environment):
             return False
-        recorded, state = self._recorded().get(str(environment.prefix)), self._state(overrides)
-        if recorded not in ([state] if deps else [state, state + NO_DEPS]):
+        if self._recorded().get(str(environment.prefix)) != self._state(overrides):
             return False
         try:
             extras = self.repository.extras
@@ -119,16 +147,10 @@ class Package:
             return False
         return all(canonicalize_name(one.requirement.name) in ours for one in missing)
 
-    def without_deps(self, environment: Environment) -> bool:
-        """Whether it was installed with `--no-deps`."""
-        return str(self._recorded().get(str(environment.prefix))).endswith(NO_DEPS)
-
-    def remember(self, environment: Environment, deps: bool | None, overrides: Sequence[str] = ()) -> None:
-        """Record that it is installed as it is now, with its requirements or without; or, with None, that it is not."""
+    def remember(self, environment: Environment, overrides: Sequence[str] | None) -> None:
+        """Record that it is installed as it is now, with these overrides; or, with None, that it is not."""
         states = self._recorded()
-        states.pop(str(environment.prefix), None)
-        if deps is not None:
-            states[str(environment.prefix)] = self._state(overrides) + ("" if deps else NO_DEPS)
+        states[str(environment.prefix)] = None if overrides is None else self._state(overrides)
         write_atomic(self.checkout.git_dir / RECORD, json.dumps(states, indent=1))
 
     def _recorded(self) -> dict[str, object]:
@@ -142,6 +164,21 @@ class Package:
         contents = [_content(self.folder / name) for name in BUILD_FILES]
         known = [self.commit, sorted(self.repository.extras), contents, sorted(overrides)]
         return hashlib.sha256(repr(known).encode()).hexdigest()
+
+
+def read_toml(content: bytes, name: str) -> dict[str, Any]:
+    """Parse a TOML document. Raises SourcesError, which names the file and the line, if it is not valid."""
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # the latter: nested too deeply
+        raise SourcesError(f"{name} is not valid TOML: {str(error)[:200]}") from None
+
+
+def _in_extra(requirement: Requirement, extra: str) -> Requirement:
+    """The requirement of an extra, as Requires-Dist has it."""
+    wanted = f"extra == '{canonicalize_name(extra)}'"
+    requirement.marker = Marker(f"({requirement.marker}) and {wanted}" if requirement.marker else wanted)
+    return requirement
 
 
 def _content(file: Path) -> bytes:

@@ -59,7 +59,7 @@ def _check_package(package: Package, uv: Uv) -> None:
         hint = f"{oldest}Check the REF and sources.repositories.{name}.url."
         raise InstallError(f"{package} has no pyproject.toml in {package.folder}, so it cannot be installed.", hint)
     path = uv.variables.get("PATH")
-    if package.metadata.needs_rust and not without_rust(uv) and not shutil.which("cargo", path=path):
+    if package.needs_rust and not without_rust(uv) and not shutil.which("cargo", path=path):
         hint, command = "Install Rust with rustup (your system's package may be too old).", ""
         if name == "sglang":
             hint += f" Or leave out the Rust extensions with the command below; {WITHOUT_RUST}."

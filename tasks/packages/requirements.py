@@ -1,4 +1,4 @@
-"""What distributions require of each other (PEP 508); which FlashInfer SGLang requires: the word `matching`."""
+"""What distributions require of each other (PEP 508), in the environment that they are installed into."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from ..errors import SourcesError, UsageError
-from ..git.refs import nearest, release
 from ..names import redact
 from .environment import Distribution, Environment
-from .metadata import Metadata
-
-FLASHINFER = ("flashinfer", "flashinfer-python")
-FALLBACK_EXTRAS = (("srt",), ("all",))  # in which SGLang before 0.5.3 has its requirements
 
 
 @dataclass(frozen=True)
@@ -92,56 +86,3 @@ def admits(requirement: Requirement, version: str) -> bool:
         return bool(version) and requirement.specifier.contains(Version(version), prereleases=True)
     except InvalidVersion:
         return False
-
-
-def flashinfer_requirement(metadata: Metadata, extras: Sequence[str]) -> Requirement | None:
-    """What the package requires of FlashInfer, or None.
-
-    Its base requirements count, and those of `extras`, else of `srt`, else of `all`. Markers (PEP 508) are evaluated
-    for this interpreter, and several requirements are intersected. Raises SourcesError for a marker without meaning.
-    """
-    name = canonicalize_name(metadata.distribution)
-    for chosen in (extras, *FALLBACK_EXTRAS):
-        needed = applying(lambda other: metadata.requires if other == name else (), {name: chosen}, {})
-        if found := [requirement for requirement in needed if canonicalize_name(requirement.name) in FLASHINFER]:
-            found[0].specifier = SpecifierSet(",".join(str(requirement.specifier) for requirement in found))
-            return found[0]
-    return None
-
-
-def matching(metadata: Metadata, extras: Sequence[str], tags: Iterable[str], url: str, version: str = "") -> str:
-    """The FlashInfer tag that the package requires: that of an exact pin; of a range its lower end, which is what the
-    package's authors had; without a lower end the newest release that satisfies it.
-
-    Messages show the package's `version` and FlashInfer's `url`. Raises UsageError if nothing is required or no tag
-    satisfies it.
-    """
-    known = list(tags)
-    package = f"{metadata.distribution} {version or metadata.version}".strip()
-    latest = "invoke setup --flashinfer-branch=latest"
-    requirement = flashinfer_requirement(metadata, extras)
-    if requirement is None:
-        raise UsageError(f"{package} requires no FlashInfer, so there is nothing to match.", command=latest)
-    if tag := _within(requirement, known):
-        return tag
-    near = ", ".join(nearest(str(requirement.specifier).lstrip("=<>~! "), known))
-    what = f"{package} requires `{redact(str(requirement))}`; {redact(url)} has no tag for such a version."
-    raise UsageError(what, f"The nearest tags are {near}." if near else "", latest)
-
-
-def has_release(requirement: Requirement, tags: Iterable[str]) -> bool:
-    """Whether `matching` finds a release for this requirement among the tags."""
-    return bool(_within(requirement, tags))
-
-
-def _within(requirement: Requirement, tags: Iterable[str]) -> str:
-    """The tag that `matching` chooses, empty for none; a pre-release only where no other release satisfies it."""
-    if requirement.url:
-        return ""
-    specifier = requirement.specifier
-    versions = {version: tag for tag in tags if (version := release(tag))}
-    fitting = [version for version in versions if specifier.contains(version, prereleases=True)]
-    fitting = [version for version in fitting if not version.is_prerelease] or fitting
-    has_lower_end = any(clause.operator in (">", ">=", "~=") for clause in specifier)
-    choose = min if has_lower_end else max
-    return versions[choose(fitting)] if fitting else ""

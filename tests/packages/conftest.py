@@ -143,8 +143,7 @@ class Place:
         return raised.value
 
     def version(self, name: str) -> str:
-        found = self.environment.distribution(name)
-        return found.version if found else ""
+        return self.environment.version(name)
 
     def uv(self, *arguments: str) -> str:
         """Run `uv pip` for the environment, as a user would, and return all that it printed."""
@@ -190,14 +189,12 @@ def place(tmp_path: Path, user: None) -> Place:
 def checkout(upstream: Upstream, tmp_path: Path) -> Callable[..., Package]:
     """`checkout("flashinfer", "v0.2.0")` checks out a small upstream repository and says what to install of it."""
 
-    def make(name: str, revision: str, extras: tuple[str, ...] = ()) -> Package:
+    def make(name: str, revision: str) -> Package:
         folder = tmp_path / "tmp" / name
-        if not folder.exists():
-            subprocess.run(["git", "clone", "-q", "-n", upstream.path(name), folder], check=True)
-        subprocess.run(["git", "-c", "advice.detachedHead=false", "checkout", "-q", revision], cwd=folder, check=True)
-        commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=folder, text=True).strip()
-        tags = subprocess.check_output(["git", "tag", "--points-at", "HEAD"], cwd=folder, text=True).split()
-        return package_at(folder, name, extras, head=commit, tags=dict.fromkeys(tags, commit))
+        options = ["-q", "-c", "advice.detachedHead=false", "-b", revision]
+        subprocess.run(["git", "clone", *options, upstream.path(name), folder], check=True)
+        commit = upstream.commit(name, revision)
+        return package_at(folder, name, head=commit, tags={revision: commit})
 
     return make
 

@@ -6,7 +6,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -126,7 +126,7 @@ def test_an_editable_flashinfer_stays_and_is_not_built_again_when_sglang_alone_i
 
 def test_a_checkout_without_tags_and_a_build_without_rust_are_warnings(place: Place, make_package: Make) -> None:
     package = make_package("sglang", "0.0.0.dev0", dynamic=True)
-    object.__setattr__(package.metadata, "built_with", frozenset({"setuptools-rust"}))
+    package.built_with = {"setuptools-rust"}
     (outcome,) = place.outcomes(package, deps=False)
     assert outcome.version == "0.0.0.dev0"
     assert "no release tag" in place.heard.warnings[0]
@@ -135,84 +135,59 @@ def test_a_checkout_without_tags_and_a_build_without_rust_are_warnings(place: Pl
     assert len(place.heard.warnings) == 2
 
 
-def test_requirements_of_an_extra_come_with_it_and_paths_may_have_any_characters(
-    place: Place, make_package: Make
-) -> None:
-    folder = place.path / "a b'c\"d ü漢 100%?; [x] ${HOME} -e"
-    extras = {"srt": ["torch"], "all": ["sglang[srt]"]}
-    place.install(make_package("sglang", "0.4.0", extras=extras, folder=folder))
-    assert not place.version("torch")
-    package = make_package("sglang", "0.4.0", extras=extras, chosen=("all",), folder=folder)
-    place.install(package)
-    place.assert_installed(package)
-    assert place.version("torch")
-    assert place.install(package) == ["already installed"]
-
-
 @pytest.fixture
-def index(tmp_path: Path) -> Iterator[str]:
-    """The URL of a package index (PEP 503) that has a distribution `only-here`, version 1, and nothing else."""
-    project = tmp_path / "index/S3cr3tT0ken/simple/only-here"
-    project.mkdir(parents=True)
-    wheel = write_wheel(project, "only-here", "1", {"only_here.py": ""})
-    (project / "index.html").write_text(f'<!DOCTYPE html><a href="{wheel.name}">{wheel.name}</a>')
+def indexes(tmp_path: Path) -> Iterator[Sequence[str]]:
+    """The URLs of two package indexes (PEP 503): one has a distribution `here`, the other `there`, version 1."""
+    for name in ("here", "there"):
+        project = tmp_path / f"index/S3cr3tT0ken/{name}/{name}"
+        project.mkdir(parents=True)
+        wheel = write_wheel(project, name, "1", {f"{name}.py": ""})
+        (project / "index.html").write_text(f'<!DOCTYPE html><a href="{wheel.name}">{wheel.name}</a>')
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "index"))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://user:S3cr3t%20PW@127.0.0.1:{server.server_port}/S3cr3tT0ken/simple"
+        root = f"http://user:S3cr3t%20PW@127.0.0.1:{server.server_port}/S3cr3tT0ken"
+        yield f"{root}/here", f"{root}/there"
         server.shutdown()
 
 
-@pytest.mark.parametrize("configured", ["settings", "pip.conf"])
 def test_indexes_of_the_configuration_and_of_pip_are_used_and_their_secrets_are_not_shown(
-    place: Place, make_package: Make, index: str, monkeypatch: pytest.MonkeyPatch, configured: str
+    place: Place, make_package: Make, indexes: Sequence[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("PIP_NO_INDEX", "UV_OFFLINE", "PIP_CONFIG_FILE"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("PIP_NO_INDEX", "UV_OFFLINE", "UV_FIND_LINKS"):
+        monkeypatch.delenv(name)
     (place.path / "nothing").mkdir()
     monkeypatch.setenv("UV_DEFAULT_INDEX", (place.path / "nothing").as_uri())
-    if configured == "pip.conf":
-        file = place.path / "pip.conf"
-        file.write_text(f"[global]\nextra-index-url = {index}\n")
-        monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
-    indexes = [index] if configured == "settings" else []
-    place.install(make_package("sglang", "1.0", ["only-here"]), indexes=indexes)
-    assert place.version("only-here") == "1"
-    handed_over = any("pip's configuration" in event and "UV_INDEX" in event for event in place.heard.events)
-    assert handed_over is (configured == "pip.conf")
-    error = place.fails(make_package("sglang", "1.1", ["only-here==2"]), indexes=indexes)
+    (place.path / "pip.conf").write_text(f"[global]\nextra-index-url = {indexes[1]}\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(place.path / "pip.conf"))
+    place.install(make_package("sglang", "1.0", ["here", "there"]), indexes=indexes[:1])
+    assert (place.version("here"), place.version("there")) == ("1", "1")
+    assert any("uv is given pip's configuration (" in event and "UV_INDEX" in event for event in place.heard.events)
+    error = place.fails(make_package("sglang", "1.1", ["here==2"]), indexes=indexes[:1])
     shown = [*place.heard.events, *place.heard.commands, *place.heard.lines, str(error), place.log.read_text()]
     assert not [text for text in shown if "S3cr3t" in text]
     assert "/…" in error.command
 
 
 def test_a_failed_build_is_one_sentence_with_a_command_that_repeats_it(place: Place, make_package: Make) -> None:
+    """Whatever characters are in the paths."""
+    folder = place.path / "a b'c\"d ü漢 100%?; [x] ${HOME} -e"
     good = make_package("flashinfer-python")
     action = "[print('line', n) for n in range(60)]; raise ValueError('the kernel is sour')"
-    error = place.fails(make_package("sglang", action=action), good)
+    error = place.fails(make_package("sglang", action=action, folder=folder), good)
     assert isinstance(error, InstallError)
     assert error.what.startswith("Failed to build `sglang @ file://")
     assert error.what.endswith("ValueError: the kernel is sour")
     assert len(error.what.splitlines()) == 2
     assert "line 59" in place.log.read_text() and str(place.log) in error.hint
     assert place.heard.lines == [line for line in place.heard.lines if "line 5" not in line]
-    bad = make_package("sglang")
+    bad = make_package("sglang", folder=folder)
     subprocess.run(["sh", "-c", error.command], check=True, capture_output=True)
     place.assert_installed(bad, good)
 
 
-@pytest.fixture
-def unreachable(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URL of the only package index that is set up, and that refuses connections."""
-    monkeypatch.delenv("UV_OFFLINE")
-    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
-    with refused_url() as url:
-        monkeypatch.setenv("UV_DEFAULT_INDEX", f"{url}/simple")
-        yield url
-
-
 def test_a_failed_installation_changes_no_file_of_the_environment(
-    place: Place, make_package: Make, request: pytest.FixtureRequest
+    place: Place, make_package: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.install(make_package("sglang", "1.0", ["torch"]), make_package("flashinfer-python", "0.6.18"))
     place.uv("install", "flashinfer-cubin==0.3.0", "flashinfer==0.1.6")  # what the installation would remove
@@ -228,8 +203,11 @@ def test_a_failed_installation_changes_no_file_of_the_environment(
     fails(InstallError, "no-such-thing", "no-such-thing>=1")
     fails(InstallError, "packaging<1", "packaging<1 packaging>2")
     fails(InstallError, "Failed to build", action="raise ValueError('cargo metadata failed')", deps=False)
-    url: str = request.getfixturevalue("unreachable")
-    fails(NetworkError, f"Failed to fetch: {url}", "absent")
+    monkeypatch.delenv("UV_OFFLINE")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    with refused_url() as url:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", f"{url}/simple")
+        fails(NetworkError, f"Failed to fetch: {url}", "absent")
     assert place.version("sglang") == "1.0"
 
 

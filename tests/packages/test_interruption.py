@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tasks.packages.package import Package
-from tests.packages.conftest import Heard, Place
+from tests.packages.conftest import Place
 
 Make = Callable[..., Package]
 RUNNER = """
@@ -89,35 +89,25 @@ def test_ctrl_c_ends_uv_and_the_next_run_completes(place: Place, make_package: M
     place.assert_installed(package)
 
 
-def waiting_build(begun: Path, go: Path) -> str:
-    """A build that says that it has begun and waits until it may go on."""
-    return (
-        f"import time; pathlib.Path({str(begun)!r}).touch()\n"
-        f"    while not pathlib.Path({str(go)!r}).exists(): time.sleep(.01)"
-    )
-
-
-class Releasing(Heard):
-    """Lets a waiting build go on as soon as an event is reported."""
-
-    def __init__(self, go: Path) -> None:
-        super().__init__()
-        self.go = go
-
-    def event(self, who: str, message: str) -> None:
-        super().event(who, message)
-        self.go.touch()
-
-
-def test_an_installation_waits_for_another(place: Place, make_package: Make) -> None:
-    begun, go = place.path / "begun", place.path / "go"
-    first = make_package("sglang", action=waiting_build(begun, go), folder=place.path / "elsewhere/sglang")
+def test_an_installation_waits_for_another(
+    place: Place, make_package: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go, events = place.path / "begun", place.path / "go", list[str]()
+    action = f"import time; pathlib.Path({str(begun)!r}).touch()\n"
+    action += f"    while not pathlib.Path({str(go)!r}).exists(): time.sleep(.01)"
+    first = make_package("sglang", action=action, folder=place.path / "elsewhere/sglang")
     process = start(place, first)
     until(lambda: begun.exists() or process.poll() is not None)
-    second, place.heard = make_package("flashinfer-python", "0.6.18"), Releasing(go)
+
+    def event(who: str, message: str) -> None:
+        events.append(message)
+        go.touch()
+
+    monkeypatch.setattr(place.heard, "event", event)
+    second = make_package("flashinfer-python", "0.6.18")
     place.install(second)
-    assert f"install: waiting for process {process.pid} (invoke " in place.heard.events[0]
-    assert str(place.environment.prefix) in place.heard.events[0]
+    assert events[0].startswith(f"waiting for process {process.pid} (invoke ")
+    assert str(place.environment.prefix) in events[0]
     process.communicate()
     place.assert_installed(first, second)
 
