@@ -287,13 +287,9 @@ def run(c: Context, task: str, options: Options) -> Result:
     """Run the steps of a task, alone in its directory, and report. Whatever a user can cause ends as one message and an
     exit status. Raises Failed."""
     invoke = c.config.get("run", {})
+    report = Report(hide=invoke.get("hide"), echo=bool(invoke.get("echo")), json=options.json, verbose=options.verbose)
     state, error = None, None
-    with (
-        _interruptible() as interruptions,
-        Report(
-            hide=invoke.get("hide"), echo=bool(invoke.get("echo")), json=options.json, verbose=options.verbose
-        ) as report,
-    ):
+    with _interruptible() as interruptions, report:
         try:
             state = _prepare(c, task, options, report)
             alone = checkout.alone(state.settings, report, reading=task == "verify")
