@@ -91,7 +91,13 @@ def _files_as_found(checkout: Checkout, commit: str) -> str:
 
 
 def _own_repositories(checkout: Checkout, commit: str) -> list[LocalWorkError]:
-    """Repositories of the user's in the way: they cannot be kept as a tree."""
+    """Repositories of the user's in the way or in the place of a tracked file: they cannot be kept as a tree."""
     own = [path.rstrip("/") for path in local_work.untracked_files(checkout) if path.endswith("/")]
-    places = [checkout.path / path for path in local_work.overlapping(checkout, own, commit)]
-    return [vanish.refusal(checkout, place, "is a repository of your own") for place in places]
+    own = local_work.overlapping(checkout, own, commit)
+    with local_work.own_index(checkout) as index:
+        changed = checkout.git("diff-files", "--raw", "-z", env=index).split("\0")
+    for modes, path in zip(changed[::2], changed[1::2], strict=False):
+        before, now, *_ = modes.lstrip(":").split()
+        if now == submodules.GITLINK != before:  # which git does not call untracked
+            own.append(path)
+    return [vanish.refusal(checkout, checkout.path / path, "is a repository of your own") for path in own]

@@ -81,10 +81,10 @@ def test_an_interrupted_update_is_finished_though_the_remote_has_moved_on_and_a_
     thing: Thing, host: GitHost
 ) -> None:
     thing.interrupt()
-    act(thing, TOP, (("to a repository", "new.txt"),))
+    act(thing, TOP, (("to a repository", "a.txt"),))
     result = thing.sources("update", check=5)
-    assert thing.has() and (thing.top / "new.txt/.git").is_dir() and "new.txt" in result.err
-    shutil.rmtree(thing.top / "new.txt")
+    assert thing.has() and (thing.top / "a.txt/.git").is_dir() and "a.txt" in result.err
+    shutil.rmtree(thing.top / "a.txt")
     new = thing.upstream.force_push("some/thing", "main", {"second.txt": "second\n"})
     host.fault("hook", FETCH, call=lambda: thing.write(TOP, "a.txt"))
     thing.sources("update", check=5)
