@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
@@ -75,10 +75,8 @@ class Environment:
         copies = [copy for copy in copies if copy.locate_file("") == copies[0].locate_file("")]
         if not copies:
             return None
-        if len(copies) > 1:
-            several = f"{len(copies)} versions of it are installed side by side"
-            return Distribution(canonicalize_name(name), read(name, copies[0]).version, broken=several)
-        return read(name, copies[0])
+        broken = f"{len(copies)} versions of it are installed side by side"
+        return replace(read(name, copies[0]), broken=broken) if len(copies) > 1 else read(name, copies[0])
 
     def versions(self) -> dict[str, str]:
         """The versions of everything below the prefix, by normalized name; no metadata is read."""

@@ -19,12 +19,13 @@ from mypy.modulefinder import FindModuleCache, ModuleNotFoundReason, compute_sea
 from mypy.options import Options
 
 from tasks.errors import InstallError, NetworkError
+from tasks.packages import indexes
 from tasks.packages.environment import Environment
 from tasks.packages.install import find_overrides
 from tasks.packages.package import Package
 from tasks.packages.requirements import missing_requirements
 from tasks.packages.uv import DROPPED
-from tests.packages.conftest import Place
+from tests.packages.conftest import FROM_PIP, Place
 from tests.upstream.host import refused_url
 from tests.upstream.store import Upstream
 from tests.upstream.wheels import write_wheel
@@ -136,7 +137,7 @@ def test_a_checkout_without_tags_and_a_build_without_rust_are_warnings(place: Pl
 
 
 @pytest.fixture
-def indexes(tmp_path: Path) -> Iterator[Sequence[str]]:
+def urls(tmp_path: Path) -> Iterator[Sequence[str]]:
     """The URLs of two package indexes (PEP 503): one has a distribution `here`, the other `there`, version 1."""
     for name in ("here", "there"):
         project = tmp_path / f"index/S3cr3tT0ken/{name}/{name}"
@@ -152,18 +153,19 @@ def indexes(tmp_path: Path) -> Iterator[Sequence[str]]:
 
 
 def test_indexes_of_the_configuration_and_of_pip_are_used_and_their_secrets_are_not_shown(
-    place: Place, make_package: Make, indexes: Sequence[str], monkeypatch: pytest.MonkeyPatch
+    place: Place, make_package: Make, urls: Sequence[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("PIP_NO_INDEX", "UV_OFFLINE", "UV_FIND_LINKS"):
         monkeypatch.delenv(name)
     (place.path / "nothing").mkdir()
     monkeypatch.setenv("UV_DEFAULT_INDEX", (place.path / "nothing").as_uri())
-    (place.path / "pip.conf").write_text(f"[global]\nextra-index-url = {indexes[1]}\n")
+    (place.path / "pip.conf").write_text(f"[global]\nextra-index-url = {urls[1]}\n")
     monkeypatch.setenv("PIP_CONFIG_FILE", str(place.path / "pip.conf"))
-    place.install(make_package("sglang", "1.0", ["here", "there"]), indexes=indexes[:1])
+    monkeypatch.setattr(indexes, "from_pip", FROM_PIP)
+    place.install(make_package("sglang", "1.0", ["here", "there"]), indexes=urls[:1])
     assert (place.version("here"), place.version("there")) == ("1", "1")
     assert any("uv is given pip's configuration (" in event and "UV_INDEX" in event for event in place.heard.events)
-    error = place.fails(make_package("sglang", "1.1", ["here==2"]), indexes=indexes[:1])
+    error = place.fails(make_package("sglang", "1.1", ["here==2"]), indexes=urls[:1])
     shown = [*place.heard.events, *place.heard.commands, *place.heard.lines, str(error), place.log.read_text()]
     assert not [text for text in shown if "S3cr3t" in text]
     assert "/…" in error.command
