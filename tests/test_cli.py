@@ -9,7 +9,7 @@ from tests.conftest import ROOT, Project
 from tests.sources import fingerprint
 
 TASKS = ("clone", "update", "install", "verify", "setup", "status", "lock")
-SLOW = ("rich", "git", "packaging", "tenacity", "platformdirs", "psutil", "fastjsonschema")
+SLOW = ("rich", "git", "packaging", "fastjsonschema")
 
 
 def test_the_list_and_the_help_explain_themselves_and_have_what_readme_says(project: Project) -> None:
