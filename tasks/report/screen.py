@@ -98,7 +98,7 @@ class Output(Console):
         if not self.is_terminal or not indent:
             return text
         lines = text[indent:].wrap(self, max(10, self.width - indent), overflow="fold")
-        return text[:indent] + Text("\n" + " " * indent).join(lines)
+        return text[:indent] + Text("\n" + " " * indent).join(lines) if len(lines) > 1 else text
 
 
 class Live:
