@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ..models import Check, Reporter, Settings, Verification
 from ..packages import Environment
-from . import checkouts, cuda, machine, packages, trace
+from . import checkouts, machine, packages, trace
 
 
 def verify(settings: Settings, environment: Environment, reporter: Reporter, *, kernels: bool = False) -> Verification:
@@ -34,7 +34,7 @@ def verify(settings: Settings, environment: Environment, reporter: Reporter, *, 
 
         # Each group is made in a thread of its own: generators.
         groups: dict[str, Iterable[Check]] = {one.repository.name: check_repository(one) for one in found}
-        groups["cuda"] = cuda.check_cuda(environment, os.environ, driver, needed=kernels)
+        groups["cuda"] = machine.check_cuda(environment, os.environ, driver, needed=kernels)
         groups["trace"] = data.check(environment) if data else ()
         for group in groups:
             reporter.progress(group, "checking", None, 0, 0.0)

@@ -13,7 +13,7 @@ import pytest
 
 from tasks.models import Check
 from tasks.packages import Environment, probe
-from tasks.verify import cuda, machine
+from tasks.verify import machine
 from tests import conftest
 
 # What cuda_probe.py calls of libcuda.so.1; variables say what it answers: CUDA, STATUS, and GPU and SECOND, which are
@@ -66,7 +66,7 @@ class Machine:
         """The checks by name, with more variables."""
         environ = {**self.environ, **variables}
         driver = machine.ask_driver(self.environment, environ)
-        return {check.name: check for check in cuda.check_cuda(self.environment, environ, driver, needed=needed)}
+        return {check.name: check for check in machine.check_cuda(self.environment, environ, driver, needed=needed)}
 
 
 @pytest.fixture(scope="module")
