@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-import inspect
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,10 @@ from ..errors import UsageError
 from ..models import PackageState
 
 OLDEST = Version("3.10")
+ASK = """
+import json, platform, sys, sysconfig
+print(json.dumps([sys.prefix, sys.base_prefix, sysconfig.get_path("purelib"), platform.python_version(), sys.path]))
+"""
 
 
 @dataclass(frozen=True)
@@ -118,48 +123,34 @@ def probe(python: str | Path = "", timeout: float = 30) -> Environment:
     if path.is_dir():
         path = path / "bin" / "python"
     own = path == Path(os.path.abspath(sys.executable))  # noqa: PTH100
-    facts = _facts() if own else _ask(path, timeout)
+    prefix, base_prefix, purelib, version, paths = _facts() if own else _ask(path, timeout)
+    markers = {**cast(Mapping[str, str], default_environment()), "python_version": version.rpartition(".")[0]}
+    markers |= {"python_full_version": version, "implementation_version": version}
     return Environment(
         python=path,
-        prefix=Path(facts["prefix"]),
-        virtual=facts["virtual"],
-        purelib=Path(facts["purelib"]),
-        markers={**cast(Mapping[str, str], default_environment()), **facts["markers"]},
-        paths=tuple(map(Path, facts["paths"])),
+        prefix=Path(prefix),
+        virtual=prefix != base_prefix,
+        purelib=Path(purelib),
+        markers=markers,
+        paths=tuple(Path(entry) for entry in paths if entry and Path(entry) != Path.cwd()),
     )
 
 
-def _facts() -> "dict[str, Any]":  # noqa: UP037 - other interpreters, also older ones, run the text of this function
-    import os
-    import platform
-    import sys
-    import sysconfig
-
-    version = platform.python_version()
-    return {
-        "prefix": sys.prefix,
-        "virtual": sys.prefix != sys.base_prefix,
-        "purelib": sysconfig.get_path("purelib"),
-        "paths": [path for path in sys.path if path not in ("", os.getcwd())],  # noqa: PTH109
-        "markers": {
-            "python_version": ".".join(version.split(".")[:2]),
-            "python_full_version": version,
-            "implementation_version": version,
-        },
-    }
+def _facts() -> list[Any]:
+    """What `ASK` prints, of the running interpreter."""
+    return [sys.prefix, sys.base_prefix, sysconfig.get_path("purelib"), platform.python_version(), sys.path]
 
 
-def _ask(python: Path, timeout: float) -> dict[str, Any]:
+def _ask(python: Path, timeout: float) -> list[Any]:
     """The facts about another interpreter. Raises UsageError."""
     hint = "--python takes a Python interpreter, such as .venv/bin/python or python3.12."
-    code = f"import json\nfrom typing import Any\n{inspect.getsource(_facts)}\nprint(json.dumps(_facts()))"
     try:
         done = subprocess.run(
-            [python, "-c", code], cwd="/", stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
+            [python, "-c", ASK], cwd="/", stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
         )
-        facts: dict[str, Any] = json.loads(done.stdout)
-        version = Version(facts["markers"]["python_full_version"])
-    except (OSError, subprocess.TimeoutExpired, ValueError, TypeError, KeyError) as error:
+        facts: list[Any] = json.loads(done.stdout)
+        version = Version(facts[3])
+    except (OSError, subprocess.TimeoutExpired, ValueError, TypeError, LookupError) as error:
         why = getattr(error, "strerror", "") or "it does not answer like one"
         raise UsageError(f"{python} is not a Python interpreter: {why}.", hint) from None
     if version < OLDEST:

@@ -42,10 +42,3 @@ LAYOUTS: Mapping[str, Layout] = {
         "tests": ("tests", "python/tests"),
     }),
 }  # fmt: skip
-
-
-def find_layout(name: str, exists: Callable[[str], bool]) -> Layout:
-    """The layout of the repository configured as `name`; of an unknown one the root is installed, or `python/` where
-    that alone has a pyproject.toml. `exists` tells whether a path relative to the checkout exists."""
-    in_python = exists("python/pyproject.toml") and not exists("pyproject.toml")
-    return LAYOUTS.get(name) or Layout("python" if in_python else "")

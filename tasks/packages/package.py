@@ -22,7 +22,7 @@ from ..git import Checkout
 from ..git.refs import highest, release
 from ..names import redact
 from .environment import Distribution, Environment
-from .layouts import FLASHINFER, find_layout
+from .layouts import FLASHINFER, LAYOUTS, Layout
 from .requirements import missing_requirements
 
 if sys.version_info >= (3, 11):
@@ -51,7 +51,8 @@ class Package:
         self.checkout = checkout
         self.repository = checkout.repository
         self.commit = checkout.head
-        self.layout = find_layout(self.repository.name, lambda path: (checkout.path / path).exists())
+        folders = [folder for folder in ("", "python") if (checkout.path / folder / "pyproject.toml").is_file()]
+        self.layout = LAYOUTS.get(self.repository.name) or Layout(next(iter(folders), ""))
         file = Path(self.layout.folder, "pyproject.toml")
         content = _content(checkout.path / file)
         self.installable = bool(content)

@@ -67,7 +67,7 @@ def test_another_environment_is_known_by_its_directory_its_interpreter_or_a_name
     assert "--python" in caught.value.hint
 
 
-OLD = '{"markers": {"python_full_version": "3.8.19"}}'
+OLD = '["/", "/", "/", "3.8.19", []]'
 
 
 @pytest.mark.parametrize(

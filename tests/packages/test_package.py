@@ -7,7 +7,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from tasks.errors import SourcesError, UsageError
-from tasks.packages.layouts import find_layout
+from tasks.packages.layouts import LAYOUTS
 from tasks.packages.matching import flashinfer_requirement, matching
 from tasks.packages.package import Package
 from tests.packages.conftest import package_at
@@ -19,20 +19,26 @@ LAYERS = "python/sglang/srt/layers"
 
 
 @pytest.mark.parametrize(
-    ("name", "tree", "folder", "expected"),
+    ("name", "tree", "expected"),
     [
-        ("sglang", {f"{LAYERS}/fused_moe_triton"}, "python", {"moe": f"{LAYERS}/fused_moe_triton", "layers": None}),
-        ("sglang", {LAYERS, f"{LAYERS}/moe"}, "python", {"layers": LAYERS, "moe": f"{LAYERS}/moe"}),
-        ("flashinfer", {"flashinfer", "csrc", "tests"}, "", {"package": "flashinfer", "sources": "csrc"}),
-        ("flashinfer", {"python/flashinfer", "python/csrc"}, "", {"package": "python/flashinfer"}),
-        ("third", {"pyproject.toml", "python/pyproject.toml"}, "", {}),
-        ("third", {"python/pyproject.toml"}, "python", {}),
+        ("sglang", {f"{LAYERS}/fused_moe_triton"}, {"moe": f"{LAYERS}/fused_moe_triton", "layers": None}),
+        ("sglang", {LAYERS, f"{LAYERS}/moe"}, {"layers": LAYERS, "moe": f"{LAYERS}/moe"}),
+        ("flashinfer", {"flashinfer", "csrc", "tests"}, {"package": "flashinfer", "sources": "csrc"}),
+        ("flashinfer", {"python/flashinfer", "python/csrc"}, {"package": "python/flashinfer"}),
     ],
 )
-def test_layouts_of_the_releases(name: str, tree: set[str], folder: str, expected: dict[str, str | None]) -> None:
-    layout = find_layout(name, tree.__contains__)
-    assert layout.folder == folder
-    assert expected.items() <= layout.find_directories(tree.__contains__).items()
+def test_key_directories_of_the_releases(name: str, tree: set[str], expected: dict[str, str | None]) -> None:
+    assert expected.items() <= LAYOUTS[name].find_directories(tree.__contains__).items()
+
+
+def test_any_other_repository_has_its_package_in_the_root_or_in_python(tmp_path: Path) -> None:
+    folders = []
+    for files in (["python"], ["python", ""]):
+        for folder in files:
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / "pyproject.toml").write_text('[project]\nname = "third"\n')
+        folders.append(package_at(tmp_path, "third").folder)
+    assert folders == [tmp_path / "python", tmp_path]
 
 
 def test_a_static_version_and_requirements_in_the_base(make_package: Make) -> None:
