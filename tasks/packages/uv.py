@@ -76,7 +76,7 @@ class Uv:
         argv = [find_uv_bin(), "cache", "dir"]
         done = subprocess.run(argv, capture_output=True, text=True, check=False, env=self.variables)
         if done.returncode:
-            raise InstallError(f"`uv cache dir` failed: {done.stderr.strip()[:WIDTH]}")
+            raise InstallError(f"`uv cache dir` failed: {indexes.mask(done.stderr.strip(), self.variables)[:WIDTH]}")
         return Path(done.stdout.strip())
 
     def run(self, doing: str, arguments: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
