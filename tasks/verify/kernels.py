@@ -102,7 +102,9 @@ def _jobs() -> int:
     wanted = int(given) if given.isdigit() else (os.cpu_count() or 1) + 2
     memory = int(re.findall(r"MemAvailable: *(\d+)", Path("/proc/meminfo").read_text())[0]) * 1024
     with suppress(OSError, ValueError):  # no limit of a container (cgroup v2)
-        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+        limit, used, stat = (Path(f"/sys/fs/cgroup/memory.{name}").read_text() for name in ("max", "current", "stat"))
+        cached = sum(map(int, re.findall(r"^(?:in)?active_file (\d+)", stat, re.M)))
+        memory = min(memory, int(limit) - int(used) + cached)
     return max(1, min(wanted, memory // JOB))
 
 
