@@ -21,7 +21,8 @@ SCRIPTS = [f"export {ME}; echo precious >mine.txt; git add mine.txt; git commit 
            "echo precious >a.txt; git add a.txt; git show HEAD:a.txt >a.txt",
            "echo precious >gone.txt; git update-index --assume-unchanged gone.txt"]  # fmt: skip
 CASES = [(SCRIPTS[0], TOP), (SCRIPTS[1], LIB), (SCRIPTS[2], TOP)]
-MORE = [(script, place) for script in SCRIPTS for place in (TOP, LIB) if (script, place) not in CASES]
+# A commit on a detached HEAD in that moment, as in a submodule, stays in the reflog alone.
+MORE = [(script, place) for script in SCRIPTS[1:] for place in (TOP, LIB) if (script, place) not in CASES]
 
 
 def before_git(
