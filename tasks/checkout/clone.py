@@ -81,8 +81,7 @@ def _existing(session: Session, checkout: Checkout, strict: bool) -> Outcome:
     repository, record, head = checkout.repository, checkout.record, checkout.head
     given = session.refs.get(repository.name)
     at = f"{record.shown or checkout.branch or 'a detached HEAD'} ({head[:10] or 'no commit yet'})"
-    is_elsewhere = strict and given and (given != record.ref or head != record.commit)
-    if is_elsewhere and given and session.target(repository).commit != head:
+    if strict and given not in (None, record.ref) and session.target(repository).commit != head:
         command = names.shell("invoke", "update", f"--{repository.name}-branch={given}")
         raise UsageError(f"{repository.name} is already cloned at {at}, not at {given}.", command=command)
     interrupted = "; an update was interrupted, `invoke update` finishes it" if record.moving else ""
