@@ -41,8 +41,9 @@ def finish(checkout: Checkout, reporter: Reporter) -> Checkout:
 
 
 def reset(checkout: Checkout, commit: str) -> None:
-    """Let index and files be those of the commit, then HEAD, which comes last and is on no branch."""
-    checkout.git("switch", "--quiet", "--discard-changes", "--detach", commit)
+    """Let index and files be those of the commit, then HEAD, which is on no branch: what was there has been kept."""
+    checkout.git("update-ref", "--no-deref", "HEAD", checkout.head or commit)
+    checkout.git("reset", "--quiet", "--hard", commit)
 
 
 def keep(checkout: Checkout, commit: str, before: str, reporter: Reporter) -> None:

@@ -20,7 +20,7 @@ from tests.reliability import actions
 from tests.reliability.actions import Acts, act, names
 from tests.reliability.kills import SCENARIOS, World, kill_once
 from tests.sources import Result, Sources, exhaustive, sound, work
-from tests.thing import LIB, MODULES, PRECIOUS, TOP, Thing
+from tests.thing import LIB, MODULES, NEW, PRECIOUS, TOP, Thing
 from tests.upstream.host import GitHost
 from tests.upstream.store import Upstream
 
@@ -90,6 +90,14 @@ def test_an_interrupted_update_is_finished_though_the_remote_has_moved_on_and_a_
     thing.sources("update", check=5)
     assert thing.has(), "an edit while the next update downloads"
     thing.put_away(TOP)
+    thing.sources("update")
+    assert thing.sources.head(TOP) == new
+    sound(thing.sources, TOP)
+
+
+def test_new_files_that_git_wrote_before_the_interruption_are_no_obstacle(thing: Thing) -> None:
+    new = thing.interrupt()
+    thing.write(TOP, "folder/new.txt", NEW["folder/new.txt"] or "")
     thing.sources("update")
     assert thing.sources.head(TOP) == new
     sound(thing.sources, TOP)
