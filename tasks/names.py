@@ -73,8 +73,15 @@ def resolve_submodule_url(url: str, parent: str) -> str:
 
 
 def shell(*words: str | os.PathLike[str]) -> str:
-    """The words as one command for a shell."""
-    return shlex.join(os.fspath(word) for word in words)
+    """The words as one command for a shell; a word with control characters is written as `$'…'` (bash, zsh)."""
+    return " ".join(_quoted(os.fspath(word)) for word in words)
+
+
+def _quoted(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    safe = (c if c.isprintable() and c not in "\\'" else "".join(f"\\x{b:02x}" for b in os.fsencode(c)) for c in word)
+    return f"$'{''.join(safe)}'"
 
 
 def redact(text: str) -> str:

@@ -143,6 +143,8 @@ def test_a_refused_url_does_not_show_its_password(password: str) -> None:
     assert SECRET not in str(error.value)
 
 
-def test_a_command_can_be_copied_into_a_shell() -> None:
-    words = ["plain", "two words", "it's", "a\nb", "tab\t'quote'\\", "é", ""]
-    assert subprocess.check_output(["bash", "-c", shell("printf", "%s|", *words)], text=True) == "|".join([*words, ""])
+def test_a_command_can_be_copied_into_a_shell_and_holds_no_control_characters() -> None:
+    words = ["plain", "two words", "it's", "a\nb", "\x1b[31m", "tab\t'quote'\\", "\u2028é", ""]
+    command = shell("printf", "%s|", *words)
+    assert command.isprintable()
+    assert subprocess.check_output(["bash", "-c", command], text=True) == "|".join([*words, ""])
