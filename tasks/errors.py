@@ -9,7 +9,7 @@ EXAMPLES = 3  # in a message
 
 def counted(number: int, noun: str) -> str:
     """Such as `1 file`, `2 files`."""
-    return f"{number} {noun}{'s' if number > 1 else ''}"
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def examples(items: Sequence[str]) -> str:

@@ -3,13 +3,11 @@
 Git is never run here; uv is run here alone.
 """
 
-from .environment import Environment, probe
+from .environment import Environment, Missing, missing_requirements, probe
 from .install import install
 from .lock import FILE as LOCK
 from .lock import Lock, LockedRepository, differences, make_lock, read_lock
-from .matching import matching
-from .package import Package, names, version_of
-from .requirements import Missing, missing_requirements
+from .package import Package, matching, names, version_of
 from .uv import Uv
 
 __all__ = [

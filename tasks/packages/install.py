@@ -16,11 +16,9 @@ from ..errors import InstallError, examples
 from ..files import locked
 from ..models import Outcome
 from . import preflight
-from .environment import Environment, read
-from .layouts import COMPANIONS, FLASHINFER
+from .environment import Environment, admits, applying, read, read_overrides
 from .lock import FILE, Lock, platform
-from .package import Package, names
-from .requirements import admits, applying, read_overrides
+from .package import COMPANIONS, FLASHINFER, Package, names
 from .uv import WHO, WITHOUT_RUST, Uv, write
 
 LOCK = ".sources-install.lock"

@@ -19,11 +19,9 @@ from packaging.utils import canonicalize_name, canonicalize_version
 from ..errors import InstallError, LocalWorkError, SourcesError, UsageError
 from ..models import Check
 from ..names import check_ref, check_url, redact
-from . import indexes
-from .environment import Distribution, Environment
+from .environment import Distribution, Environment, applying
 from .package import Package, read_toml
-from .requirements import applying
-from .uv import Uv, write
+from .uv import Uv, mask, write
 
 FILE = "pylock.sources.toml"
 TOOL = "flashinfer-sources"
@@ -108,7 +106,7 @@ def make_lock(
         "compile", "--quiet", "--no-deps", "--no-header", "--format=pylock.toml", f"--output-file={output}",
         "--index-strategy=unsafe-best-match", pins,
     ])  # fmt: skip
-    distributions = indexes.mask(output.read_text(encoding="utf-8"), uv.variables)
+    distributions = mask(output.read_text(encoding="utf-8"), uv.variables)
     output.unlink()
     try:
         Pylock.from_dict(read_toml(distributions.encode(), output.name))

@@ -1,4 +1,4 @@
-"""The package in a checkout: its metadata, what is installed of it, and whether that is current."""
+"""The package in a checkout: where it is, its metadata, whether it is installed, and which FlashInfer it requires."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from packaging.markers import Marker
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from ..errors import SourcesError
+from ..errors import SourcesError, UsageError
 from ..files import write_atomic
 from ..git import Checkout
-from ..git.refs import highest, release
+from ..git.refs import highest, nearest, release
 from ..names import redact
-from .environment import Distribution, Environment
-from .layouts import FLASHINFER, LAYOUTS, Layout
-from .requirements import missing_requirements
+from .environment import Distribution, Environment, applying, missing_requirements
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,6 +33,44 @@ else:
 BUILD_FILES = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "version.txt")
 RUST = {"setuptools-rust", "maturin"}
 RECORD = "installed.json"  # in the checkout's git directory
+FALLBACK_EXTRAS = (("srt",), ("all",))  # in which SGLang before 0.5.3 has its requirements
+FLASHINFER = ("flashinfer", "flashinfer-python")  # its distribution had the first name up to v0.2.0
+COMPANIONS = ("flashinfer-cubin", "flashinfer-jit-cache")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are in a checkout; paths are relative to it, with `/`.
+
+    `folder` is what gets installed ("" is the root), `module` what is imported ("" if it is named like the
+    distribution). `companions` (and distributions whose names begin like theirs) must have the package's own version.
+    `directories` has the paths of each key directory in different releases, the newest first.
+    """
+
+    folder: str
+    module: str = ""
+    companions: tuple[str, ...] = ()
+    directories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def find_directories(self, exists: Callable[[str], bool]) -> dict[str, str | None]:
+        """The path of each key directory, or None. `exists` tells whether a path relative to the checkout exists."""
+        return {name: next(filter(exists, paths), None) for name, paths in self.directories.items()}
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    "sglang": Layout("python", "sglang", (), {
+        "models": ("python/sglang/srt/models",),
+        "layers": ("python/sglang/srt/layers",),
+        "attention": ("python/sglang/srt/layers/attention",),
+        "moe": ("python/sglang/srt/layers/moe", "python/sglang/srt/layers/fused_moe_triton"),  # the latter: v0.4.0
+    }),
+    "flashinfer": Layout("", "flashinfer", COMPANIONS, {
+        "package": ("flashinfer", "python/flashinfer"),  # the latter: before v0.2.0
+        "headers": ("include/flashinfer",),
+        "sources": ("csrc", "python/csrc"),
+        "tests": ("tests", "python/tests"),
+    }),
+}  # fmt: skip
 
 
 class Package:
@@ -203,3 +241,41 @@ def version_of(checkout: Checkout) -> str:
 def names(packages: Sequence[Package]) -> set[str]:
     """The distributions that come with these packages and from nowhere else."""
     return {n for one in packages for n in (one.name, *one.aliases, *one.layout.companions)}
+
+
+def matching(package: Package, tags: Iterable[str], url: str) -> str:
+    """The FlashInfer tag that the package requires: that of an exact pin; of a range its lower end, which is what the
+    package's authors had; without a lower end the newest release that satisfies it; a pre-release only where no other
+    release does.
+
+    Messages show FlashInfer's `url`. Raises UsageError if nothing is required or no tag satisfies it.
+    """
+    name, latest = f"{package.distribution} {package.version}".strip(), "invoke setup --flashinfer-branch=latest"
+    requirement = flashinfer_requirement(package)
+    if requirement is None:
+        raise UsageError(f"{name} requires no FlashInfer, so there is nothing to match.", command=latest)
+    versions = {version: tag for tag in tags if (version := release(tag))}
+    specifier = requirement.specifier
+    fitting = [version for version in versions if specifier.contains(version, prereleases=True)]
+    fitting = [version for version in fitting if not version.is_prerelease] or fitting
+    if fitting and not requirement.url:
+        has_lower_end = any(clause.operator in (">", ">=", "~=") for clause in specifier)
+        return versions[min(fitting) if has_lower_end else max(fitting)]
+    near = ", ".join(nearest(str(specifier).lstrip("=<>~! "), versions.values()))
+    what = f"{name} requires `{redact(str(requirement))}`; {redact(url)} has no tag for such a version."
+    raise UsageError(what, f"The nearest tags are {near}." if near else "", latest)
+
+
+def flashinfer_requirement(package: Package) -> Requirement | None:
+    """What the package requires of FlashInfer, or None.
+
+    Its base requirements count, and those of its configured extras, else of `srt`, else of `all`. Markers (PEP 508) are
+    evaluated for this interpreter, and several requirements are intersected. Raises SourcesError for a marker without
+    meaning.
+    """
+    for extras in (package.repository.extras, *FALLBACK_EXTRAS):
+        needed = applying(lambda name: package.requires if name == package.name else (), {package.name: extras}, {})
+        if found := [requirement for requirement in needed if canonicalize_name(requirement.name) in FLASHINFER]:
+            found[0].specifier = SpecifierSet(",".join(str(requirement.specifier) for requirement in found))
+            return found[0]
+    return None

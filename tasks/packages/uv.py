@@ -1,13 +1,15 @@
-"""Running uv: its environment variables, what is shown of its output, and why it failed."""
+"""Running uv: what pip's configuration tells it, what is shown of its output without secrets, and why it failed."""
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import os
 import re
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +22,7 @@ from uv import find_uv_bin
 
 from ..errors import DiskError, InstallError, NetworkError, SourcesError
 from ..models import Reporter, Settings
-from . import indexes
+from ..names import redact
 from .environment import Environment
 
 WHO = "install"  # stands in events for several packages at once
@@ -34,6 +36,16 @@ DROPPED = (
     "PIP_PREFIX", "PIP_USER", "SETUPTOOLS_SCM_PRETEND_VERSION",
 )  # fmt: skip
 HOOKS = ("BUILD_NVEP", "BUILD_NIXL_EP", "BUILD_NCCL_EP", "FLASHINFER_BUILD_NO_PIP")
+# A setting, as `pip config list` shows it: what separates several for uv, uv's variable, and others that say the same
+VARIABLES = {
+    "index-url": (" ", "UV_DEFAULT_INDEX", "UV_INDEX_URL"),
+    "extra-index-url": (" ", "UV_INDEX", "UV_EXTRA_INDEX_URL"),
+    "constraint": (" ", "UV_CONSTRAINT"),
+    "find-links": (",", "UV_FIND_LINKS"),
+    "cert": (" ", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+    "trusted-host": (" ", "UV_INSECURE_HOST"),
+}
+INDEXES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")  # ECMA-48
 _DRAWN = re.compile(r"\s*[\u2800-\u28ff]|.*(-{6}|\u2501{6})")  # spinners and bars, for the terminal only
 _STYLE = r"(?:\x1b\[[0-9;]*m)*"
@@ -59,7 +71,7 @@ class Uv:
     def variables(self) -> dict[str, str]:
         """The environment variables for uv and the builds that it starts."""
         given = {name: value for name, value in os.environ.items() if name not in DROPPED}
-        pip = indexes.from_pip(given)
+        pip = from_pip(given)
         if pip:
             self.reporter.event(WHO, f"uv is given pip's configuration ({', '.join(sorted(pip))})")
         environ = {"GIT_TERMINAL_PROMPT": "0", **pip, **given}
@@ -76,7 +88,7 @@ class Uv:
         argv = [find_uv_bin(), "cache", "dir"]
         done = subprocess.run(argv, capture_output=True, text=True, check=False, env=self.variables)
         if done.returncode:
-            raise InstallError(f"`uv cache dir` failed: {indexes.mask(done.stderr.strip(), self.variables)[:WIDTH]}")
+            raise InstallError(f"`uv cache dir` failed: {mask(done.stderr.strip(), self.variables)[:WIDTH]}")
         return Path(done.stdout.strip())
 
     def run(self, doing: str, arguments: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
@@ -89,8 +101,8 @@ class Uv:
         argv = [find_uv_bin(), "pip", *arguments, "--python", str(self.environment.python)]
         changed = [f"{name}={value}" for name, value in environ.items() if os.environ.get(name) != value]
         dropped = [f"--unset={name}" for name in DROPPED if name in os.environ]
-        command = indexes.mask(shlex.join(["env", *dropped, *changed, *argv]), environ)
-        self.reporter.command([indexes.mask(word, environ) for word in argv], None)
+        command = mask(shlex.join(["env", *dropped, *changed, *argv]), environ)
+        self.reporter.command([mask(word, environ) for word in argv], None)
         self.reporter.event(WHO, doing)
         terminal = self.reporter.terminal()
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -115,6 +127,31 @@ class Uv:
             raise KeyboardInterrupt
         if result.exited:
             raise explain(result.exited, output.failure, self.log, command, self.again)
+
+
+def from_pip(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that tell uv what pip's files and variables say, except for those that the user has set."""
+    pip = [sys.executable, "-m", "pip", "config", "list"]
+    listed = subprocess.run(pip, capture_output=True, text=True, timeout=60, check=False, env=environ).stdout
+    lines = re.findall(r"^(global|install|:env:)\.([\w-]+)=(.+)$", listed, re.MULTILINE)
+    lines.sort(key=lambda line: ("global", "install", ":env:").index(line[0]))  # pip lets the later ones win
+    settings = {key: str(ast.literal_eval(value)) for _, key, value in lines}
+    found = dict[str, str]()
+    for key, (separator, *names) in VARIABLES.items():
+        if settings.get(key) and not any(name in environ for name in names):
+            found[names[0]] = separator.join(settings[key].split())
+    return found
+
+
+def mask(text: str, environ: Mapping[str, str]) -> str:
+    """The text without passwords in URLs, and with `https://host/…` for all URLs of the hosts of the indexes in
+    `environ`, whose paths may hold tokens."""
+    text = redact(text)
+    urls = redact(" ".join(environ.get(name, "") for name in INDEXES))
+    for host in re.findall(r"https?://(?:\*\*\*@)?([^/\s]+)", urls):
+        url = rf"(https?://)(?:\*\*\*@)?{re.escape(host)}/(?:[^\s'\"`]*[^\s'\"`),.:;])?"
+        text = re.sub(url, rf"\g<1>{host}/…", text)
+    return text
 
 
 def write(file: Path, lines: Sequence[str]) -> str:
@@ -158,14 +195,14 @@ class Output:
         undecided = _UNDECIDED.search(before)
         self._held = undecided[0] if undecided else ""
         if not self._failed:
-            terminal.write(indexes.mask(before.removesuffix(self._held), self._environ))
+            terminal.write(mask(before.removesuffix(self._held), self._environ))
         self._failed = self._failed or bool(after)
 
     def _take(self, line: str) -> None:
         """Take a line, without what controls the terminal."""
         if _DRAWN.match(line):
             return
-        line = indexes.mask(line, self._environ)
+        line = mask(line, self._environ)
         self._log.write(f"{line}\n")
         if self.failure or _FAILED.match(line):
             self.failure.append(line)

@@ -7,20 +7,21 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from rich.text import Text
 
 from ..errors import SourcesError
-from ..models import Check, Result
-from ..names import shell
+from ..models import VERSION, Check, Result
+from ..names import redact, shell
 from . import summary
-from .document import document
 from .screen import Live, Output, clean, one_line, progress
 
+SCHEMA_VERSION = 2  # of --json; increased when a key changes its meaning or disappears; CHANGELOG says what changed
 MESSAGE = str.maketrans({"%": "%25", "\n": "%0A"})  # in a workflow command of GitHub Actions
 TITLE = str.maketrans({"%": "%25", ":": "%3A", ",": "%2C"})
 
@@ -235,3 +236,26 @@ class Report:
         console = self._errors if error else self._console
         with self._lock:
             console.print(console.fold(Text.assemble(*parts), fold), soft_wrap=True)
+
+
+def document(result: Result) -> dict[str, Any]:
+    """Return the object that `--json` prints, of dicts, lists, strings and numbers: see result.schema.json of `verify`.
+    None means unknown, or that there is nothing to say. It holds no password."""
+    tree = {"schema_version": SCHEMA_VERSION, "version": VERSION, **asdict(result), "ok": result.ok}
+    tree["steps"] = [{"task": step, **asdict(row)} for step, rows in result.steps.items() for row in rows]
+    if found := tree.pop("verification"):
+        shown = ("repositories", "packages") if result.task == "status" else (*found.keys() - {"ok"},)
+        tree |= {key: found[key] for key in shown}
+    return {key: _plain(value) for key, value in tree.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, SourcesError):
+        return _plain({"code": value.code, "what": value.what, "hint": value.hint, "command": value.command})
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return round(value, 3)
+    return redact(str(value)) or None if isinstance(value, str | Path) else value

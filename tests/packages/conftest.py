@@ -20,14 +20,14 @@ from invoke.context import Context
 from tasks import packages as tested
 from tasks.errors import SourcesError
 from tasks.models import Outcome, Repository, Settings
-from tasks.packages import indexes
+from tasks.packages import uv as uv_module
 from tasks.packages.environment import Environment, probe
 from tasks.packages.lock import Lock
 from tasks.packages.package import Package
 from tasks.packages.uv import Uv
 from tests.upstream.store import Upstream
 
-FROM_PIP = indexes.from_pip
+FROM_PIP = uv_module.from_pip
 STARTS = ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec", "os.system")
 _seen: list[str] = []
 _hooked: list[bool] = []
@@ -183,7 +183,7 @@ def user(environ: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def place(tmp_path: Path, user: None, monkeypatch: pytest.MonkeyPatch) -> Place:
     """A new environment of a user who has nothing but the tests' wheels, and of whom pip is not asked, to save time."""
-    monkeypatch.setattr(indexes, "from_pip", lambda environ: {})
+    monkeypatch.setattr(uv_module, "from_pip", lambda environ: {})
     venv.create(tmp_path / "venv", symlinks=True)
     return Place(probe(tmp_path / "venv"))
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import SourcesError, UsageError
-from tasks.packages.environment import Distribution, Environment, probe
-from tasks.packages.requirements import missing_requirements
+from tasks.packages.environment import Distribution, Environment, missing_requirements, probe
 
 
 @pytest.fixture

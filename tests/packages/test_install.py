@@ -19,11 +19,10 @@ from mypy.modulefinder import FindModuleCache, ModuleNotFoundReason, compute_sea
 from mypy.options import Options
 
 from tasks.errors import InstallError, NetworkError
-from tasks.packages import indexes
-from tasks.packages.environment import Environment
+from tasks.packages import uv as uv_module
+from tasks.packages.environment import Environment, missing_requirements
 from tasks.packages.install import find_overrides
 from tasks.packages.package import Package
-from tasks.packages.requirements import missing_requirements
 from tasks.packages.uv import DROPPED
 from tests.packages.conftest import FROM_PIP, Place
 from tests.upstream.host import refused_url
@@ -161,7 +160,7 @@ def test_indexes_of_the_configuration_and_of_pip_are_used_and_their_secrets_are_
     monkeypatch.setenv("UV_DEFAULT_INDEX", (place.path / "nothing").as_uri())
     (place.path / "pip.conf").write_text(f"[global]\nextra-index-url = {urls[1]}\n")
     monkeypatch.setenv("PIP_CONFIG_FILE", str(place.path / "pip.conf"))
-    monkeypatch.setattr(indexes, "from_pip", FROM_PIP)
+    monkeypatch.setattr(uv_module, "from_pip", FROM_PIP)
     place.install(make_package("sglang", "1.0", ["here", "there"]), indexes=urls[:1])
     assert (place.version("here"), place.version("there")) == ("1", "1")
     assert any("uv is given pip's configuration (" in event and "UV_INDEX" in event for event in place.heard.events)

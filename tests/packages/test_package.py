@@ -7,9 +7,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from tasks.errors import SourcesError, UsageError
-from tasks.packages.layouts import LAYOUTS
-from tasks.packages.matching import flashinfer_requirement, matching
-from tasks.packages.package import Package
+from tasks.packages.package import LAYOUTS, Package, flashinfer_requirement, matching
 from tests.packages.conftest import package_at
 
 Make = Callable[..., Package]

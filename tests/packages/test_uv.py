@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import DiskError, InstallError, NetworkError, SourcesError
-from tasks.packages import indexes
+from tasks.packages import uv as uv_module
 from tasks.packages.uv import Output, explain
 from tests.packages.conftest import Heard
 
@@ -94,7 +94,7 @@ def test_urls_of_indexes_are_shown_without_what_may_be_secret(text: str, hidden:
         "UV_DEFAULT_INDEX": "http://user:SECRET PW@a.example/simple",
         "UV_INDEX": "corp=https://b.example:8443/T0KEN https://b.example:8443/T0 file:///a/index",
     }
-    assert indexes.mask(text, environ) == hidden.replace("…/", "…")
+    assert uv_module.mask(text, environ) == hidden.replace("…/", "…")
 
 
 def test_pips_configuration_becomes_that_of_uv_where_nothing_else_is_said(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_pips_configuration_becomes_that_of_uv_where_nothing_else_is_said(tmp_pa
         "cert = /c.pem\n[install]\nconstraint = /k.txt\nextra-index-url =\n  https://b.example/simple\n"
     )
     environ = {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "PIP_FIND_LINKS": "/z", "UV_CONSTRAINT": "/own.txt"}
-    assert indexes.from_pip({"PATH": "", "HOME": str(tmp_path), **environ}).items() >= {
+    assert uv_module.from_pip({"PATH": "", "HOME": str(tmp_path), **environ}).items() >= {
         "UV_DEFAULT_INDEX": "http://user:SECRET PW@a.example/simple", "UV_INDEX": "https://b.example/simple",
         "UV_INSECURE_HOST": "a b", "UV_FIND_LINKS": "/z", "SSL_CERT_FILE": "/c.pem",
     }.items()  # fmt: skip

@@ -12,8 +12,7 @@ import pytest
 
 from tasks.errors import SourcesError
 from tasks.models import Result
-from tasks.report.document import document
-from tasks.report.report import Report
+from tasks.report.report import Report, document
 from tests.report.values import CHECKS, CLONED, ERRORS, FAILED, FIX, FOUND, LOST, UPDATED, failed, succeeded
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "tasks/verify/schemas/result.schema.json").read_text())
