@@ -78,15 +78,18 @@ def _submodules(checkout: Checkout, commit: str) -> Iterator[tuple[Checkout, str
 
 
 def _files_as_found(checkout: Checkout, commit: str) -> str:
-    """A tree of all files in the working tree, of the ignored ones those that the commit has."""
+    """A tree of all files in the working tree, of the ignored ones those that the commit has or that are tracked."""
     with local_work.own_index(checkout) as index:
         checkout.git("add", "--all", "--sparse", "--ignore-errors", env=index, check=False)
         others = checkout.git("ls-files", "--others", "--exclude-standard", "-z", env=index).split("\0")
         if left_out := [path for path in others if path and not path.endswith("/")]:
             what = f"{checkout.name}: {counted(len(left_out), 'file')} ({examples(left_out)}) cannot be kept."
             raise LocalWorkError(what, messages.KEEP_IT)
-        ignored = local_work.untracked_files(checkout, "--ignored", "--exclude-standard")
-        paths = "".join(f"{path}\0" for path in local_work.overlapping(checkout, ignored, commit))
+        options = ("--others", "--ignored", "--exclude-standard", "-z")
+        ignored = list(filter(None, checkout.git("ls-files", *options, env=index).split("\0")))
+        tracked = checkout.git("ls-files", "-z").split("\0")
+        wanted = {*local_work.overlapping(checkout, ignored, commit), *set(ignored).intersection(tracked)}
+        paths = "".join(f"{path}\0" for path in sorted(wanted))
         checkout.git("update-index", "--add", "--remove", "-z", "--stdin", stdin=paths, env=index)
         return checkout.git("write-tree", "--missing-ok", env=index)
 

@@ -68,6 +68,7 @@ def test_edits_after_an_interruption_are_kept_and_the_switch_finished(place: str
 CASES: list[tuple[str, Acts]] = [
     (TOP, (("stash", "kept.txt"), ("to a directory", "a.txt"), ("edit", "new.log"))),
     (TOP, (("detach", ""), ("commit", "a.txt"), ("assume unchanged", "gone.txt"))),
+    (TOP, (("intend", "mine.log"),)),
 ]
 EVERY = [(place, ((action, name),)) for place in (TOP, LIB) for action in actions.ACTIONS for name in actions.NAMES]
 
