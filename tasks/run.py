@@ -6,7 +6,7 @@ import atexit
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, fields, replace
@@ -157,9 +157,6 @@ class Run:
         return packages.matching(package, advertised.tags, url)
 
 
-Step = Callable[[Run], None]
-
-
 def _check_refs(run: Run) -> None:
     """Ask the remotes for the REFs that are given as options, before anything is downloaded. Raises UsageError."""
     given = run.options.refs
@@ -272,15 +269,15 @@ def _lockable(run: Run) -> tuple[list[packages.Package], list[packages.LockedRep
     return found, repositories, obstacles
 
 
-STEPS: Mapping[str, Sequence[Step]] = {
-    "clone": [clone_step],
-    "update": [update_step],
-    "install": [install_step],
-    "verify": [verify_step],
-    "setup": [clone_step, update_step, install_step, verify_step],
-    "status": [status_step],
-    "lock": [lock_step],
+STEPS = {
+    "clone": clone_step,
+    "update": update_step,
+    "install": install_step,
+    "verify": verify_step,
+    "status": status_step,
+    "lock": lock_step,
 }
+SETUP = ("clone", "update", "install", "verify")
 
 
 def run(c: Context, task: str, options: Options) -> Result:
@@ -294,9 +291,9 @@ def run(c: Context, task: str, options: Options) -> Result:
             state = _prepare(c, task, options, report)
             alone = checkout.alone(state.settings, report, reading=task == "verify")
             with nullcontext() if state.session.dry or task == "status" else alone:
-                for step in STEPS[task]:
-                    with report.step(step.__name__.removesuffix("_step")):
-                        step(state)
+                for step in SETUP if task == "setup" else (task,):
+                    with report.step(step):
+                        STEPS[step](state)
                     if interruptions:  # while uv ran, which Invoke waits for
                         raise KeyboardInterrupt
                     if any(isinstance(row.error, UsageError) for row in state.rows):

@@ -6,7 +6,6 @@ import importlib.metadata
 import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -23,7 +22,6 @@ from .uv import WHO, WITHOUT_RUST, Uv, write
 
 LOCK = ".sources-install.lock"
 COMPAT = "--config-settings-package={}:editable_mode=compat"  # a plain .pth file, which editors can follow
-LATER = ("fastjsonschema",)
 TOOLS = Path(__file__).parent.parent / "requirements.txt"  # what the running program requires
 
 
@@ -61,8 +59,6 @@ def install(
         with locked(environment.prefix / LOCK, wait):
             stale = find_stale()  # another run may have installed them meanwhile
             if stale:
-                for module in LATER if environment.current else ():
-                    import_module(module)  # before the installation replaces a library that is needed later
                 _install(uv, packages, stale, deps, lock)
     outcomes = []
     for package in packages:

@@ -149,7 +149,7 @@ def mask(text: str, environ: Mapping[str, str]) -> str:
     text = redact(text)
     urls = redact(" ".join(environ.get(name, "") for name in INDEXES))
     for host in re.findall(r"https?://(?:\*\*\*@)?([^/\s]+)", urls):
-        url = rf"(https?://)(?:\*\*\*@)?{re.escape(host)}/(?:[^\s'\"`]*[^\s'\"`),.:;])?"
+        url = rf"(https?://)(?:\*\*\*@)?{re.escape(host)}/(?:\S*[^\s'\"`),.:;])?"  # a token may have quotes in it
         text = re.sub(url, rf"\g<1>{host}/…", text)
     return text
 

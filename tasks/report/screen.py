@@ -16,6 +16,7 @@ from rich.text import Text
 
 from ..names import redact
 
+LIMIT = 2000  # characters of one message
 WIDE = 10_000  # columns without a terminal: nothing is folded
 QUIET = 10.0  # seconds between two lines about one repository without a terminal
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -23,16 +24,16 @@ LIKELY = 0.5  # the part of a transfer from which on the rest is estimated
 _SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # colours, movements of the cursor (ECMA-48)
 
 
-def clean(text: str, *, limit: int = 2000) -> str:
+def clean(text: str) -> str:
     """Return `text` without control characters (newlines stay), colours, workflow commands and passwords.
 
-    Text beyond `limit` characters is dropped. Passwords are removed before and after, as removed characters may have
+    Text beyond `LIMIT` characters is dropped. Passwords are removed before and after, as removed characters may have
     hidden one.
     """
     text = _SEQUENCE.sub("", redact(text)).replace("\t", " ")
     text = redact("".join(filter(_is_shown, text)))
     text = re.sub(r"^(\s*):(?=:)", r"\1: ", text, flags=re.MULTILINE).replace("##[", "## [")
-    return text if len(text) <= limit else f"{text[:limit]}..."
+    return text if len(text) <= LIMIT else f"{text[:LIMIT]}..."
 
 
 def _is_shown(character: str) -> bool:
@@ -40,9 +41,9 @@ def _is_shown(character: str) -> bool:
     return character.isprintable() or character == "\n" or is_byte
 
 
-def one_line(text: str, *, limit: int = 2000) -> str:
+def one_line(text: str) -> str:
     """Return `clean(text)` on one line."""
-    return " ".join(clean(text, limit=limit).split())
+    return " ".join(clean(text).split())
 
 
 def size(count: float) -> str:

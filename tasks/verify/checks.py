@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
@@ -12,7 +11,7 @@ from ..packages import Environment
 from . import checkouts, machine, packages, trace
 
 
-def verify(settings: Settings, environment: Environment, reporter: Reporter, *, kernels: bool = False) -> Verification:
+def verify(settings: Settings, environment: Environment, reporter: Reporter, *, kernels: bool) -> Verification:
     """Check the repositories, their packages in `environment`, CUDA and the trace data. Each group of checks is given
     to the reporter as soon as it is complete.
 
@@ -20,7 +19,7 @@ def verify(settings: Settings, environment: Environment, reporter: Reporter, *, 
     kernels is a failure with `kernels`, else a warning.
     """
     with ThreadPoolExecutor(len(settings.repositories) + 2) as pool:
-        asked = pool.submit(machine.ask_driver, environment, os.environ)
+        asked = pool.submit(machine.ask_driver, environment)
         found = list(pool.map(checkouts.find, settings.repositories))
         ours = [one.package for one in found if one.package]
         data = trace.Data(settings.trace) if settings.trace else None
@@ -34,7 +33,7 @@ def verify(settings: Settings, environment: Environment, reporter: Reporter, *, 
 
         # Each group is made in a thread of its own: generators.
         groups: dict[str, Iterable[Check]] = {one.repository.name: check_repository(one) for one in found}
-        groups["cuda"] = machine.check_cuda(environment, os.environ, driver, needed=kernels)
+        groups["cuda"] = machine.check_cuda(environment, driver, needed=kernels)
         groups["trace"] = data.check(environment) if data else ()
         for group in groups:
             reporter.progress(group, "checking", None, 0, 0.0)

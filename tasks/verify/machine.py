@@ -8,6 +8,7 @@ and 0.7 do.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -50,9 +51,9 @@ def run(argv: Sequence[str | Path], timeout: float = 60, **options: Any) -> subp
         return subprocess.CompletedProcess(argv, -1, "", str(error))
 
 
-def ask_driver(environment: Environment, environ: Mapping[str, str]) -> dict[str, Any]:
+def ask_driver(environment: Environment) -> dict[str, Any]:
     """Return what `cuda_probe.ask` returns; of a driver that crashes or hangs, that as its `error`."""
-    asked = run([environment.python, "-I", PROBE], env=environ)
+    asked = run([environment.python, "-I", PROBE])
     try:
         answer: dict[str, Any] = json.loads(asked.stdout)
     except ValueError:
@@ -60,23 +61,20 @@ def ask_driver(environment: Environment, environ: Mapping[str, str]) -> dict[str
     return answer
 
 
-def check_cuda(
-    environment: Environment, environ: Mapping[str, str], driver: Mapping[str, Any], *, needed: bool = False
-) -> Iterator[Check]:
+def check_cuda(environment: Environment, driver: Mapping[str, Any], *, needed: bool) -> Iterator[Check]:
     """Check everything that FlashInfer needs to compile kernels for this machine's GPUs.
 
-    `environ` holds the variables that FlashInfer will see, `driver` is what `ask_driver` returned. What would
-    prevent a compilation is a warning, or a failure if kernels are `needed`. Without a GPU there is one check. nvcc
-    compiles an empty kernel, in seconds.
+    `driver` is what `ask_driver` returned. What would prevent a compilation is a warning, or a failure if kernels are
+    `needed`. Without a GPU there is one check. nvcc compiles an empty kernel, in seconds.
     """
     checks, gpus = [_driver(driver)], driver["gpus"]
     if gpus:
-        home, release = _toolkit(environ)
-        architectures = _architectures(gpus, release, environ)
+        home, release = _toolkit()
+        architectures = _architectures(gpus, release)
         checks += [
-            _gpus(gpus, architectures, environ),
+            _gpus(gpus, architectures),
             _torch(environment, driver["cuda"], release),
-            _compiler(home, release, architectures, environ),
+            _compiler(home, release, architectures),
             _cubins(environment),
         ]
     failure: Status = "fail" if needed else "warn"
@@ -97,19 +95,19 @@ def _driver(driver: Mapping[str, Any]) -> Check:
     return Check("driver", "skip", f"no GPU can be used ({driver['error'] or 'none is visible'})")
 
 
-def _toolkit(environ: Mapping[str, str]) -> tuple[str, Version]:
+def _toolkit() -> tuple[str, Version]:
     """The directory of the CUDA toolkit that FlashInfer uses, and the version of its nvcc, empty if that cannot run."""
-    on_path = shutil.which("nvcc", path=environ.get("PATH"))
+    on_path = shutil.which("nvcc")
     default = str(Path(on_path).parent.parent) if on_path else "/usr/local/cuda"
-    home = environ.get("CUDA_HOME") or default
-    done = run([f"{home}/bin/nvcc", "--version"], env=environ)
+    home = os.environ.get("CUDA_HOME") or default
+    done = run([f"{home}/bin/nvcc", "--version"])
     shown = re.search(r"release (\d+)\.(\d+)", done.stdout)
     return home, [int(part) for part in shown.groups()] if shown else []
 
 
-def _architectures(gpus: Sequence[Version], nvcc: Version, environ: Mapping[str, str]) -> list[Architecture]:
+def _architectures(gpus: Sequence[Version], nvcc: Version) -> list[Architecture]:
     """What FlashInfer builds kernels for: the architectures of the variable, or else those of the GPUs."""
-    listed = re.findall(r"(\d+)\.(\d+)([a-z]?)", environ.get(ARCHITECTURES, ""))
+    listed = re.findall(r"(\d+)\.(\d+)([a-z]?)", os.environ.get(ARCHITECTURES, ""))
     architectures = set()
     for major, minor, suffix in listed or [(*gpu, "") for gpu in gpus]:
         family = f"{major}.{minor}" == "12.0" and nvcc >= [12, 9]
@@ -118,7 +116,7 @@ def _architectures(gpus: Sequence[Version], nvcc: Version, environ: Mapping[str,
     return sorted(architectures)
 
 
-def _gpus(gpus: Sequence[Version], architectures: Sequence[Architecture], environ: Mapping[str, str]) -> Check:
+def _gpus(gpus: Sequence[Version], architectures: Sequence[Architecture]) -> Check:
     """Whether FlashInfer knows the GPUs, and what it builds runs on one of them."""
     shown = f"compute capability {', '.join(_dotted(gpu) for gpu in gpus)}"
     if min(gpus) < OLDEST_GPU:
@@ -127,7 +125,7 @@ def _gpus(gpus: Sequence[Version], architectures: Sequence[Architecture], enviro
     for major, minor, suffix in architectures:
         if any(major == gpu[0] and (minor == gpu[1] if suffix == "a" else minor <= gpu[1]) for gpu in gpus):
             return Check("gpus", "pass", shown)
-    detail = f"{ARCHITECTURES} is '{environ[ARCHITECTURES]}'; such kernels do not run on {shown}"
+    detail = f"{ARCHITECTURES} is '{os.environ[ARCHITECTURES]}'; such kernels do not run on {shown}"
     return Check("gpus", "fail", detail, command=f"unset {ARCHITECTURES}")
 
 
@@ -150,14 +148,14 @@ def _torch(environment: Environment, driver: Version, nvcc: Version) -> Check:
     return Check("torch", "pass", built)
 
 
-def _compiler(home: str, release: Version, architectures: Sequence[Architecture], environ: Mapping[str, str]) -> Check:
+def _compiler(home: str, release: Version, architectures: Sequence[Architecture]) -> Check:
     """Whether nvcc and the C++ compiler can build a library from an empty kernel, with FlashInfer's options."""
     names = [f"{major}{minor}{suffix}" for major, minor, suffix in architectures]
     try:
-        cxx, cuda_flags, ld_flags = (shlex.split(environ.get(name, "")) for name in ("CXX", *EXTRA_FLAGS))
+        cxx, cuda_flags, ld_flags = (shlex.split(os.environ.get(name, "")) for name in ("CXX", *EXTRA_FLAGS))
     except ValueError as error:
         return Check("compiler", "fail", f"CXX or one of {', '.join(EXTRA_FLAGS)} cannot be read: {error}", "Unset it.")
-    host = ["-ccbin", environ["CC"]] if "CC" in environ else []
+    host = ["-ccbin", os.environ["CC"]] if "CC" in os.environ else []
     stub = ["-static-global-template-stub=false"] if release >= [12, 8] else []
     codes = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in names]
     commands = (
@@ -170,7 +168,7 @@ def _compiler(home: str, release: Version, architectures: Sequence[Architecture]
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "trial.cu").write_text(TRIAL)
         for command in commands:
-            done = run(command, timeout=300, cwd=directory, env=environ)
+            done = run(command, timeout=300, cwd=directory)
             if done.returncode:
                 lines = (done.stderr + done.stdout).strip().splitlines() or [f"status {done.returncode}"]
                 reason = next((line for line in lines if re.search("error|fatal|cannot find", line)), lines[-1])

@@ -86,6 +86,8 @@ def test_a_terminal_shows_uvs_own_output_up_to_a_failure_however_it_is_cut(size:
         ("https://b.example:8443/T0KEN, or", "https://b.example:8443/…, or"),
         ("(https://b.example:8443/T0KEN/torch/)", "(https://b.example:8443/…)"),
         ("`https://b.example:8443/files/T0KEN/x-1.whl?key=K#sha256=1`", "`https://b.example:8443/…`"),
+        ("https://b.example:8443/T0'K\"EN/x, or", "https://b.example:8443/…, or"),
+        ("""'UV_INDEX=https://b.example:8443/T0'"'"'KEN'""", "'UV_INDEX=https://b.example:8443/…'"),
         ("file:///a/index/x.whl https://c.example/simple", "file:///a/index/x.whl https://c.example/simple"),
     ],
 )

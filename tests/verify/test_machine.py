@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -64,9 +65,9 @@ class Machine:
 
     def checks(self, *, needed: bool = False, **variables: Any) -> dict[str, Check]:
         """The checks by name, with more variables."""
-        environ = {**self.environ, **variables}
-        driver = machine.ask_driver(self.environment, environ)
-        return {check.name: check for check in machine.check_cuda(self.environment, environ, driver, needed=needed)}
+        with patch.dict(os.environ, {**self.environ, **variables}, clear=True):
+            driver = machine.ask_driver(self.environment)
+            return {check.name: check for check in machine.check_cuda(self.environment, driver, needed=needed)}
 
 
 @pytest.fixture(scope="module")
