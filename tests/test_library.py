@@ -10,8 +10,6 @@ import sys
 import sysconfig
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import Project
 from tests.sources import Result
 from tests.upstream.store import Upstream
@@ -122,16 +120,3 @@ def test_a_further_repository_says_whether_it_is_installed(project: Project, ups
     assert "notes" not in found["packages"]
     printed = project.environment.run("import bench; print(bench.__file__)")
     assert printed.out == f"{project.tmp}/bench/bench/__init__.py\n"
-
-
-def test_installing_the_project_puts_no_module_anywhere(project: Project, tmp_path: Path) -> None:
-    pytest.importorskip("pip")
-    root, target = tmp_path / "checkout", tmp_path / "target"
-    shutil.copytree(Path(__file__).parent.parent / "tasks", root / "tasks")
-    for name in ("pyproject.toml", "README.md", "LICENSE", "tasks.py"):
-        shutil.copy2(Path(__file__).parent.parent / name, root)
-    command = ["pip", "install", "--no-deps", "--no-build-isolation", f"--target={target}", str(root)]
-    subprocess.run([sys.executable, "-m", *command], env=project.environ, check=True)
-    (installed,) = target.iterdir()
-    assert re.fullmatch(r"flashinfer_sources-.*\.dist-info", installed.name)
-    assert "Requires-Dist: GitPython" in (installed / "METADATA").read_text()

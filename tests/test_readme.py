@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import os
 import re
 import shutil
 import subprocess
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 from invoke.vendor import yaml
 
-import tasks
 from tasks.settings import DEFAULTS, REPOSITORIES, REPOSITORY
 from tests.conftest import Environment, Project
 
@@ -26,7 +22,6 @@ TEXT = README.read_text(encoding="utf-8")
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
 HOME = "/home/you/project"
 SESSION = re.compile(r"```console\n(.*?)```", re.S)
-SVG = "{http://www.w3.org/2000/svg}"
 LEFT_OUT = "..."
 
 
@@ -78,12 +73,6 @@ def test_the_lines_of_the_session_are_what_is_printed(shell: Project) -> None:
         assert {*shortened.splitlines()} <= {*session.splitlines()}, "README shows lines of the complete session"
 
 
-def test_the_recording_shows_a_set_up() -> None:
-    texts = ElementTree.parse(ROOT / "docs/setup.svg").iter(f"{SVG}text")
-    last = [text.text or "" for text in texts if text.get("visibility") != "hidden"]
-    assert any(text.startswith("Ready ") for text in last)
-
-
 def test_the_configuration_shown_is_the_default() -> None:
     (shown,) = re.findall(r"these are the defaults:\n\n```yaml\n(.*?)```", TEXT, re.S)
     tree = yaml.safe_load(shown)["sources"]  # type: ignore[no-untyped-call]
@@ -115,21 +104,3 @@ def test_links_lead_somewhere_and_pages_have_nothing_private() -> None:
             headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.M) if anchor else []
             anchors = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
             assert not anchor or anchor in anchors, f"{page}: {path}#{anchor}"
-
-
-def test_the_workflow_runs_what_exists() -> None:
-    text = (ROOT / ".github/workflows/ci.yml").read_text()
-    workflow = yaml.safe_load(text)  # type: ignore[no-untyped-call]
-    jobs = workflow["jobs"]
-    assert workflow["permissions"] == {"contents": "read"} and workflow["concurrency"]
-    uses = re.findall(r"uses: (.*)", text)
-    assert uses and all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action) for action in uses)
-    commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
-    assert {".ci/run tests", ".ci/run lint"} <= {*commands}
-    for task, words in re.findall(r"invoke (\w+)([^\n]*)", "\n".join(commands)):
-        options = {name.replace("_", "-") for name in inspect.signature(getattr(tasks, task)).parameters}
-        assert set(re.findall(r"--([\w-]+)", words)) <= options
-    offered = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
-    assert jobs["tests"]["strategy"]["matrix"]["python-version"] == offered
-    assert os.access(ROOT / ".ci/run", os.X_OK)
-    subprocess.run(["bash", "-n", ROOT / ".ci/run"], check=True)

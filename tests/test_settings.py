@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from invoke.config import Config
 
 from tasks.errors import UsageError
@@ -163,20 +161,3 @@ def test_a_name_that_is_not_a_directory_name_is_refused(name: Any) -> None:
     assert "is not a valid directory name" in refused(repositories={name: {"url": URL}})
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.dictionaries(st.sampled_from([*DEFAULTS, "other"]) | st.text(max_size=8), JSON, max_size=3))
-def test_whatever_the_configuration_holds_settings_or_a_usage_error_come_out(changes: dict[str, Any]) -> None:
-    try:
-        found = load({"sources": changes}, ROOT)
-    except UsageError as error:
-        assert "sources" in error.what and error.what.isprintable()
-    else:
-        assert found.attempts >= 1 and found.stall > 0
-        assert all(one.path.parent == found.directory for one in found.repositories)

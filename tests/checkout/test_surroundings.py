@@ -17,8 +17,6 @@ from tests.sources import Sources, configure, fingerprint, sound, url
 from tests.thing import LIB, TOP, Thing
 from tests.upstream.store import Gitlink, Upstream, git
 
-ODD = "odd\u2028my\u0085name"
-
 
 def test_a_git_that_is_missing_or_too_old_is_reported(
     sglang: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -114,22 +112,6 @@ def test_no_variable_of_another_repository_reaches_git(thing: Thing, monkeypatch
         thing.sources("clone")
     assert thing.sources.head(TOP) == new
     sound(thing.sources, TOP)
-
-
-def test_names_with_unusual_line_ends_are_names(thing: Thing) -> None:
-    for ref in (f"heads/{ODD}", f"tags/v9.9{ODD}"):
-        thing.upstream.set_ref("some/thing", f"refs/{ref}", "main")
-    thing.git(TOP, "tag", f"tag{ODD}")
-    thing.git(LIB, "branch", ODD)
-    thing.write(TOP, f"{ODD}.txt")
-    new = thing.move_on()
-    thing.sources("update")
-    assert thing.sources.head(TOP) == new
-    thing.git(TOP, "switch", "-q", "-c", f"mine{ODD}")
-    thing.move_on()
-    result = thing.sources("update", check=None)
-    assert result.status in (0, 5) and thing.sources.head(TOP) == new
-    assert ODD not in result.out + result.err, "a terminal would break the line"
 
 
 def test_without_a_home(thing: Thing, monkeypatch: pytest.MonkeyPatch) -> None:

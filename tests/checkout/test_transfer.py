@@ -15,7 +15,7 @@ import pytest
 from tests.checkout.test_clone import FETCH, SPARSE
 from tests.sources import Sources, fingerprint
 from tests.upstream.host import GitHost
-from tests.upstream.store import PATHS, Gitlink, Upstream, git
+from tests.upstream.store import PATHS, Upstream, git
 
 
 def packed(git_dir: Path) -> Counter[str]:
@@ -92,25 +92,6 @@ def test_nothing_is_downloaded_where_local_work_is_in_the_way(flashinfer: Source
     flashinfer("update", check=5, flashinfer="v0.3.0")
     assert host.count(FETCH) <= 1, "the commit alone, to see what it would change"
     assert host.count("cutlass|spdlog") == 0
-
-
-def test_a_release_that_declares_another_directory_downloads_that_directory_only(
-    flashinfer: Sources, host: GitHost, upstream: Upstream
-) -> None:
-    flashinfer("clone")
-    text, line = upstream.read("flashinfer", "pyproject.toml"), '"tools/util/include/**"'
-    commit = upstream.add_commit("cutlass", "main", {f"examples/part{n}.h": f"// {n}\n" for n in range(3)})
-    files: dict[str, str | bytes | Gitlink | None] = {"3rdparty/cutlass": Gitlink(commit)}
-    upstream.add_commit("flashinfer", "main", {**files, "pyproject.toml": text.replace(line, f'{line}, "examples/**"')})
-    git_dir = flashinfer.path / "flashinfer/.git/modules/3rdparty/cutlass"
-    before = packed(git_dir)
-    host.reset()
-    flashinfer("update")
-    examples = {oid for path, oid in blobs(upstream, "cutlass", commit).items() if path.startswith("examples/")}
-    assert set(packed(git_dir) - before) & all_blobs(upstream, "cutlass") == examples - set(before)
-    assert host.count("spdlog|cccl") == 0
-    assert (flashinfer.path / "flashinfer/3rdparty/cutlass/examples/part0.h").read_text() == "// 0\n"
-    assert flashinfer.git("flashinfer", "status", "--porcelain") == ""
 
 
 def test_remotes_are_asked_at_the_same_time(sources: Sources, host: GitHost, upstream: Upstream) -> None:

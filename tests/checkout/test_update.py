@@ -67,21 +67,6 @@ def test_a_ref_that_was_given_as_an_option_is_kept_until_the_configuration_chang
     assert fingerprint(sglang.path) == before
 
 
-def test_a_branch_that_was_pushed_with_force_is_followed_and_the_newest_release_is_the_only_new_tag(
-    sglang: Sources, upstream: Upstream
-) -> None:
-    sglang("clone")
-    upstream.add_commit("sglang", "main", {"second.txt": "second\n"})
-    sglang("update")
-    upstream.move_tag("sglang", "v0.6.0", upstream.add_commit("sglang", "next", parent="main"))
-    new = upstream.force_push("sglang", "main", {"forced.txt": "forced\n"})
-    sglang("update")
-    assert sglang.head("sglang") == new == sglang.git("sglang", "rev-parse", "origin/main")
-    tags = sglang.git("sglang", "tag").split()
-    assert "v0.6.0" in tags and "v0.4.0" not in tags
-    sound(sglang, "sglang")
-
-
 SHALLOW = "--depth=1 --recurse-submodules --shallow-submodules"
 BY_HAND = [SHALLOW, *exhaustive([("--recurse-submodules",), ("-q",), ("--depth=1",), ("--filter=blob:none",)])]
 

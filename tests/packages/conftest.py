@@ -25,7 +25,6 @@ from tasks.packages.environment import Environment, probe
 from tasks.packages.lock import Lock
 from tasks.packages.package import Package
 from tasks.packages.uv import Uv
-from tests.upstream.store import Upstream
 
 FROM_PIP = uv_module.from_pip
 STARTS = ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec", "os.system")
@@ -186,20 +185,6 @@ def place(tmp_path: Path, user: None, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setattr(uv_module, "from_pip", lambda environ: {})
     venv.create(tmp_path / "venv", symlinks=True)
     return Place(probe(tmp_path / "venv"))
-
-
-@pytest.fixture
-def checkout(upstream: Upstream, tmp_path: Path) -> Callable[..., Package]:
-    """`checkout("flashinfer", "v0.2.0")` checks out a small upstream repository and says what to install of it."""
-
-    def make(name: str, revision: str) -> Package:
-        folder = tmp_path / "tmp" / name
-        options = ["-q", "-c", "advice.detachedHead=false", "-b", revision]
-        subprocess.run(["git", "clone", *options, upstream.path(name), folder], check=True)
-        commit = upstream.commit(name, revision)
-        return package_at(folder, name, head=commit, tags={revision: commit})
-
-    return make
 
 
 @pytest.fixture

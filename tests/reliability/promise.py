@@ -1,14 +1,15 @@
 """A user, an upstream and updates act at random (hypothesis.stateful); everything that the user ever made must be kept.
 
-Kept is what is in a file, in the index, in a commit that a ref leads to, or in a stash. A run is killed or interrupted
-as it starts its n-th git command, or after some time; one that ends by itself ends with 0 or 5, and with 0 once the
-user has put his work away.
+Kept is what is in a file, in the index, in a commit that a ref leads to, or in a stash. Some begin
+without a checkout. A run is killed or interrupted as it starts its n-th git command, or after some time; one that ends
+by itself ends with 0 or 5, and with 0 once the user has put his work away.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,8 +102,9 @@ class World:
         self.made.add(text.encode())
         return text
 
-    def start(self, task: str = "update", **environ: str) -> ForkProcess:
-        """Start the task in a process group of its own."""
+    def start(self, **environ: str) -> ForkProcess:
+        """Start `update`, or `clone` where there is no checkout, in a process group of its own."""
+        task = "update" if self.top.exists() else "clone"
         url = f"file://{self.upstream.path('some/thing')}"
         given = {"attempts": 1, "directory": str(self.directory / "tmp")}
         tree = {**DEFAULTS, **given, "repositories": {"thing": {"url": url, "branch": "main"}}}
@@ -172,13 +174,15 @@ class Promise(RuleBasedStateMachine):
     template: Path
     environ: dict[str, str]
 
-    @initialize()
-    def copy(self) -> None:
+    @initialize(fresh=st.booleans())
+    def copy(self, fresh: bool) -> None:
         self.directory = tempfile.TemporaryDirectory(dir=self.template.parent)
         self.world = World(Path(self.directory.name, "world"), self.environ)
         subprocess.run(["cp", "-a", self.template, self.world.directory], check=True)
         for place, name in REPOSITORIES.items():
             self.world.user(place).git("config", "remote.origin.url", f"file://{self.world.upstream.path(name)}")
+        if fresh:
+            shutil.rmtree(self.world.top)
 
     @rule(step=st.one_of(ACT, ACT, MOVE, UPDATE))  # three rules would mostly come one without the others
     def step(self, step: tuple[Any, ...]) -> None:
@@ -259,7 +263,7 @@ def make_template(directory: Path, environ: dict[str, str]) -> Path:
     for name in REPOSITORIES.values():
         for key in ("uploadpack.allowFilter", "uploadpack.allowAnySHA1InWant"):
             subprocess.run(["git", "config", key, "true"], cwd=upstream.path(name), check=True)
-    child = World(directory, environ).start("clone")
+    child = World(directory, environ).start()
     child.join(120)
     assert child.exitcode == 0, (directory / "output").read_text()
     return directory

@@ -12,7 +12,7 @@ import pytest
 
 from tasks.errors import SourcesError
 from tasks.models import Result
-from tasks.report.report import Report, document
+from tasks.report.report import document
 from tests.report.values import CHECKS, CLONED, ERRORS, FAILED, FIX, FOUND, LOST, UPDATED, failed, succeeded
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "tasks/verify/schemas/result.schema.json").read_text())
@@ -74,13 +74,3 @@ def test_no_password_is_in_it() -> None:
     state = replace(FOUND.repositories["sglang"], problem=secret, changed=(secret,))
     found = replace(FOUND, repositories={"sglang": state})
     assert "secret" not in json.dumps(document(replace(failed("setup", error, within=True), verification=found)))
-
-
-def test_it_is_alone_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    with Report(json=True) as report:
-        with report.step("verify"):
-            report.event("sglang", "\u2192 checked")
-        report.finish(Result("verify", 3, steps={"clone": [FAILED]}, verification=FOUND))
-    out, err = capsys.readouterr()
-    assert json.loads(out)["exit_status"] == 3
-    assert "checked" in err and LOST.what in err

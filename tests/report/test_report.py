@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 import termios
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
@@ -185,23 +184,6 @@ def test_elsewhere_events_are_lines_with_their_time_below_the_heading_of_a_step(
     )
 
 
-def test_lines_of_many_threads_stay_whole() -> None:
-    def tell(report: Report) -> None:
-        def work(name: str) -> None:
-            for number in range(50):
-                report.progress(name, "receiving", 0.5, number, 1.0)
-                report.event(name, f"line {number}")
-
-        threads = [threading.Thread(target=work, args=(f"r{number}",)) for number in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-    lines = [line.partition(" ")[2] for line in shown(tell)[0].splitlines()]
-    assert sorted(lines) == sorted(f"r{name}: line {number}" for name in range(8) for number in range(50))
-
-
 @pytest.mark.parametrize("redirection", ["| true", "> /dev/full 2> /dev/full", ">&- 2>&-"])
 def test_an_output_that_is_closed_or_full_or_not_read_stops_nothing(redirection: str, tmp_path: Path) -> None:
     code = tmp_path / "code.py"
@@ -364,17 +346,6 @@ def test_groups_are_shown_as_they_are_complete_and_only_once() -> None:
     out = shown(tell)[0]
     assert re.match(r"verify\nsglang: 1 passed, 1 warned\n.*\n.*\n\S+ verify: still checking\nflashinfer: ", out)
     assert out.count("sglang: 1 passed") == 1
-
-
-def test_warnings_are_taken_by_the_repository_that_they_are_about() -> None:
-    def tell(report: Report) -> None:
-        for who in ("sglang", "flashinfer", "flashinfer/3rdparty/cutlass", "install"):
-            report.warn(who, "odd")
-        assert report.take_warnings("flashinfer") == ("odd", "flashinfer/3rdparty/cutlass: odd")
-        assert report.take_warnings() == ("sglang: odd", "install: odd")
-        assert report.take_warnings() == ()
-
-    assert re.search(r"^\S+ sglang: warning: odd$", shown(tell)[1], re.MULTILINE)
 
 
 def test_github_gets_annotations() -> None:

@@ -23,18 +23,6 @@ SHIPPED = {
 }
 FIRST = ("nvbench", "cutlass", "spdlog")
 
-OLD_SETUP = """\
-import setuptools
-import torch.utils.cpp_extension as torch_cpp_ext
-
-setuptools.setup(
-    name="flashinfer",
-    version=open("version.txt").read().strip(),
-    packages=setuptools.find_packages(include=["flashinfer*"]),
-    cmdclass={"build_ext": torch_cpp_ext.BuildExtension},
-)
-"""
-
 PYPROJECT = """\
 [project]
 name = "{name}"
@@ -120,7 +108,7 @@ def python_layout(version: str, commits: Mapping[str, str], noise: str) -> dict[
         "python/csrc/norm.cu": "// rmsnorm\n",
         "python/flashinfer/__init__.py": "from ._build_meta import __version__ as __version__\n",
         "python/include": Symlink("../include"),
-        "python/setup.py": OLD_SETUP,
+        "python/setup.py": "import torch.utils.cpp_extension\n",
         "python/version.txt": Symlink("../version.txt"),
         "version.txt": f"{version}\n",
     }

@@ -140,9 +140,6 @@ def build(repository: Path) -> None:
         to.point("refs/tags/v0.5.10rc0", tip)
         side = to.commit("release/v0.5.10", release("", spring, noise=noise()), tip)
         to.point("refs/tags/v0.5.10.post1", side)
-        early = release("", spring, noise=noise())
-        early["python/pyproject.toml"] = early["python/pyproject.toml"].replace('"wheel"', '"wheel", "setuptools-rust"')
-        to.commit("rust", early, tip)
         tip = to.commit("main", release("", today, rust=True, noise=noise()), tip)
         to.point("refs/tags/v0.5.23", tip)
         for _ in range(2):

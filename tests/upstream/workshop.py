@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -27,12 +26,6 @@ DEFINITION = {
 }
 
 
-def pointer(data: bytes) -> str:
-    """What is committed in place of a file that Git LFS tracks."""
-    digest = hashlib.sha256(data).hexdigest()
-    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {len(data)}\n"
-
-
 def build(root: Path) -> None:
     """Write both repositories."""
     with Importer(root / f"{COOKBOOK}.git") as to:
@@ -44,17 +37,10 @@ def build(root: Path) -> None:
 def _trace_files() -> dict[str, File]:
     x = {"type": "safetensors", "path": f"./{BLOB}", "tensor_key": "x"}
     workload = {"definition": "scan_h8", "workload": {"uuid": "a", "axes": {"rows": 4}, "inputs": {"x": x}}}
-    solution = {
-        "name": "scan_torch", "definition": "scan_h8", "author": "baseline",
-        "spec": {"language": "python", "target_hardware": ["CPU"], "entry_point": "main.py::run"},
-        "sources": [{"path": "main.py", "content": DEFINITION["reference"]}],
-    }  # fmt: skip
     return {
         ".gitattributes": ATTRIBUTES,
         "definitions/scan/scan_h8.json": f"{json.dumps(DEFINITION, indent=2)}\n",
         "workloads/scan/scan_h8.jsonl": f"{json.dumps(workload)}\n",
-        "solutions/baseline/scan/scan_h8/scan_torch.json": f"{json.dumps(solution, indent=2)}\n",
-        "traces/scan/scan_h8.jsonl": "",
         "tests/references/test_scan_h8.py": "def test_nothing():\n    pass\n",
-        BLOB: pointer(bytes(256)),
+        BLOB: f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 256\n",
     }

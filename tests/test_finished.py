@@ -1,4 +1,5 @@
-"""`--json` end to end: an example of each kind of exit. report/test_document.py has all combinations."""
+"""A finished set-up: `--json` at each kind of exit (report/test_document.py has all combinations), and `verify` of one
+that is damaged, and after the commands that it names."""
 
 from __future__ import annotations
 
@@ -15,6 +16,9 @@ from typing import Any
 import jsonschema
 import pytest
 
+from tasks.models import Repository
+from tasks.settings import DEFAULTS
+from tasks.verify import checkouts
 from tests.conftest import ROOT, Project, new_environment, new_folder, unknown_user
 from tests.sources import Result
 from tests.upstream.__main__ import write_configuration
@@ -51,7 +55,7 @@ def finished(
 @pytest.fixture
 def project(finished: Project, github_host: GitHost) -> Project:
     """The project as `invoke setup` left it, at one place, as its environment knows it. The environment is shared:
-    every run below that would change it fails, and so leaves it as it was."""
+    every run below fails before it changes it, or leaves it repaired."""
     changed = [finished.path / name for name in ("tmp", "bin", "invoke.yaml", "pylock.sources.toml")]
     subprocess.run(["rm", "-rf", *changed], check=True)
     subprocess.run(["cp", "-a", finished.path.with_name("finished"), finished.tmp], check=True)
@@ -118,7 +122,6 @@ def interrupted_build(project: Project, host: GitHost) -> None:
     [
         ("status", 0, not_cloned),
         ("verify", 0, as_it_is),
-        ("verify", 1, not_cloned),
         ("verify", 2, wrong_configuration),
         ("clone", 3, network_down),
         ("install --reinstall", 4, unwritable_log),
@@ -136,6 +139,62 @@ def test_each_exit_prints_one_object(
     errors = [step["error"] for step in [found, *found["steps"]] if step["error"]]
     bad = [check for check in found.get("checks", ()) if check["status"] in ("fail", "warn")]
     assert not errors if status == 0 else errors or bad
+
+
+def faults(project: Project, *options: str, check: int) -> dict[str, str]:
+    """The failed checks of `invoke verify`, each with its command."""
+    checks = read(project.invoke("verify", *options, "--json", check=check), "verify")["checks"]
+    return {check["name"]: check["command"] for check in checks if check["status"] == "fail"}
+
+
+def test_damage_is_named_with_the_commands_that_repair_it(project: Project) -> None:
+    cutlass, sglang = project.tmp / "flashinfer/3rdparty/cutlass", project.tmp / "sglang"
+    project.git("flashinfer", "clean", "-qxdf")  # what the build generated
+    for path in cutlass.iterdir():
+        if path.name != ".git":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree(sglang / "python/sglang/srt/models")
+    project.git("sglang", "checkout", "-q", "--detach", "HEAD")
+    commands = {
+        "flashinfer: submodules": f"git -C {cutlass} checkout-index --all --quiet",
+        "flashinfer: imports": "invoke install --reinstall",
+        "sglang: models": f"git -C {sglang} checkout HEAD -- python/sglang/srt/models",
+        "sglang: ref": "invoke update",
+    }
+    assert faults(project, check=1) == commands
+    for command in sorted(commands.values()):  # git's first
+        program, *words = command.split()
+        if program == "invoke":
+            project.invoke(*words)
+        else:
+            subprocess.run([program, *words], env=project.environ, check=True)
+    assert faults(project, check=0) == {}
+
+
+def in_process(checkout: Path) -> dict[str, str]:
+    """The details of the checks of a checkout of SGLang, by name."""
+    found = checkouts.find(Repository("sglang", DEFAULTS["repositories"]["sglang"]["url"], "main", checkout))
+    return {check.name: check.detail for check in checkouts.check_checkout(found)}
+
+
+def test_a_users_branch_is_shown_and_metadata_that_cannot_be_read_is_named_with_its_line(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in project.environ.items():
+        monkeypatch.setenv(name, value)
+    sglang = project.tmp / "sglang"
+    project.git("sglang", "switch", "-q", "-c", "mine")
+    assert in_process(sglang)["ref"].startswith("your branch mine (")
+    pyproject = sglang / "python/pyproject.toml"
+    text = pyproject.read_text()
+    pyproject.write_text(f"{text}\n[project\n")
+    assert [*in_process(sglang)] == ["metadata"]
+    assert f"line {text.count(chr(10)) + 2}" in in_process(sglang)["metadata"]
+
+
+def test_of_what_is_not_cloned_there_is_one_check(project: Project) -> None:
+    shutil.rmtree(project.tmp / "sglang")
+    assert faults(project, "--only=sglang", check=1) == {"sglang: repository": "invoke clone"}
 
 
 def test_a_run_that_waits_for_another_prints_the_object_alone(project: Project) -> None:
