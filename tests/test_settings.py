@@ -159,5 +159,3 @@ def test_a_wrong_entry_of_a_repository_is_named(entry: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["..", "", "a/b", "-x", ".git", "a\nb", "a b", "a:b", "x" * 101, "end.", 1])
 def test_a_name_that_is_not_a_directory_name_is_refused(name: Any) -> None:
     assert "is not a valid directory name" in refused(repositories={name: {"url": URL}})
-
-

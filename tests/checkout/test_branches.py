@@ -83,18 +83,6 @@ def test_any_remote_with_the_configured_url_is_fetched_from_and_without_one_the_
     assert "up to date" in sglang("update").out
 
 
-def test_an_unborn_branch_is_called_one_and_kept(thing: Thing) -> None:
-    thing.git("thing", "switch", "-q", "--orphan", "fresh")
-    thing.write("thing", "mine.txt")
-    before = fingerprint(thing.top, r"^\.git/")
-    thing.move_on()
-    result = thing.sources("update", check=None)
-    assert result.status in (0, 5)
-    assert "fresh" in result.text
-    assert not re.search(r"^ +mv ", result.err, re.M)
-    assert fingerprint(thing.top, r"^\.git/") == before
-
-
 def test_a_linked_worktree_in_the_place_of_a_checkout_keeps_its_index(thing: Thing) -> None:
     shutil.rmtree(thing.top)
     real = thing.sources.path / "real"

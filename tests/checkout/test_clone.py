@@ -140,14 +140,10 @@ def test_matching_is_the_release_that_the_checked_out_sglang_requires(sources: S
     assert "0.6.7.post3 → 0.4.0rc3" in result.out
 
 
-@pytest.mark.parametrize("capability", ["filters", "anysha"])
-def test_a_host_that_serves_no_filters_or_no_commit_by_its_id_is_enough_or_said_not_to_be(
-    capability: str, sources: Sources, host: GitHost, upstream: Upstream
+def test_a_branch_of_a_host_that_serves_no_commit_by_its_id_is_fetched_by_its_name(
+    sglang: Sources, host: GitHost, upstream: Upstream
 ) -> None:
-    setattr(host, capability, False)
-    result = sources("clone", check=None)
-    assert sources.head("sglang") == upstream.commit("sglang"), "a branch is fetched by its name then"
-    sound(sources, "sglang")
-    assert result.text
-    assert result.status == 0 or not (sources.path / "flashinfer").exists()
-    assert capability != "filters" or result.status == 0
+    host.anysha = False
+    sglang("clone")
+    assert sglang.head("sglang") == upstream.commit("sglang")
+    sound(sglang, "sglang")

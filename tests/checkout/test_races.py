@@ -25,9 +25,7 @@ CASES = [(SCRIPTS[0], TOP), (SCRIPTS[1], LIB), (SCRIPTS[2], TOP)]
 MORE = [(script, place) for script in SCRIPTS[1:] for place in (TOP, LIB) if (script, place) not in CASES]
 
 
-def before_git(
-    script: str, folder: Path, monkeypatch: pytest.MonkeyPatch, moments: Sequence[str] = MOMENTS
-) -> Path:
+def before_git(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch, moments: Sequence[str] = MOMENTS) -> Path:
     """Let the shell script run once, just before the first git command that moves files or refs, or that has one of
     the words `moments`. Returns a file that exists once that has happened."""
     folder.mkdir()

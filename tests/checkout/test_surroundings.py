@@ -133,9 +133,7 @@ def test_files_of_git_lfs_stay_pointers_whatever_is_set_up_globally(thing: Thing
     configure(filter_lfs_smudge="false", filter_lfs_process="false", filter_lfs_clean="cat", filter_lfs_required="true")
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n"
     attributes = "*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
-    new = thing.upstream.add_commit(
-        "some/thing", "main", {".gitattributes": attributes, "blob.safetensors": pointer}
-    )
+    new = thing.upstream.add_commit("some/thing", "main", {".gitattributes": attributes, "blob.safetensors": pointer})
     thing.sources("update")
     assert thing.sources.head(TOP) == new
     assert (thing.top / "blob.safetensors").read_text() == pointer

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import threading
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -92,17 +90,3 @@ def test_nothing_is_downloaded_where_local_work_is_in_the_way(flashinfer: Source
     flashinfer("update", check=5, flashinfer="v0.3.0")
     assert host.count(FETCH) <= 1, "the commit alone, to see what it would change"
     assert host.count("cutlass|spdlog") == 0
-
-
-def test_remotes_are_asked_at_the_same_time(sources: Sources, host: GitHost, upstream: Upstream) -> None:
-    names = [f"some/project{number}" for number in range(4)]
-    for name in names:
-        upstream.add_commit(name, "main", {"README.md": f"{name}\n"})
-    sources.repositories.clear()
-    sources.repositories |= {name[5:]: {"url": f"https://github.com/{name}.git", "install": False} for name in names}
-    rounds = {"ls-refs": threading.Barrier(len(names)), "fetch": threading.Barrier(len(names))}
-    for command, together in rounds.items():
-        for name in names:
-            host.fault("hook", rf"{name}\.git/.* {command}", call=partial(together.wait, 60))
-    sources("clone")
-    assert not any(together.broken for together in rounds.values()), "each round is one for all"

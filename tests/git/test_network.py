@@ -114,9 +114,8 @@ def test_an_answer_that_is_not_gits_is_a_network_error(direct: Sources, host: Gi
         host.reset()
 
 
-@pytest.mark.parametrize("place", ["GIT_SSH_COMMAND", "checkout"])
 def test_the_users_ssh_is_used_and_what_it_says_is_no_output(
-    place: str, sglang: Sources, upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sglang: Sources, upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log, ssh = tmp_path / "calls", tmp_path / "my bin/ssh"
     ssh.parent.mkdir()
@@ -128,9 +127,8 @@ def test_the_users_ssh_is_used_and_what_it_says_is_no_output(
     monkeypatch.setenv("GIT_SSH_COMMAND", f"'{ssh}' -i key")
     sglang.repositories["sglang"]["url"] = "git@example.org:sgl-project/sglang.git"
     sglang("clone")
-    if place == "checkout":
-        monkeypatch.delenv("GIT_SSH_COMMAND")
-        sglang.git("sglang", "config", "core.sshCommand", f"'{ssh}' -i key")
+    monkeypatch.delenv("GIT_SSH_COMMAND")
+    sglang.git("sglang", "config", "core.sshCommand", f"'{ssh}' -i key")
     log.unlink()
     new = upstream.add_commit("sglang", "main")
     sglang("update")

@@ -104,6 +104,17 @@ def package_at(path: Path, name: str, extras: tuple[str, ...] = (), **values: An
     return Package(checkout)
 
 
+def put(environment: Environment, name: str, version: str, requires: tuple[str, ...] = (), **files: str) -> Path:
+    """Put a distribution's metadata into the environment, as an installer would."""
+    info = environment.purelib / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir()
+    lines = [f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {one}" for one in requires)]
+    (info / "METADATA").write_text("Metadata-Version: 2.1\n" + "\n".join(lines) + "\n")
+    for file, text in files.items():
+        (info / file.replace("_json", ".json")).write_text(text)
+    return info
+
+
 @dataclass
 class Place:
     """An environment with nothing in it, not even pip, and what an installation into it reported."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 import venv
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tasks.errors import SourcesError, UsageError
 from tasks.packages.environment import Distribution, Environment, missing_requirements, probe
+from tests.packages.conftest import put
 
 
 @pytest.fixture
@@ -20,32 +19,10 @@ def environment(tmp_path: Path) -> Environment:
     return probe(tmp_path / "venv")
 
 
-def put(environment: Environment, name: str, version: str, requires: tuple[str, ...] = (), **files: str) -> Path:
-    """Put a distribution's metadata into the environment, as an installer would."""
-    info = environment.purelib / f"{name}-{version}.dist-info"
-    info.mkdir()
-    lines = [f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {one}" for one in requires)]
-    (info / "METADATA").write_text("Metadata-Version: 2.1\n" + "\n".join(lines) + "\n")
-    for file, text in files.items():
-        (info / file.replace("_json", ".json")).write_text(text)
-    return info
-
-
 def find(environment: Environment, name: str) -> Distribution:
     found = environment.distribution(name)
     assert found is not None
     return found
-
-
-def test_running_and_other_interpreters_answer_alike(tmp_path: Path, started: Callable[[], list[str]]) -> None:
-    own = probe()
-    assert started() == []
-    assert (own.python, own.prefix, own.current) == (Path(sys.executable), Path(sys.prefix), True)
-    link = tmp_path / "python"  # another path, so another process
-    link.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    link.chmod(0o755)
-    other = probe(link)
-    assert (other.markers, other.prefix, other.purelib, other.current) == (own.markers, own.prefix, own.purelib, True)
 
 
 def test_another_environment_is_known_by_its_directory_its_interpreter_or_a_name_on_the_path(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tasks.packages.package import Package
-from tests.packages.conftest import Place
+from tests.packages.conftest import Place, put
 
 Make = Callable[..., Package]
 RUNNER = """
@@ -59,15 +59,10 @@ def test_what_an_interrupted_installation_left_is_no_obstacle(place: Place, make
     next(site.glob("torch-*/RECORD")).unlink()
     next(site.glob("packaging-*/METADATA")).unlink()
     next(site.glob("flashinfer_python-*/METADATA")).unlink()
-    another = site / "another-1.dist-info"
-    another.mkdir()
-    (another / "METADATA").write_text("Metadata-Version: 2.1\nName: another\nVersion: 1\n")
-    (another / "direct_url.json").touch()
+    put(place.environment, "another", "1", direct_url_json="")
     for version in ("1.0", "1.1"):
-        info = site / f"sglang-{version}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: sglang\nVersion: {version}\n")
-        (info / "RECORD").write_text(f"{info.name}/METADATA,,\n{info.name}/RECORD,,\n")
+        info = f"sglang-{version}.dist-info"
+        put(place.environment, "sglang", version, RECORD=f"{info}/METADATA,,\n{info}/RECORD,,\n")
     place.install(*both)
     place.assert_installed(*both)
     assert (site / f"torch-{place.version('torch')}.dist-info/RECORD").exists()
@@ -89,9 +84,7 @@ def test_ctrl_c_ends_uv_and_the_next_run_completes(place: Place, make_package: M
     place.assert_installed(package)
 
 
-def test_an_installation_waits_for_another(
-    place: Place, make_package: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_installation_waits_for_another(place: Place, make_package: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go, events = place.path / "begun", place.path / "go", list[str]()
     action = f"import time; pathlib.Path({str(begun)!r}).touch()\n"
     action += f"    while not pathlib.Path({str(go)!r}).exists(): time.sleep(.01)"

@@ -14,8 +14,7 @@ from tasks.errors import InstallError, LocalWorkError, SourcesError, UsageError
 from tasks.packages.environment import probe
 from tasks.packages.lock import FILE, Lock, LockedRepository, differences, make_lock, platform, read_lock
 from tasks.packages.package import Package, read_toml
-from tests.packages.conftest import Place
-from tests.packages.test_environment import put
+from tests.packages.conftest import Place, put
 from tests.upstream.wheels import write_wheel
 
 Make = Callable[..., Package]

@@ -197,20 +197,6 @@ def test_an_output_that_is_closed_or_full_or_not_read_stops_nothing(redirection:
     assert not re.search("Traceback|Errno|Exception", done.stderr)
 
 
-def test_hide_leaves_only_what_went_wrong() -> None:
-    def tell(report: Report) -> None:
-        report.event("sglang", "cloning")
-        report.output("install", "Collecting")
-        report.finish(ENDED)
-
-    out, err = shown(tell, hide="both")
-    assert "fail  version" in out and FIX in out
-    for text in ("cloning", "Collecting", "cloned", "clone incomplete"):
-        assert text not in out
-    assert err == "sglang: https://example.org/sglang.git: connection reset\n  Check the network.\n  invoke clone\n"
-    assert "cloning" in shown(tell, hide="err")[0]
-
-
 def test_echo_shows_commands_as_a_shell_takes_them_without_passwords() -> None:
     def tell(report: Report) -> None:
         report.command(["git", "clone", "https://me:s3'cret@example.org/a b.git"], Path("/some where"))

@@ -1,11 +1,10 @@
 """Run a command as if github.com held the small upstream repositories.
 
-    python -m tests.upstream [--upstream DIR] [--rate BYTES] [--latency SECONDS] [--stats] COMMAND [ARGUMENT ...]
+    python -m tests.upstream [--rate BYTES] [--latency SECONDS] COMMAND [ARGUMENT ...]
 
-They are served on loopback while the command runs; git finds them by a configuration of its own for that command, which
-includes the user's. `invoke` is that of an environment of its own, which holds the project's requirements and vanishes
-afterwards: nothing is installed into the one that runs this. With `--upstream DIR`, packages come from the index, and
-commands are those of the running environment. The exit status is the command's (128 + N where signal N ended it).
+They are served on loopback while the command runs; git finds them by a configuration of its own for that command.
+`invoke` is that of an environment of its own, which holds the project's requirements and vanishes afterwards: nothing
+is installed into the one that runs this. The exit status is the command's (128 + N where signal N ended it).
 """
 
 from __future__ import annotations
@@ -28,22 +27,11 @@ from .host import GitHost
 from .workshop import SITES
 
 
-def user_configuration() -> list[Path]:
-    """The global configuration files that git would read (git-config(1), FILES)."""
-    if named := os.environ.get("GIT_CONFIG_GLOBAL"):
-        return [Path(named)]
-    home = Path.home()
-    xdg = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
-    return [path for path in (xdg / "git/config", home / ".gitconfig") if path.exists()]
-
-
-def write_configuration(file: Path, url: str, included: Sequence[Path] = ()) -> Path:
-    """Write a git configuration under which `https://github.com/` means `url` (and Hugging Face's data sets, too), then
-    include others. Returns `file`."""
+def write_configuration(file: Path, url: str) -> Path:
+    """Write a git configuration under which `https://github.com/` means `url` (and Hugging Face's data sets, too).
+    Returns `file`."""
     rewriting = "".join(f"\tinsteadOf = {site}\n" for site in SITES)
-    file.write_text(f'[url "{url}/"]\n{rewriting}', encoding="utf-8")  # comes first, so it wins over one of the user's
-    for path in included:
-        subprocess.run(["git", "config", "--file", file, "--add", "include.path", path.absolute()], check=True)
+    file.write_text(f'[url "{url}/"]\n{rewriting}', encoding="utf-8")
     return file
 
 
@@ -76,24 +64,18 @@ def run(command: Sequence[str], variables: Mapping[str, str]) -> int:
 def main() -> int:
     """Read the options, serve, run the command."""
     parser = argparse.ArgumentParser(prog="python -m tests.upstream", description=__doc__.partition("\n")[0])
-    parser.add_argument("--upstream", type=Path, metavar="DIR", help="serve DIR/<owner>/<name>.git instead")
     parser.add_argument("--rate", type=float, default=0, metavar="BYTES", help="bytes per second of the whole line")
     parser.add_argument("--latency", type=float, default=0, metavar="SECONDS", help="seconds before each answer")
-    parser.add_argument("--stats", action="store_true", help="print requests and bytes at the end")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     if not options.command:
         parser.error("a command is needed")
     with tempfile.TemporaryDirectory(prefix="upstream-") as name:
         folder = Path(name)
-        variables = {} if options.upstream else build(folder)
-        root = (options.upstream or folder / "repositories").resolve()
-        with GitHost(root, rate=options.rate, latency=options.latency) as host:
-            config = write_configuration(folder / "gitconfig", host.url, user_configuration())
-            status = run(options.command, {**variables, "GIT_CONFIG_GLOBAL": str(config)})
-            if options.stats:
-                print(f"{len(host.requests)} requests, {host.bytes_sent:,} bytes", file=sys.stderr)
-    return status
+        variables = build(folder)
+        with GitHost(folder / "repositories", rate=options.rate, latency=options.latency) as host:
+            config = write_configuration(folder / "gitconfig", host.url)
+            return run(options.command, {**variables, "GIT_CONFIG_GLOBAL": str(config)})
 
 
 if __name__ == "__main__":

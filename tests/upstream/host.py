@@ -11,11 +11,9 @@ import gzip
 import io
 import os
 import re
-import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,15 +27,15 @@ BLOCK = 16384
 class GitHost:
     """Serves `<root>/<owner>/<name>.git` on 127.0.0.1 while the context lasts, with or without `.git` in the URL.
 
-    `rate` is in bytes per second over all connections (0: unlimited), `latency` in seconds per request. `filters` and
-    `anysha` say whether it serves partial clones, and commits that are no tip. `credentials` (`user:password`) are
+    `rate` is in bytes per second over all connections (0: unlimited), `latency` in seconds per request. `anysha`
+    says whether it serves commits that are no tip. `credentials` (`user:password`) are
     demanded where given. All of these and `faults` may change while it runs; the first fault in the list that matches a
     request is the one that happens.
     """
 
     def __init__(self, root: Path, *, rate: float = 0, latency: float = 0) -> None:
         self.root, self.rate, self.latency = root, rate, latency
-        self.filters, self.anysha, self.credentials = True, True, ""
+        self.anysha, self.credentials = True, ""
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
         self.lock = threading.Lock()
@@ -86,7 +84,7 @@ class GitHost:
         """The environment of `git upload-pack`: nobody's configuration but what the host's options say."""
         config = {
             "safe.directory": "*",
-            "uploadpack.allowFilter": str(self.filters).lower(),
+            "uploadpack.allowFilter": "true",
             "uploadpack.allowAnySHA1InWant": str(self.anysha).lower(),
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
@@ -212,11 +210,3 @@ class Handler(BaseHTTPRequestHandler):
         self.server.host.wait_for_the_line(len(block))
         self.wfile.write(block)
         self.request_seen.sent += len(block)
-
-
-@contextlib.contextmanager
-def refused_url() -> Iterator[str]:
-    """The URL of a port that nobody listens on, and that nobody else gets while the context lasts."""
-    with socket.socket() as placeholder:
-        placeholder.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{placeholder.getsockname()[1]}"

@@ -18,6 +18,7 @@ from tasks.report import Report
 from tasks.verify.kernels import run_kernels
 from tests import conftest
 from tests.conftest import ROOT
+from tests.packages.conftest import put
 
 # Counts allocations of GPU memory, as torch does; a GPU is there where the file `gpu` lies beside it.
 TORCH = """
@@ -54,8 +55,7 @@ def alone(make_environment: Callable[..., conftest.Environment], monkeypatch: py
     (site / "torch.py").write_text(TORCH)
     (site / "flashinfer.py").write_text(FLASHINFER)
     (site / "gpu").touch()
-    (site / "flashinfer_python-9.8.dist-info").mkdir()
-    (site / "flashinfer_python-9.8.dist-info/METADATA").write_text("Name: flashinfer-python\nVersion: 9.8\n")
+    put(environment, "flashinfer-python", "9.8")
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("MAX_JOBS", "2")
     return environment
@@ -163,16 +163,12 @@ def test_a_run_without_a_kernel_is_a_failure_though_no_test_failed(tmp_path: Pat
     assert run(folder, alone)[0] == {"norm_h8": "skip", "gemm_n4": "skip", "total": "warn"}
 
 
-def test_an_interruption_ends_the_run(tmp_path: Path, alone: Environment) -> None:
-    with pytest.raises(Interrupted):
-        run(trace(tmp_path / "trace", norm_h8="def test_it(): raise KeyboardInterrupt\n"), alone)
-
-
-def test_without_pytest_or_definitions_nothing_passes(
-    tmp_path: Path, alone: Environment, environment: Environment
+def test_an_interruption_ends_the_run_and_without_pytest_or_definitions_nothing_passes(
+    tmp_path: Path, alone: Environment
 ) -> None:
-    assert run(trace(tmp_path / "empty"), environment)[0] == {"total": "fail"}
-    (alone.purelib / "pytest.pth").unlink()
+    with pytest.raises(Interrupted):
+        run(trace(tmp_path / "interrupted", norm_h8="def test_it(): raise KeyboardInterrupt\n"), alone)
+    assert run(trace(tmp_path / "empty"), alone)[0] == {"total": "fail"}
     (alone.purelib / "pytest").unlink()
     statuses, details = run(trace(tmp_path / "trace", norm_h8=TEST), alone)
     assert statuses == {"norm_h8": "fail", "total": "fail"}

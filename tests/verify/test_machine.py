@@ -16,6 +16,7 @@ from tasks.models import Check
 from tasks.packages import Environment, probe
 from tasks.verify import machine
 from tests import conftest
+from tests.packages.conftest import put
 
 # What cuda_probe.py calls of libcuda.so.1; variables say what it answers: CUDA, STATUS, and GPU and SECOND, which are
 # compute capabilities without a dot.
@@ -59,9 +60,7 @@ class Machine:
         self.torch = site / "torch/version.py"
         self.torch.parent.mkdir()
         self.torch.write_text("__version__ = '2.11.0+cu130'\ncuda: Optional[str] = '13.0'\n")
-        self.cubins = site / "flashinfer_cubin-0.7.2.dist-info"
-        self.cubins.mkdir()
-        (self.cubins / "METADATA").write_text("Name: flashinfer-cubin\nVersion: 0.7.2\n")
+        self.cubins = put(self.environment, "flashinfer-cubin", "0.7.2")
 
     def checks(self, *, needed: bool = False, **variables: Any) -> dict[str, Check]:
         """The checks by name, with more variables."""

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import venv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pytest
 from tasks.models import Check
 from tasks.packages import Environment, Package, probe
 from tasks.verify.packages import Import, check_package
-from tests.packages.conftest import package_at
+from tests.packages.conftest import package_at, put
 
 
 @dataclass
@@ -32,10 +32,7 @@ class Installed:
 
     def put(self, name: str, version: str, *requires: str) -> None:
         """Install a distribution, the package itself editable."""
-        info = self.environment.purelib / f"{name.replace('-', '_')}-{version}.dist-info"
-        info.mkdir()
-        lines = [f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {text}" for text in requires)]
-        (info / "METADATA").write_text("\n".join(lines))
+        info = put(self.environment, name, version, requires)
         if name == self.package.name:
             direct = {"url": self.package.folder.as_uri(), "dir_info": {"editable": True}}
             (info / "direct_url.json").write_text(json.dumps(direct))
@@ -58,22 +55,15 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
 
 
 @pytest.fixture
-def flashinfer(tmp_path: Path, environment: Environment) -> Installed:
+def flashinfer(environment: Environment, make_package: Callable[..., Package]) -> Installed:
     """A checkout of FlashInfer 0.7.4."""
-    folder = tmp_path / "flashinfer"
-    (folder / "flashinfer").mkdir(parents=True)
-    (folder / "pyproject.toml").write_text('[project]\nname = "flashinfer-python"\nversion = "0.7.4"\n')
-    return Installed(environment, package_at(folder, "flashinfer"))
+    return Installed(environment, make_package("flashinfer-python", "0.7.4"))
 
 
 @pytest.fixture
-def sglang(tmp_path: Path, environment: Environment) -> Installed:
+def sglang(environment: Environment, make_package: Callable[..., Package]) -> Installed:
     """A checkout of SGLang 1.0."""
-    folder = tmp_path / "sglang/python"
-    (folder / "sglang").mkdir(parents=True)
-    (folder / "sglang/__init__.py").write_text('__version__ = "1.0"\n')
-    (folder / "pyproject.toml").write_text('[project]\nname = "sglang"\nversion = "1.0"\n')
-    return Installed(environment, package_at(folder.parent, "sglang"))
+    return Installed(environment, make_package("sglang", "1.0"))
 
 
 def follow(command: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from tasks.packages import Environment, probe
 from tasks.verify.trace import LFS, Data
 from tests import conftest
 from tests.conftest import ROOT
+from tests.packages.conftest import put
 
 HERE = probe()
 REFERENCE = "import torch\n\ndef run(x, n):\n    return x.cumsum(0)[:n]\n"
@@ -199,10 +200,9 @@ def test_flashinfer_bench_gives_its_verdict_where_it_can(
 ) -> None:
     environment = probe(make_environment("verified").python)
     assert "flashinfer-bench" not in checks(write(tmp_path / "trace"), environment)
-    package, information = (environment.purelib / name for name in ("flashinfer_bench", "flashinfer_bench-1.dist-info"))
+    package = environment.purelib / "flashinfer_bench"
     (package / "cli").mkdir(parents=True)
     (package / "cli/main.py").write_text(BENCH.format(command=command, output=output))
-    information.mkdir()
-    (information / "METADATA").write_text("Name: flashinfer-bench\nVersion: 1\n")
+    put(environment, "flashinfer-bench", "1")
     check = checks(tmp_path / "trace", environment).get("flashinfer-bench")
     assert (check and check.status) == status
