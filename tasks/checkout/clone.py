@@ -50,6 +50,11 @@ def _stage(session: Session, repository: Repository) -> Checkout:
     if staging.exists() and not (checkout.is_linked and checkout.remote):
         shutil.rmtree(staging)
     staging.mkdir(exist_ok=True)
+    for entry in staging.iterdir():  # files of another commit, perhaps; its objects are what counts
+        if entry.is_dir() and not entry.is_symlink() and entry.name != ".git":
+            shutil.rmtree(entry)
+        elif entry.name != ".git":
+            entry.unlink()
     return fetch.initialise(checkout)
 
 

@@ -140,15 +140,17 @@ def branch_conflicts(checkout: Checkout, branch: str) -> list[LocalWorkError]:
     return []
 
 
-def in_the_way(checkout: Checkout, commit: str) -> list[LocalWorkError]:
+def in_the_way(checkout: Checkout, commit: str, *, ask_git: bool = True) -> list[LocalWorkError]:
     """What git-switch(1) would refuse for, before it is asked: changed files that git was told not to look at, and
     untracked and ignored files in the way of a path of the next commit. Where sparse-checkout is on, git itself
-    overwrites the latter (seen with git 2.39 and 2.43)."""
-    checkout.git("update-index", "-q", "--refresh", check=False)  # git-read-tree(1) goes by times alone
-    try:
-        checkout.git("read-tree", "-n", "-m", "-u", "HEAD", commit)
-    except LocalWorkError as error:
-        return [error]
+    overwrites the latter (seen with git 2.39 and 2.43). `ask_git` is off where a submodule leaves: git takes its files
+    for untracked ones."""
+    if ask_git:
+        checkout.git("update-index", "-q", "--refresh", check=False)  # git-read-tree(1) goes by times alone
+        try:
+            checkout.git("read-tree", "-n", "-m", "-u", "HEAD", commit)
+        except LocalWorkError as error:
+            return [error]
     paths = overlapping(checkout, untracked_files(checkout), commit)
     return [messages.overwrite_error(checkout.name, checkout.path, paths, untracked=True)] if paths else []
 

@@ -40,9 +40,10 @@ class Move:
 
     @property
     def is_done(self) -> bool:
-        """Whether this submodule is as it is to be, apart from its own submodules."""
+        """Whether this submodule is as it is to be, with its own submodules as far as they are known."""
         checkout = self.checkout
-        return checkout.is_linked and checkout.head == self.target.commit and self.directories is None
+        is_there = checkout.is_linked and checkout.head == self.target.commit and self.directories is None
+        return is_there and all(submodule.is_done for submodule in self.submodules)
 
 
 def bring_submodules(move: Move, source: fetch.Source) -> Move:
@@ -82,8 +83,8 @@ def problems(move: Move) -> Iterator[LocalWorkError]:
     if checkout.head:
         yield from local_work.problems(checkout, move.target.branch, [commit, move.before], rewrite=True)
         is_first = checkout.is_sparse or any(not submodule.is_done for submodule in move.submodules)
-        if is_first and not vanish.leaving(checkout, commit):  # whose files git would take for untracked ones
-            yield from local_work.in_the_way(checkout, commit)
+        if is_first:
+            yield from local_work.in_the_way(checkout, commit, ask_git=not vanish.leaving(checkout, commit))
         yield from vanish.problems(checkout, commit)
     for submodule in move.submodules:
         if not submodule.checkout.is_linked:
@@ -107,9 +108,7 @@ def _obstacle(parent: Checkout, submodule: Move) -> Iterator[LocalWorkError]:
 def carry_out(move: Move, reporter: Reporter) -> None:
     """Move a checkout of a configured repository, and record it. Raises LocalWorkError where git refuses."""
     checkout, record = move.checkout, move.checkout.record
-    if checkout.branch not in ("", move.target.branch, record.branch):
-        back = names.shell("git", "-C", checkout.path, "switch", checkout.branch)
-        reporter.event(checkout.name, f"HEAD leaves the branch {checkout.branch}, which stays ({back})")
+    recovery.leave_branch(checkout, reporter, move.target.branch)
     checkout.keep_record(replace(record, moving=move.target.commit))
     try:
         _switch(move, reporter)
@@ -189,6 +188,7 @@ def _attach(move: Move, reporter: Reporter) -> None:
     write_atomic(staged.path / ".git", f"gitdir: {os.path.relpath(checkout.git_dir, checkout.path)}\n")
     try:
         checkout.path.parent.mkdir(parents=True, exist_ok=True)
+        vanish.remove_empty(checkout.path)
         staged.path.rename(checkout.path)
     except OSError:
         raise vanish.refusal(checkout, checkout.path, "holds files of yours") from None

@@ -26,18 +26,26 @@ def finish(checkout: Checkout, reporter: Reporter) -> Checkout:
     stay below refs/rescue/, as commits on top of HEAD, and are named. Raises LocalWorkError where a merge or the like
     is in progress, or where something cannot be kept; nothing has changed then."""
     moving = checkout.record.moving
-    interrupted = [(checkout, moving, checkout.record.commit), *_submodules(checkout, moving)]
+    interrupted = [*_submodules(checkout, moving), (checkout, moving, checkout.record.commit)]
     problems = []
     for switched, commit, _ in interrupted:
         problems += [*local_work.operation(switched), *vanish.problems(switched, commit)]
         problems += _own_repositories(switched, commit)
     local_work.refuse(problems)
+    leave_branch(checkout, reporter)
     for switched, commit, before in interrupted:
         keep(switched, commit, before, reporter)
         vanish.remove(switched, commit)
         reset(switched, commit)
-    checkout.keep_record(replace(checkout.record, moving=""))  # its `commit` is where the branch may still be
+        switched.keep_record(replace(switched.record, moving=""))  # its `commit` is where the branch may still be
     return checkout.again()
+
+
+def leave_branch(checkout: Checkout, reporter: Reporter, target: str = "") -> None:
+    """Name the branch that HEAD leaves, if it is the user's: neither the `target` nor what this tool put HEAD on."""
+    if checkout.branch not in ("", target, checkout.record.branch):
+        back = names.shell("git", "-C", checkout.path, "switch", checkout.branch)
+        reporter.event(checkout.name, f"HEAD leaves the branch {checkout.branch}, which stays ({back})")
 
 
 def reset(checkout: Checkout, commit: str) -> None:
@@ -72,7 +80,7 @@ def _submodules(checkout: Checkout, commit: str) -> Iterator[tuple[Checkout, str
     for submodule in submodules.declared(checkout, commit).values():
         inner = submodules.checkout_of(checkout, submodule)
         if inner.is_linked and fetch.has_commit(inner, submodule.commit):
-            if inner.head != submodule.commit:
+            if inner.head != submodule.commit or inner.record.moving:  # of an older version of this tool
                 yield inner, submodule.commit, before.get(submodule.name, "")
             yield from _submodules(inner, submodule.commit)
 
@@ -80,8 +88,11 @@ def _submodules(checkout: Checkout, commit: str) -> Iterator[tuple[Checkout, str
 def _files_as_found(checkout: Checkout, commit: str) -> str:
     """A tree of all files in the working tree, of the ignored ones those that the commit has or that are tracked."""
     with local_work.own_index(checkout) as index:
-        checkout.git("add", "--all", "--sparse", "--ignore-errors", env=index, check=False)
+        add = ("-c", "core.safecrlf=false", "add", "--all", "--sparse", "--ignore-errors")
+        checkout.git(*add, env=index, check=False)
         others = checkout.git("ls-files", "--others", "--exclude-standard", "-z", env=index).split("\0")
+        changed = ("diff-files", "--name-only", "--ignore-submodules=all", "-z")
+        others += checkout.git(*changed, env=index).split("\0")  # git-add(1) has failed
         if left_out := [path for path in others if path and not path.endswith("/")]:
             what = f"{checkout.name}: {counted(len(left_out), 'file')} ({examples(left_out)}) cannot be kept."
             raise LocalWorkError(what, messages.KEEP_IT)

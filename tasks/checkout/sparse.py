@@ -47,13 +47,18 @@ def choose(checkout: Checkout, shipped: Directories) -> tuple[Directories, Direc
     where the tuple is empty: all are checked out then; None changes nothing). Directories are only ever added."""
     if not checkout.is_linked:
         return shipped, shipped
-    if not checkout.is_sparse or checkout.config.get("core.sparsecheckoutcone") == "false":
+    if not is_cone(checkout):
         return None, None  # all of them, or patterns that no list of directories can say
     if shipped is None:
         return None, ()
     now = tuple(filter(None, checkout.git("sparse-checkout", "list", check=False).split("\n")))
     missing = [path for path in shipped if not {path, *map(str, PurePosixPath(path).parents)}.intersection(now)]
     return (*now, *missing), (*now, *missing) if missing else None
+
+
+def is_cone(checkout: Checkout) -> bool:
+    """Whether only some directories of it are checked out, as a list of them says."""
+    return checkout.is_sparse and checkout.config.get("core.sparsecheckoutcone") != "false"
 
 
 def set_directories(checkout: Checkout, directories: Directories) -> None:

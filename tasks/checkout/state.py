@@ -7,7 +7,7 @@ from ..errors import LocalWorkError, SourcesError, examples
 from ..git import submodules
 from ..git.repository import Checkout, Record
 from ..models import RefSource, Repository, RepositoryState
-from . import local_work
+from . import local_work, sparse
 
 
 def kept_ref(repository: Repository, record: Record) -> tuple[str, RefSource]:
@@ -87,6 +87,17 @@ def problems_of_submodules(checkout: Checkout) -> list[LocalWorkError]:
         if inner.is_linked:
             problems += local_work.problems(inner, known=[submodule.commit])
     return problems
+
+
+def is_full(checkout: Checkout) -> bool:
+    """Whether a checkout has its full history, and its submodules have theirs and all directories."""
+    if checkout.is_shallow:
+        return False
+    for submodule in submodules.declared(checkout, checkout.head).values():
+        inner = submodules.checkout_of(checkout, submodule)
+        if inner.is_linked and (sparse.is_cone(inner) or not is_full(inner)):
+            return False
+    return True
 
 
 def submodule_faults(checkout: Checkout, *, files: bool = True) -> dict[str, str]:

@@ -21,7 +21,8 @@ def update(session: Session, repository: Repository) -> Outcome:
     something would be lost, UsageError for a REF that the remote does not have, NetworkError, DiskError.
     """
     checkout = state.require(repository)
-    if checkout.record.moving and not session.dry:
+    is_interrupted = bool(checkout.record.moving)
+    if is_interrupted and not session.dry:
         session.reporter.event(repository.name, "finishing an interrupted update")
         checkout = recovery.finish(checkout, session.reporter)
     packed, version = fetch.packed_bytes(checkout.git_dir), session.version(checkout)
@@ -30,7 +31,7 @@ def update(session: Session, repository: Repository) -> Outcome:
     outcome = Outcome(repository.name, "up to date", ref, checkout.head, ref_source=origin, resolved=target.resolved)
     if origin not in ("option", "lock file") and state.is_users_branch(checkout, target.branch):
         outcome = _keep_branch(session, checkout, target, outcome)
-    elif _is_current(session, checkout, target):
+    elif not is_interrupted and _is_current(session, checkout, target):
         record = move.Move(checkout, target).record
         if not session.dry:
             checkout.keep_record(record)
@@ -50,7 +51,7 @@ def _is_current(session: Session, checkout: Checkout, target: refs.Target) -> bo
     """Whether nothing is to be done: the commit, its branch and all submodules are there."""
     if (checkout.head, checkout.branch) != (target.commit, target.branch) or checkout.record.moving:
         return False
-    if session.full and checkout.is_shallow:
+    if session.full and not state.is_full(checkout):
         return False
     return not state.submodule_faults(checkout, files=False)
 

@@ -37,9 +37,14 @@ def remove(checkout: Checkout, commit: str) -> None:
         files = account(checkout, path, oid)
         for file in sorted(files, key=lambda file: file.name == ".git"):  # the links to repositories come last
             file.unlink(missing_ok=True)
-        for directory, _, _ in os.walk(checkout.path / path, topdown=False):
-            with suppress(OSError):
-                Path(directory).rmdir()
+        remove_empty(checkout.path / path)
+
+
+def remove_empty(top: Path) -> None:
+    """Delete the directories at and below `top` that are empty."""
+    for directory, _, _ in os.walk(top, topdown=False) if not top.is_symlink() else ():
+        with suppress(OSError):
+            Path(directory).rmdir()
 
 
 def account(parent: Checkout, path: str, commit: str) -> set[Path]:
@@ -99,19 +104,23 @@ def refusal(checkout: Checkout, place: Path, holds: str) -> LocalWorkError:
     return LocalWorkError(what, "Move what you need elsewhere, such as with:", move)
 
 
-@cache
 def leaving(checkout: Checkout, commit: str) -> Mapping[str, str]:
     """The paths of the submodules that the commit does not have as the same ones, each with its commit in HEAD."""
+    return _leaving(checkout, checkout.head, commit)
+
+
+@cache
+def _leaving(checkout: Checkout, head: str, commit: str) -> Mapping[str, str]:
     leaving: dict[str, str] = {}
-    if not checkout.head or checkout.head == commit:
+    if not head or head == commit:
         return leaving
-    difference = checkout.git("diff-tree", "-r", "-z", "--raw", "--no-renames", checkout.head, commit).split("\0")
+    difference = checkout.git("diff-tree", "-r", "-z", "--raw", "--no-renames", head, commit).split("\0")
     for entry, path in zip(difference[::2], difference[1::2], strict=False):
         old, new, oid, *_ = entry.lstrip(":").split()
         if old == submodules.GITLINK and new != old:
             leaving[path] = oid
     after = submodules.declared(checkout, commit)
-    for path, submodule in submodules.declared(checkout, checkout.head).items():
+    for path, submodule in submodules.declared(checkout, head).items():
         if path in after and after[path].name != submodule.name:
             leaving[path] = submodule.commit
     return leaving
