@@ -102,3 +102,41 @@ def test_a_linked_worktree_in_the_place_of_a_checkout_keeps_its_index(thing: Thi
     listed = thing.git("real", "worktree", "list").split("\n")
     place = next(line.split()[0] for line in listed if "[mine]" in line)
     assert thing.git(place, "show", ":mine.txt") == PRECIOUS
+
+
+def test_a_local_tag_below_the_name_of_a_release_is_no_obstacle(sglang: Sources, upstream: Upstream) -> None:
+    sglang("clone")
+    sglang.git("sglang", "tag", "v0.6.0/wip")
+    wip = sglang.git("sglang", "rev-parse", "v0.6.0/wip")
+    new = upstream.add_commit("sglang", "main", {"new.txt": "new\n"})
+    upstream.move_tag("sglang", "v0.6.0", new)
+    sglang("update")
+    assert sglang.head("sglang") == new
+    assert sglang.git("sglang", "branch", "--show-current") == "main"
+    assert "up to date" in sglang("update").out
+    assert sglang.git("sglang", "rev-parse", "v0.6.0/wip") == wip
+
+
+def test_a_remote_without_tags_is_said_to_have_none_and_no_other_word_is_suggested(
+    sglang: Sources, upstream: Upstream
+) -> None:
+    assert "matching" not in sglang("clone", check=2, sglang="matchin").err.replace("'matchin'", "")
+    (upstream.path("sglang") / "packed-refs").unlink(missing_ok=True)
+    shutil.rmtree(upstream.path("sglang") / "refs/tags")
+    for ref in ("latest", "v0.5.3"):
+        text = sglang("clone", check=2, sglang=ref).text
+        assert "no tags" in text or "no release tag" in text
+        assert re.search(r"git (-C \S+ )?push \S+ --tags", text)
+        assert ref == "latest" or "latest" not in text
+
+
+def test_an_unborn_branch_is_called_one_and_kept(thing: Thing) -> None:
+    thing.git("thing", "switch", "-q", "--orphan", "fresh")
+    thing.write("thing", "mine.txt")
+    before = fingerprint(thing.top, r"^\.git/")
+    thing.move_on()
+    result = thing.sources("update", check=None)
+    assert result.status in (0, 5)
+    assert "fresh" in result.text
+    assert not re.search(r"^ +mv ", result.err, re.M)
+    assert fingerprint(thing.top, r"^\.git/") == before

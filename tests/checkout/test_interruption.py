@@ -17,8 +17,8 @@ import pytest
 from tests.checkout.test_local_work import EVERY, settle
 from tests.conftest import Project
 from tests.reliability.actions import Acts, act, names
-from tests.sources import Result, exhaustive, sound, work
-from tests.thing import LIB, NEW, PRECIOUS, TOP, Thing
+from tests.sources import Result, Sources, exhaustive, sound, work
+from tests.thing import LIB, MODULES, NEW, PRECIOUS, TOP, Thing
 from tests.upstream.host import GitHost
 from tests.upstream.store import Upstream
 
@@ -179,3 +179,33 @@ def test_git_processes_of_a_killed_run_do_not_disturb_the_next(
     assert not psutil.wait_procs(running(project), 10)[1]
     assert project.git("flashinfer", "rev-parse", "HEAD") == upstream.commit("flashinfer")
     sound(project, "flashinfer")
+
+
+def test_empty_directories_of_a_submodule_that_went_before_the_interruption_are_no_obstacle(nested: Thing) -> None:
+    nested.upstream.add_commit("some/thing", "main", {".gitmodules": MODULES, "deps/outer": None})
+    new = nested.interrupt()
+    assert not (nested.top / "deps/outer").exists()
+    (nested.top / "deps/outer/inner/empty").mkdir(parents=True)
+    nested.sources("update")
+    assert nested.sources.head("thing") == new
+    assert not (nested.top / "deps/outer").exists()
+
+
+def test_a_git_that_is_killed_in_a_fetch_is_said_to_be(sglang: Sources, host: GitHost, upstream: Upstream) -> None:
+    sglang("clone")
+    new = upstream.add_commit("sglang", "main", {"large": os.urandom(100_000)})
+
+    def kill() -> None:
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                if "fetch" in process.cmdline() and "git" in process.name():
+                    process.send_signal(signal.SIGKILL)
+
+    host.fault("hook", FETCH, after=1000, call=kill, times=9)
+    result = sglang("update", check=None)
+    assert result.status
+    assert re.search("SIGKILL|signal 9", result.err)
+    assert "check the url" not in result.err.lower() and "without a message" not in result.err
+    host.reset()
+    sglang("update")
+    assert sglang.head("sglang") == new

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -9,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.actions import INNER, OUTER, Acts, act, change_inner, change_outer, names, restore
-from tests.sources import exhaustive, sound, url, work
+from tests.reliability.actions import INNER, OUTER, Acts, act, change_inner, change_outer, links, names, restore
+from tests.sources import Sources, exhaustive, fingerprint, sound, url, work
 from tests.thing import LIB, MODULES, PRECIOUS, TOP, Thing, section
 from tests.upstream.store import Gitlink, Symlink, Tree, Upstream
 
@@ -195,3 +196,26 @@ def test_a_worktree_of_the_users_in_the_place_of_a_submodule_that_goes_stays(thi
     thing.upstream.add_commit("some/thing", "main", {"deps/lib": None, ".gitmodules": None})
     assert "deps/lib" in thing.sources("update", check=5).err
     assert (place / "a.txt").is_file()
+
+
+def test_two_submodules_change_their_places_then_their_names(nested: Thing) -> None:
+    link = links(nested.upstream)
+    modules = section("lib", "deps/outer") + section("outer", "deps/lib")
+    files: Tree = {".gitmodules": modules, "deps/outer": link["lib"], "deps/lib": link["outer"]}
+    nested.upstream.add_commit("some/thing", "main", files)
+    settled(nested, {"deps/outer": "lib", "deps/lib": "outer", "deps/lib/inner": "inner"})
+    modules = section("outer", "deps/outer", "lib") + section("lib", "deps/lib", "outer")
+    nested.upstream.add_commit("some/thing", "main", {".gitmodules": modules, "a.txt": "new\n"})
+    settled(nested, {"deps/outer": "lib", "deps/lib": "outer", "deps/lib/inner": "inner"})
+
+
+def test_a_gitlink_without_an_entry_in_gitmodules_is_no_news(sglang: Sources, upstream: Upstream) -> None:
+    new = upstream.add_commit("sglang", "main", {"3rdparty/lost": Gitlink(upstream.commit("spdlog"))})
+    sglang("clone", sglang="v0.5.3")
+    sglang("update", sglang="main")
+    assert sglang.head("sglang") == new
+    before = fingerprint(sglang.path)
+    assert "up to date" in sglang("update").out
+    assert fingerprint(sglang.path) == before
+    checks = sglang("verify", check=None).out
+    assert not re.search(r"^.*\bfail.*3rdparty/lost", checks, re.M | re.I)

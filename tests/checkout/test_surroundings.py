@@ -17,6 +17,8 @@ from tests.sources import Sources, configure, fingerprint, sound, url
 from tests.thing import LIB, TOP, Thing
 from tests.upstream.store import Gitlink, Upstream, git
 
+ODD = "odd\u2028my\u0085name"
+
 
 def test_a_git_that_is_missing_or_too_old_is_reported(
     sglang: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -137,3 +139,19 @@ def test_files_of_git_lfs_stay_pointers_whatever_is_set_up_globally(thing: Thing
     thing.sources("update")
     assert thing.sources.head(TOP) == new
     assert (thing.top / "blob.safetensors").read_text() == pointer
+
+
+def test_names_with_unusual_line_ends_are_names(thing: Thing) -> None:
+    for ref in (f"heads/{ODD}", f"tags/v9.9{ODD}"):
+        thing.upstream.set_ref("some/thing", f"refs/{ref}", "main")
+    thing.git(TOP, "tag", f"tag{ODD}")
+    thing.git(LIB, "branch", ODD)
+    thing.write(TOP, f"{ODD}.txt")
+    new = thing.move_on()
+    thing.sources("update")
+    assert thing.sources.head(TOP) == new
+    thing.git(TOP, "switch", "-q", "-c", f"mine{ODD}")
+    thing.move_on()
+    result = thing.sources("update", check=None)
+    assert result.status in (0, 5) and thing.sources.head(TOP) == new
+    assert ODD not in result.out + result.err, "a terminal would break the line"
