@@ -54,7 +54,7 @@ def bring_submodules(move: Move, source: fetch.Source) -> Move:
     if not declared:
         return move
     pyproject = checkout.git("cat-file", "blob", f"{commit}:{PYPROJECT}", check=False)
-    before = submodules.commits(checkout, checkout.head)
+    before = submodules.commits_by_name(checkout, checkout.head)
 
     def bring(submodule: submodules.Submodule) -> Move:
         shipped = None if source.full else sparse.shipped_directories(pyproject, submodule.path)

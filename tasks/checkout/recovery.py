@@ -76,7 +76,7 @@ def keep(checkout: Checkout, commit: str, before: str, reporter: Reporter) -> No
 def _submodules(checkout: Checkout, commit: str) -> Iterator[tuple[Checkout, str, str]]:
     """The submodules, also of submodules, that are not at what the commit has; each with the commit that it should be
     at, and the one that it was at before."""
-    before = submodules.commits(checkout, checkout.record.commit or checkout.head)
+    before = submodules.commits_by_name(checkout, checkout.record.commit or checkout.head)
     for submodule in submodules.declared(checkout, commit).values():
         inner = submodules.checkout_of(checkout, submodule)
         if inner.is_linked and fetch.has_commit(inner, submodule.commit):

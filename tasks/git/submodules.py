@@ -50,7 +50,7 @@ def declared(parent: Checkout, commit: str) -> dict[str, Submodule]:
     return submodules
 
 
-def commits(parent: Checkout, commit: str) -> dict[str, str]:
+def commits_by_name(parent: Checkout, commit: str) -> dict[str, str]:
     """The commits of the submodules of a commit by their names; none where the commit is empty."""
     known = declared(parent, commit).values() if commit else ()
     return {submodule.name: submodule.commit for submodule in known}
