@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -13,8 +14,8 @@ from ..names import redact, resolve_submodule_url
 from .repository import Checkout
 
 GITLINK = "160000"
-_PART = r"(?!-|\.\.?(?:/|$)|\.git(?:/|$))[^\x00-\x1f\x7f\\/]+"
-_PLACE = re.compile(rf"{_PART}(/{_PART})*", re.I)
+_NAME = re.compile(r"[^-./\\\s][^/\\]*(/[^./\\][^/\\]*)*")  # drafts of repositories begin with a dot
+_NO_PATH = re.compile(r"^[-/]|(^|/)(\.\.|\.git|git~\d+)(/|$)", re.I)
 REFUSED = "Nothing of it was fetched."
 
 
@@ -43,7 +44,8 @@ def declared(parent: Checkout, commit: str) -> dict[str, Submodule]:
     for path, (name, url) in sorted(entries.items()):
         if path in links:
             is_inside = any(name.startswith(f"{other}/") for other, _ in entries.values())
-            if is_inside or not (_PLACE.fullmatch(name) and _PLACE.fullmatch(path)):
+            is_name = _NAME.fullmatch(name) and _is_printable(name)
+            if is_inside or not is_name or _NO_PATH.search(path) or not _is_printable(path):
                 shown = redact(f"submodule {name!a} at {path!a}")
                 raise SourcesError(f"{parent.name}: .gitmodules: {shown} could lead out of the checkout.", REFUSED)
             submodules[path] = Submodule(name, path, _absolute(parent, name, url), links[path])
@@ -94,3 +96,7 @@ def _absolute(parent: Checkout, name: str, url: str) -> str:
     except UsageError as error:
         what = f"{parent.name}: .gitmodules, submodule {name!a}: {error.what}"
         raise SourcesError(what, REFUSED) from None
+
+
+def _is_printable(name: str) -> bool:
+    return os.fsencode(name).decode("utf-8", "surrogateescape").isprintable()  # whatever the locale

@@ -28,6 +28,8 @@ MODULES = {
     "file url": ("x", "deps/x", "file:///etc"),
     "name out of modules": ("../../hooks", "deps/x", GOOD),
     "name with the parent": ("a/../../b", "deps/x", GOOD),
+    "name of a draft": (".x.new", "deps/x", GOOD),
+    "name that reverses a line": ("a\u202eb", "deps/x", GOOD),
     "option for name": ("-u", "deps/x", GOOD),
     "option for path": ("x", "-p", GOOD),
     "path in a git folder": ("x", "a/git~1/hooks", GOOD),
