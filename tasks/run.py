@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -142,8 +142,7 @@ class Run:
         for group in (first, last):
             with ThreadPoolExecutor(max(1, len(group))) as pool:
                 futures = {repository.name: pool.submit(_attempt, session, repository, work) for repository in group}
-                while wait(futures.values(), timeout=0.1).not_done:
-                    pass  # a signal that another thread received is handled here, between two waits
+                command.wait_for(futures.values())
                 done |= {name: future.result() for name, future in futures.items()}
         self.outcomes[step] = [done[repository.name] for repository in repositories]
 

@@ -155,10 +155,10 @@ def in_the_way(checkout: Checkout, commit: str, *, ask_git: bool = True) -> list
     return [messages.overwrite_error(checkout.name, checkout.path, paths, untracked=True)] if paths else []
 
 
-def untracked_files(checkout: Checkout, *options: str) -> list[str]:
+def untracked_files(checkout: Checkout, *options: str, env: Mapping[str, str] | None = None) -> list[str]:
     """The files that git does not track, ignored ones included; of a repository among them, its directory with a slash
     at the end (git-ls-files(1), --others)."""
-    return list(filter(None, checkout.git("ls-files", "--others", "-z", *options).split("\0")))
+    return list(filter(None, checkout.git("ls-files", "--others", "-z", *options, env=env).split("\0")))
 
 
 def overlapping(checkout: Checkout, paths: Sequence[str], commit: str) -> list[str]:

@@ -11,7 +11,7 @@ from ..errors import LocalWorkError, counted, examples
 from ..git import fetch, messages, submodules
 from ..git.repository import Checkout
 from ..models import Reporter
-from . import local_work, vanish
+from . import local_work, state, vanish
 
 RESCUE = "refs/rescue/"
 IDENTITY = {
@@ -43,7 +43,7 @@ def finish(checkout: Checkout, reporter: Reporter) -> Checkout:
 
 def leave_branch(checkout: Checkout, reporter: Reporter, target: str = "") -> None:
     """Name the branch that HEAD leaves, if it is the user's: neither the `target` nor what this tool put HEAD on."""
-    if checkout.branch not in ("", target, checkout.record.branch):
+    if state.is_users_branch(checkout, target):
         back = names.shell("git", "-C", checkout.path, "switch", checkout.branch)
         reporter.event(checkout.name, f"HEAD leaves the branch {checkout.branch}, which stays ({back})")
 
@@ -77,9 +77,8 @@ def _submodules(checkout: Checkout, commit: str) -> Iterator[tuple[Checkout, str
     """The submodules, also of submodules, that are not at what the commit has; each with the commit that it should be
     at, and the one that it was at before."""
     before = submodules.commits_by_name(checkout, checkout.record.commit or checkout.head)
-    for submodule in submodules.declared(checkout, commit).values():
-        inner = submodules.checkout_of(checkout, submodule)
-        if inner.is_linked and fetch.has_commit(inner, submodule.commit):
+    for submodule, inner in submodules.linked(checkout, commit):
+        if fetch.has_commit(inner, submodule.commit):
             if inner.head != submodule.commit or inner.record.moving:  # of an older version of this tool
                 yield inner, submodule.commit, before.get(submodule.name, "")
             yield from _submodules(inner, submodule.commit)
@@ -90,14 +89,13 @@ def _files_as_found(checkout: Checkout, commit: str) -> str:
     with local_work.own_index(checkout) as index:
         add = ("-c", "core.safecrlf=false", "add", "--all", "--sparse", "--ignore-errors")
         checkout.git(*add, env=index, check=False)
-        others = checkout.git("ls-files", "--others", "--exclude-standard", "-z", env=index).split("\0")
+        others = local_work.untracked_files(checkout, "--exclude-standard", env=index)
         changed = ("diff-files", "--name-only", "--ignore-submodules=all", "-z")
         others += checkout.git(*changed, env=index).split("\0")  # git-add(1) has failed
         if left_out := [path for path in others if path and not path.endswith("/")]:
             what = f"{checkout.name}: {counted(len(left_out), 'file')} ({examples(left_out)}) cannot be kept."
             raise LocalWorkError(what, messages.KEEP_IT)
-        options = ("--others", "--ignored", "--exclude-standard", "-z")
-        ignored = list(filter(None, checkout.git("ls-files", *options, env=index).split("\0")))
+        ignored = local_work.untracked_files(checkout, "--ignored", "--exclude-standard", env=index)
         tracked = checkout.git("ls-files", "-z").split("\0")
         wanted = {*local_work.overlapping(checkout, ignored, commit), *set(ignored).intersection(tracked)}
         paths = "".join(f"{path}\0" for path in sorted(wanted))

@@ -58,8 +58,7 @@ class Session:
         """What the remote has (git-ls-remote(1)). Raises NetworkError."""
         self.ask([repository])
         answer = self._answers[repository.url]
-        while wait([answer], timeout=0.1).not_done:
-            pass  # a signal that another thread received is handled here, between two waits
+        command.wait_for([answer])
         return answer.result()
 
     def wait(self) -> None:

@@ -82,10 +82,8 @@ def is_users_branch(checkout: Checkout, branch: str) -> bool:
 def problems_of_submodules(checkout: Checkout) -> list[LocalWorkError]:
     """The local work in the submodules of a checkout."""
     problems = []
-    for submodule in submodules.declared(checkout, checkout.head).values():
-        inner = submodules.checkout_of(checkout, submodule)
-        if inner.is_linked:
-            problems += local_work.problems(inner, known=[submodule.commit])
+    for submodule, inner in submodules.linked(checkout, checkout.head):
+        problems += local_work.problems(inner, known=[submodule.commit])
     return problems
 
 
@@ -93,11 +91,8 @@ def is_full(checkout: Checkout) -> bool:
     """Whether a checkout has its full history, and its submodules have theirs and all directories."""
     if checkout.is_shallow:
         return False
-    for submodule in submodules.declared(checkout, checkout.head).values():
-        inner = submodules.checkout_of(checkout, submodule)
-        if inner.is_linked and (sparse.is_cone(inner) or not is_full(inner)):
-            return False
-    return True
+    inner = [submodule for _, submodule in submodules.linked(checkout, checkout.head)]
+    return all(is_full(submodule) and not sparse.is_cone(submodule) for submodule in inner)
 
 
 def submodule_faults(checkout: Checkout, *, files: bool = True) -> dict[str, str]:

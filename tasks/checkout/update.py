@@ -49,7 +49,7 @@ def update(session: Session, repository: Repository) -> Outcome:
 
 def _is_current(session: Session, checkout: Checkout, target: refs.Target) -> bool:
     """Whether nothing is to be done: the commit, its branch and all submodules are there."""
-    if (checkout.head, checkout.branch) != (target.commit, target.branch) or checkout.record.moving:
+    if (checkout.head, checkout.branch) != (target.commit, target.branch):
         return False
     if session.full and not state.is_full(checkout):
         return False

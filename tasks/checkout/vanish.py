@@ -81,7 +81,7 @@ def _files(checkout: Checkout) -> tuple[set[Path], list[str]]:
     with local_work.own_index(checkout) as index:
         checkout.git("update-index", "-q", "--refresh", check=False, env=index)
         lines = checkout.git("ls-files", "--stage", "-z", env=index).split("\0")
-        strays = list(filter(None, checkout.git("ls-files", "--others", "-z", env=index).split("\0")))
+        strays = local_work.untracked_files(checkout, env=index)
         changed = checkout.git("diff-files", "-z", "--name-only", "--ignore-submodules=all", env=index).split("\0")
     files, oids = {checkout.path / ".git"}, {}
     for entry, path in (line.split("\t", 1) for line in lines if line):

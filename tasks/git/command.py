@@ -10,9 +10,9 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 from typing import Any
@@ -84,6 +84,12 @@ def stop() -> None:
     _State.stopping.set()
 
 
+def wait_for(futures: Collection[Future[Any]]) -> None:
+    """Wait for the futures. The main thread wakes up between, so that it handles a signal that another one received."""
+    while wait(futures, timeout=0.1).not_done:
+        pass
+
+
 def left_locks() -> bool:
     """Whether a git process of this run was killed and may have left locks."""
     return _State.was_killed
@@ -134,7 +140,8 @@ def transfer(path: Path, *words: str, url: str, who: str, doing: str, network: N
     attempt is given up after `network.stall` seconds without a byte of output, whatever the protocol. Raises
     TransientError after the last attempt, or what `messages.explain` makes of git's messages.
     """
-    for attempt in count(1):
+    attempt = 1
+    while True:
         try:
             return _attempt(path, words, url, who, doing, network, stdin)
         except messages.TransientError as error:
@@ -143,11 +150,11 @@ def transfer(path: Path, *words: str, url: str, who: str, doing: str, network: N
                 raise
             pause = min(2.0 ** (attempt - 1), LONGEST_PAUSE)
             seconds = max(error.wait, pause * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
-            again = f"Retrying in {seconds:.1f} s (attempt {attempt + 1} of {attempts})."
+            attempt += 1
+            again = f"Retrying in {seconds:.1f} s (attempt {attempt} of {attempts})."
             network.reporter.warn(who, f"{error.what.removeprefix(f'{who}: ')} {again}")
         if _State.stopping.wait(seconds):
             raise KeyboardInterrupt
-    raise AssertionError("unreachable")
 
 
 def _attempt(path: Path, words: Sequence[str], url: str, who: str, doing: str, network: Network, stdin: str) -> str:

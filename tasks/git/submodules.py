@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -71,6 +72,14 @@ def gitlinks(parent: Checkout, commit: str, *paths: str) -> dict[str, str]:
 def checkout_of(parent: Checkout, submodule: Submodule) -> Checkout:
     """The checkout of a submodule: its repository is where git-submodule(1) puts it, whether it is there yet or not."""
     return checkout_at(parent, submodule.path, parent.git_dir / "modules" / submodule.name, submodule.url)
+
+
+def linked(parent: Checkout, commit: str) -> Iterator[tuple[Submodule, Checkout]]:
+    """The submodules of a commit whose files are there, each with its checkout."""
+    for submodule in declared(parent, commit).values():
+        checkout = checkout_of(parent, submodule)
+        if checkout.is_linked:
+            yield submodule, checkout
 
 
 def checkout_at(parent: Checkout, path: str, git_dir: Path, url: str = "") -> Checkout:

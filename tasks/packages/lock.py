@@ -87,7 +87,7 @@ def make_lock(
     import tomli_w
 
     environment, log = uv.environment, uv.log
-    needed = _required(packages, environment)
+    needed = _needed(packages, environment)
     missing = [package for package in packages if not package.is_checkout(environment.distribution(package.name))]
     obstacles = [*obstacles, *(f"{package.name} is not installed from {package.folder}" for package in missing)]
     for name, found in sorted(needed.items()):
@@ -117,7 +117,7 @@ def make_lock(
         "overrides": [*uv.settings.overrides],
         "repositories": [asdict(locked) for locked in sorted(repositories, key=lambda locked: locked.name)],
     }
-    return f"{distributions}\n{_public(tomli_w.dumps({'tool': {TOOL: own}}))}"
+    return f"{distributions}\n{_without_users(tomli_w.dumps({'tool': {TOOL: own}}))}"
 
 
 def differences(
@@ -125,9 +125,9 @@ def differences(
     overrides: Sequence[str] = (),
 ) -> list[Check]:  # fmt: skip
     """A failed check for each difference between the lock and the set-up; one that passes if there is none."""
-    versions = {name: _installed(environment, name) for name in {*_required(packages, environment), *lock.versions}}
-    now = _facts(repositories, versions, platform(environment), overrides)
-    locked = _facts(lock.repositories, lock.versions, lock.made_on, lock.overrides)
+    versions = {name: _installed(environment, name) for name in {*_needed(packages, environment), *lock.versions}}
+    now = _locked_facts(repositories, versions, platform(environment), overrides)
+    locked = _locked_facts(lock.repositories, lock.versions, lock.made_on, lock.overrides)
     failed = [
         Check(f"lock: {key}", "fail", f"{now.get(key) or 'none'}, locked is {locked.get(key) or 'none'}",
               command="invoke setup --locked")
@@ -137,18 +137,18 @@ def differences(
     return failed or [Check("lock", "pass", size)]
 
 
-def _facts(
+def _locked_facts(
     repositories: Sequence[LockedRepository], versions: Mapping[str, str], made_on: str, overrides: Sequence[str]
 ) -> dict[str, str]:
     """What a lock fixes, each under a name of its own."""
     facts = {"made on": made_on, "overrides": ", ".join(sorted(overrides))}
     for locked in repositories:
-        own = {"url": _public(locked.url), "commit": locked.commit, "extras": ", ".join(sorted(locked.extras))}
+        own = {"url": _without_users(locked.url), "commit": locked.commit, "extras": ", ".join(sorted(locked.extras))}
         facts |= {f"{locked.name} {key}": value for key, value in {**own, **locked.submodules}.items()}
     return facts | {f"{name} version": version for name, version in versions.items()}
 
 
-def _required(packages: Sequence[Package], environment: Environment) -> dict[str, Distribution]:
+def _needed(packages: Sequence[Package], environment: Environment) -> dict[str, Distribution]:
     """The installed distributions that the packages (with their extras) require, directly or not, and their companions.
 
     Raises SourcesError for metadata that cannot be read.
@@ -173,7 +173,7 @@ def _installed(environment: Environment, name: str) -> str:
     return f"{version} from {found.location}" if found and found.location else version
 
 
-def _public(text: str) -> str:
+def _without_users(text: str) -> str:
     """The text without the users and passwords of the URLs in it, except for `ssh://git@…`."""
     return redact(text).replace("://***@", "://")
 

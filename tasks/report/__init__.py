@@ -1,4 +1,4 @@
-"""What people and programs see: progress, tables, errors, GitHub Actions, JSON. Nothing else prints."""
+"""What people and programs see: progress, outcomes, errors, GitHub Actions, JSON. Nothing else prints."""
 
 from .report import Report
 

@@ -134,7 +134,7 @@ class Import:
             problem = "imports only as a namespace package: a directory of that name without the package in it"
         elif self.folder and not Path(file).resolve().is_relative_to(self.folder.resolve()):
             problem = f"imported from {file}, which is not in {self.folder}"
-        elif self.version and version and _public(version) != _public(self.version):
+        elif self.version and version and _without_local(version) != _without_local(self.version):
             problem = f"imports as {version}, but {self.version} is installed"
         else:
             return Check(self.name, "pass", f"{version} from {file}".strip())
@@ -154,6 +154,6 @@ def _without(*names: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in names}
 
 
-def _public(version: str) -> str:
+def _without_local(version: str) -> str:
     """A version without its local part (PEP 440)."""
     return canonicalize_version(version).partition("+")[0]
