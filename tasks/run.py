@@ -19,7 +19,7 @@ from invoke.context import Context
 from . import checkout, names, packages, settings
 from .errors import DiskError, Interrupted, LocalWorkError, NetworkError, SourcesError, UsageError
 from .files import write_atomic
-from .git import command, refs, submodules
+from .git import command, refs
 from .models import EnvironmentState, Failed, Outcome, PackageState, Repository, Result, Settings, Verification
 from .report import Report
 
@@ -226,8 +226,8 @@ def verify_step(run: Run) -> None:
         junit = Path(options.junit) if options.junit else None
         checks += run_kernels(run.c, run.settings.trace, run.environment, run.report, only=options.kernel, junit=junit)
     if run.lock:
-        locked, repositories, _ = _lockable(run)
-        checks += packages.differences(run.lock, locked, repositories, run.environment, run.settings.overrides)
+        commits = {name: state.commit for name, state in found.repositories.items()}
+        checks += packages.differences(run.lock, commits, run.environment)
     bad = {"fail", "warn"} if options.strict else {"fail"}
     ok = not any(check.status in bad for check in checks)
     run.verification = replace(found, ok=ok, checks=tuple(checks))
@@ -247,25 +247,17 @@ def status_step(run: Run) -> None:
 
 def lock_step(run: Run) -> None:
     """Write the lock file."""
-    found, repositories, obstacles = _lockable(run)
-    text = packages.make_lock(run.uv, found, repositories, obstacles)
-    if not run.session.dry:
-        write_atomic(ROOT / packages.LOCK, text)
-    run.report.event("lock", f"{'would write' if run.session.dry else 'wrote'} {ROOT / packages.LOCK}")
-
-
-def _lockable(run: Run) -> tuple[list[packages.Package], list[packages.LockedRepository], list[str]]:
-    """The packages and checkouts as a lock file has them, and what keeps checkouts from being reproduced."""
     found, repositories, obstacles = list[packages.Package](), list[packages.LockedRepository](), list[str]()
     for repository in run.settings.repositories:
         here = checkout.require(repository)
         found += [packages.Package(here)] if repository.install else []
         obstacles += [f"{repository.name}: {text}" for text in checkout.unreproducible(here)]
-        commits = {path: found.commit for path, found in submodules.declared(here, here.head).items()}
         ref = here.record.ref or here.branch or here.head
-        extras = sorted(repository.extras)
-        repositories.append(packages.LockedRepository(repository.name, repository.url, ref, here.head, commits, extras))
-    return found, repositories, obstacles
+        repositories.append(packages.LockedRepository(repository.name, repository.url, ref, here.head))
+    text = packages.make_lock(run.uv, found, repositories, obstacles)
+    if not run.session.dry:
+        write_atomic(ROOT / packages.LOCK, text)
+    run.report.event("lock", f"{'would write' if run.session.dry else 'wrote'} {ROOT / packages.LOCK}")
 
 
 STEPS = {
@@ -324,7 +316,6 @@ def _prepare(c: Context, task: str, options: Options, report: Report) -> Run:
     if options.locked:
         lock = packages.read_lock(ROOT / packages.LOCK)
         chosen = tuple(_locked(locked, configured) for locked in lock.repositories)
-        configured = replace(configured, overrides=tuple(lock.overrides))
         refs = {locked.name: locked.ref for locked in lock.repositories}
         commits = {locked.name: locked.commit for locked in lock.repositories}
     configured = replace(configured, repositories=chosen)
@@ -336,10 +327,10 @@ def _prepare(c: Context, task: str, options: Options, report: Report) -> Run:
 
 
 def _locked(locked: packages.LockedRepository, configured: Settings) -> Repository:
-    """The configured repository, as the lock file has it."""
+    """The configured repository, from where the lock file has it."""
     for repository in configured.repositories:
         if repository.name == locked.name:
-            return replace(repository, url=locked.url, extras=tuple(locked.extras))
+            return replace(repository, url=locked.url)
     hint = "Add it to sources.repositories."
     raise UsageError(f"{packages.LOCK} holds {locked.name}, which is not configured.", hint)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from ..errors import InstallError, examples
+from ..errors import InstallError
 from ..files import locked
 from ..models import Outcome
 from . import preflight
@@ -38,12 +38,12 @@ def install(
     environment, dry = uv.environment, uv.c.config.run.dry
     if lock and lock.made_on != platform(environment):
         what = f"{FILE} was made on {lock.made_on}; this is {platform(environment)}."
-        raise InstallError(what, "Run `invoke setup` and `invoke lock` here.")
+        raise InstallError(what, "`invoke setup` and `invoke lock` make one here.")
     began = time.monotonic()
     ours = names(packages) | ({*FLASHINFER, *COMPANIONS} if _is_flashinfer_ours(uv, packages) else set())
 
     def find_stale() -> list[Package]:
-        if reinstall or (lock and lock.lacking(environment)):
+        if reinstall or (lock and lock.differing(environment)):
             return list(packages)
         resolve, overrides = deps and not lock, uv.settings.overrides
         return [package for package in packages if not package.is_current(environment, resolve, ours, overrides)]
@@ -62,7 +62,6 @@ def install(
                 _install(uv, packages, stale, deps, lock)
     outcomes = []
     for package in packages:
-        version = environment.version(package.name)
         action = "already installed"
         if package in stale:
             done = "reinstalled" if before[package.name] else "installed"
@@ -71,7 +70,7 @@ def install(
         outcomes.append(
             Outcome(
                 package.repository.name, action, commit=package.commit, seconds=seconds,
-                version=version if version.startswith("0.0.0") else package.version or version,
+                version=package.version or environment.version(package.name),
                 before_version=before[package.name] if package in stale else "",
             )
         )  # fmt: skip
@@ -81,7 +80,6 @@ def install(
 def _install(uv: Uv, packages: Sequence[Package], stale: Sequence[Package], deps: bool, lock: Lock | None) -> None:
     """Install the packages with one command, remove what must not stay beside them, and record it."""
     environment, required = uv.environment, _required(packages, uv.environment)
-    before = environment.versions()
     arguments, variables = ["install", "--index-strategy=unsafe-best-match"], dict[str, str]()
     for package in stale:
         package.remember(environment, None)
@@ -95,8 +93,6 @@ def _install(uv: Uv, packages: Sequence[Package], stale: Sequence[Package], deps
     if lock:
         arguments += ["--no-deps", "-r", write(uv.log.with_suffix(".locked.txt"), lock.requirements())]
     elif deps:
-        for name in {package.name for package in packages} & {*read_overrides(uv.settings.overrides)}:
-            uv.reporter.warn(WHO, f"sources.overrides: {name} is installed from its checkout")
         overrides = write(uv.log.with_suffix(".overrides.txt"), find_overrides(uv, packages))
         arguments += ["--overrides", overrides, *(["-r", str(TOOLS)] if environment.current else [])]
     else:
@@ -104,12 +100,12 @@ def _install(uv: Uv, packages: Sequence[Package], stale: Sequence[Package], deps
     uv.run(f"installing {' and '.join(map(str, stale))}", arguments, variables)
     if gone := sorted({name for package in packages for name in package.unfitting(environment)}):
         uv.run(f"removing {', '.join(gone)}, which must not stay beside FlashInfer", ["uninstall", *gone])
-    _report_changes(uv, before, {package.name for package in packages} | {*gone})
     for package in packages:
         _check(uv, package)
         if package in stale:
-            _warn(uv, package)
             package.remember(environment, uv.settings.overrides)
+            if package.needs_rust and preflight.without_rust(package, uv):
+                uv.reporter.warn(package.repository.name, f"installed without its Rust extensions; {WITHOUT_RUST}")
 
 
 def find_overrides(uv: Uv, packages: Sequence[Package]) -> list[str]:
@@ -178,15 +174,6 @@ def _repair(uv: Uv, packages: Sequence[Package]) -> list[str]:
     return arguments
 
 
-def _report_changes(uv: Uv, before: Mapping[str, str], ours: Collection[str]) -> None:
-    """Name the packages of others that have another version now."""
-    now = uv.environment.versions()
-    changes = [f"{name} {version} → {now.get(name, 'removed')}" for name, version in before.items()
-               if name not in ours and now.get(name) != version]  # fmt: skip
-    if changes:
-        uv.reporter.event(WHO, f"changed {examples(changes)} (see {uv.log})")
-
-
 def _check(uv: Uv, package: Package) -> None:
     """Raise InstallError if the package is not installed as its checkout is."""
     found = uv.environment.distribution(package.name)
@@ -194,14 +181,3 @@ def _check(uv: Uv, package: Package) -> None:
         installed = f"{found.version} from {found.location or 'an index'}" if found else "nothing"
         what = f"{package.repository.name}: uv reported success, but {installed} is installed, not {package.version}"
         raise InstallError(f"{what} from {package.folder}.", command="invoke install --reinstall")
-
-
-def _warn(uv: Uv, package: Package) -> None:
-    """Warn of what the installed package lacks."""
-    version, name = uv.environment.version(package.name), package.repository.name
-    if version.startswith("0.0.0"):
-        fetch = f"git -C {package.checkout.path} fetch URL tag v…"
-        uv.reporter.warn(name, f"installed as {version}, since its checkout has no release tag: fetch one ({fetch}), "
-                         f"or set {package.scm_variable}")  # fmt: skip
-    if package.needs_rust and preflight.without_rust(uv) and name == "sglang":
-        uv.reporter.warn(name, f"installed without its Rust extensions; {WITHOUT_RUST}")

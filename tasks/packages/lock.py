@@ -30,43 +30,43 @@ MARKERS = ("implementation_name", "python_version", "sys_platform", "platform_ma
 
 @dataclass(frozen=True)
 class LockedRepository:
-    """A checkout: the REF that was asked for, its commit, the commits of its submodules by path, and the extras."""
+    """A checkout: the REF that was asked for, and its commit, which determines those of its submodules."""
 
     name: str
     url: str
     ref: str
     commit: str
-    submodules: Mapping[str, str]
-    extras: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Lock:
-    """All checkouts, the distributions from package indexes as in PEP 751, the Python and platform that it was made on,
-    and the overrides that were configured then."""
+    """All checkouts, the distributions from package indexes as in PEP 751, and the Python and platform that it was made
+    on."""
 
     repositories: Sequence[LockedRepository]
     distributions: Sequence[Entry]
     made_on: str
-    overrides: Sequence[str]
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """Distribution names with their versions."""
-        return {entry.name: str(entry.version) for entry in self.distributions}
 
     def requirements(self) -> list[str]:
         """The distributions as the lines of a requirements file with hashes."""
         lines = []
         for entry in self.distributions:
-            known = [wheel.hashes for wheel in entry.wheels or ()] + ([entry.sdist.hashes] if entry.sdist else [])
-            hashes = {f"--hash={kind}:{digest}" for each in known for kind, digest in each.items()}
+            files = [*(entry.wheels or ()), *([entry.sdist] if entry.sdist else ())]
+            hashes = {f"--hash={kind}:{digest}" for file in files for kind, digest in file.hashes.items()}
             lines.append(" ".join([f"{entry.name}=={entry.version}", *sorted(hashes)]))
         return lines
 
-    def lacking(self, environment: Environment) -> list[str]:
-        """The distributions that are not installed in the locked versions."""
-        return [name for name, version in self.versions.items() if _installed(environment, name) != version]
+    def differing(self, environment: Environment) -> dict[str, str]:
+        """The distributions that are not installed as they are locked, each with what is installed."""
+        differing = dict[str, str]()
+        for entry in self.distributions:
+            found, locked = environment.distribution(entry.name), str(entry.version)
+            installed = canonicalize_version(found.version, strip_trailing_zero=False) if found else "none"
+            if found and found.url:
+                installed += f" from {redact(found.url)}"
+            if installed != locked:
+                differing[entry.name] = f"{installed}, locked is {locked}"
+        return differing
 
 
 def platform(environment: Environment) -> str:
@@ -86,70 +86,55 @@ def make_lock(
     """
     import tomli_w
 
-    environment, log = uv.environment, uv.log
+    environment = uv.environment
     needed = _needed(packages, environment)
     missing = [package for package in packages if not package.is_checkout(environment.distribution(package.name))]
     obstacles = [*obstacles, *(f"{package.name} is not installed from {package.folder}" for package in missing)]
-    for name, found in sorted(needed.items()):
-        obstacles += [f"{name}: {found.broken}"] if found.broken else []
-        obstacles += [f"{name} is installed from {redact(found.url)}"] if found.url else []
+    for found in needed:
+        obstacles += [f"{found.name}: {found.broken}"] if found.broken else []
+        obstacles += [f"{found.name} is installed from {redact(found.url)}"] if found.url else []
     if obstacles:
         hint = "Commit and push changes; install packages from a package index."
         command = "invoke install" if missing else ""
         raise LocalWorkError(f"This set-up cannot be reproduced: {'; '.join(obstacles)}.", hint, command)
     if uv.c.config.run.dry:
         return ""
-    pins = write(log.with_suffix(".lock.txt"), [f"{name}=={found.version}" for name, found in sorted(needed.items())])
-    output = log.with_name("pylock.index.toml")
+    pins = write(uv.log.with_suffix(".lock.txt"), [f"{found.name}=={found.version}" for found in needed])
+    output = uv.log.with_name("pylock.index.toml")
     output.unlink(missing_ok=True)  # uv would prefer what is in it
     uv.run("asking the package index for hashes", [
         "compile", "--quiet", "--no-deps", "--no-header", "--format=pylock.toml", f"--output-file={output}",
         "--index-strategy=unsafe-best-match", pins,
     ])  # fmt: skip
     distributions = mask(output.read_text(encoding="utf-8"), uv.variables)
-    output.unlink()
     try:
         Pylock.from_dict(read_toml(distributions.encode(), output.name))
     except PylockValidationError as error:
         raise InstallError(f"The package index does not have the hashes of all files: {error}") from None
-    own = {
-        "made-on": platform(environment),
-        "overrides": [*uv.settings.overrides],
-        "repositories": [asdict(locked) for locked in sorted(repositories, key=lambda locked: locked.name)],
-    }
-    return f"{distributions}\n{_without_users(tomli_w.dumps({'tool': {TOOL: own}}))}"
+    entries = [asdict(locked) for locked in sorted(repositories, key=lambda locked: locked.name)]
+    own = tomli_w.dumps({"tool": {TOOL: {"made-on": platform(environment), "repositories": entries}}})
+    return f"{distributions}\n{redact(own).replace('://***@', '://')}"
 
 
-def differences(
-    lock: Lock, packages: Sequence[Package], repositories: Sequence[LockedRepository], environment: Environment,
-    overrides: Sequence[str] = (),
-) -> list[Check]:  # fmt: skip
-    """A failed check for each difference between the lock and the set-up; one that passes if there is none."""
-    versions = {name: _installed(environment, name) for name in {*_needed(packages, environment), *lock.versions}}
-    now = _locked_facts(repositories, versions, platform(environment), overrides)
-    locked = _locked_facts(lock.repositories, lock.versions, lock.made_on, lock.overrides)
-    failed = [
-        Check(f"lock: {key}", "fail", f"{now.get(key) or 'none'}, locked is {locked.get(key) or 'none'}",
-              command="invoke setup --locked")
-        for key in sorted({*now, *locked}) if now.get(key, "") != locked.get(key, "")
-    ]  # fmt: skip
+def differences(lock: Lock, commits: Mapping[str, str | None], environment: Environment) -> list[Check]:
+    """A failed check for each difference between the lock and the set-up, whose checkouts are at `commits`; one that
+    passes if there is none."""
+    differing = lock.differing(environment)
+    for locked in lock.repositories:
+        if (commit := commits.get(locked.name)) != locked.commit:
+            differing[f"{locked.name} commit"] = f"{commit or 'none'}, locked is {locked.commit}"
+    failed = [Check(f"lock: {name}", "fail", detail, command="invoke setup --locked")
+              for name, detail in sorted(differing.items())]  # fmt: skip
+    if lock.made_on != platform(environment):
+        detail = f"{platform(environment)}, locked is {lock.made_on}"
+        failed = [Check("lock: made on", "fail", detail, command="invoke lock")]
     size = f"{len(lock.repositories)} repositories and {len(lock.distributions)} distributions"
     return failed or [Check("lock", "pass", size)]
 
 
-def _locked_facts(
-    repositories: Sequence[LockedRepository], versions: Mapping[str, str], made_on: str, overrides: Sequence[str]
-) -> dict[str, str]:
-    """What a lock fixes, each under a name of its own."""
-    facts = {"made on": made_on, "overrides": ", ".join(sorted(overrides))}
-    for locked in repositories:
-        own = {"url": _without_users(locked.url), "commit": locked.commit, "extras": ", ".join(sorted(locked.extras))}
-        facts |= {f"{locked.name} {key}": value for key, value in {**own, **locked.submodules}.items()}
-    return facts | {f"{name} version": version for name, version in versions.items()}
-
-
-def _needed(packages: Sequence[Package], environment: Environment) -> dict[str, Distribution]:
-    """The installed distributions that the packages (with their extras) require, directly or not, and their companions.
+def _needed(packages: Sequence[Package], environment: Environment) -> list[Distribution]:
+    """The installed distributions that the packages (with their extras) require, directly or not, and their companions,
+    by name.
 
     Raises SourcesError for metadata that cannot be read.
     """
@@ -163,19 +148,7 @@ def _needed(packages: Sequence[Package], environment: Environment) -> dict[str, 
     roots = {name: () for package in packages for name in package.layout.companions}
     needed = applying(requires, {**roots, **own}, environment.markers)
     names = {*roots, *(canonicalize_name(requirement.name) for requirement in needed)} - {*own}
-    return {name: found for name in names if (found := find(name))}
-
-
-def _installed(environment: Environment, name: str) -> str:
-    """The installed version, and the directory that it is installed from, if it is from one; empty for none."""
-    found = environment.distribution(name)
-    version = canonicalize_version(found.version, strip_trailing_zero=False) if found else ""
-    return f"{version} from {found.location}" if found and found.location else version
-
-
-def _without_users(text: str) -> str:
-    """The text without the users and passwords of the URLs in it, except for `ssh://git@…`."""
-    return redact(text).replace("://***@", "://")
+    return [found for name in sorted(names) if (found := find(name))]
 
 
 def read_lock(path: Path) -> Lock:
@@ -183,30 +156,14 @@ def read_lock(path: Path) -> Lock:
     try:
         content = read_toml(path.read_bytes(), path.name)
         tool = content["tool"][TOOL]
-        lock = Lock(
-            repositories=[LockedRepository(**entry) for entry in tool["repositories"]],
-            distributions=Pylock.from_dict(content).packages,
-            made_on=tool["made-on"],
-            overrides=tool["overrides"],
-        )
-        _check_values(lock, path)
-        return lock
+        repositories = [LockedRepository(**entry) for entry in tool["repositories"]]
+        for locked in repositories:
+            check_url(locked.url, f"{path}: {locked.name}", allow_local=True)
+            check_ref(locked.ref)
+            if not re.fullmatch("[0-9a-f]{40}", locked.commit):
+                raise ValueError(f"{locked.commit!a} is not a commit id of 40 digits")
+        return Lock(repositories, Pylock.from_dict(content).packages, tool["made-on"])
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", "`invoke lock` writes this file.", "invoke lock") from None
     except (SourcesError, ValueError, KeyError, TypeError, AttributeError, PylockValidationError) as error:
         raise UsageError(f"{path} is not a lock file of this tool (PEP 751): {error!s:.200}") from None
-
-
-def _check_values(lock: Lock, path: Path) -> None:
-    """Raise something that `read_lock` catches for a value that is not what it should be."""
-    texts = [lock.made_on, *lock.overrides]
-    for locked in lock.repositories:
-        texts += [locked.name, *locked.extras]
-        check_url(locked.url, f"{path}: {locked.name}", allow_local=True)
-        check_ref(locked.ref)
-        for commit in (locked.commit, *locked.submodules.values()):
-            if not re.fullmatch("[0-9a-f]{40}", commit):
-                raise ValueError(f"{commit!a} is not a commit id of 40 digits")
-    for text in texts:
-        if not isinstance(text, str):
-            raise TypeError(f"{text!a:.80} must be a text")

@@ -59,7 +59,7 @@ def _check_package(package: Package, uv: Uv) -> None:
         hint = f"{oldest}Check the REF and sources.repositories.{name}.url."
         raise InstallError(f"{package} has no pyproject.toml in {package.folder}, so it cannot be installed.", hint)
     path = uv.variables.get("PATH")
-    if package.needs_rust and not without_rust(uv) and not shutil.which("cargo", path=path):
+    if package.needs_rust and not without_rust(package, uv) and not shutil.which("cargo", path=path):
         hint, command = "Install Rust with rustup (your system's package may be too old).", ""
         if name == "sglang":
             hint += f" Or leave out the Rust extensions with the command below; {WITHOUT_RUST}."
@@ -67,6 +67,6 @@ def _check_package(package: Package, uv: Uv) -> None:
         raise InstallError(f"{package} needs Rust, and no `cargo` was found on the PATH.", hint, command)
 
 
-def without_rust(uv: Uv) -> bool:
-    """Whether SGLang's build is told to leave its Rust extensions out."""
-    return uv.variables.get(RUST_SWITCH, "").strip().lower() == "none"
+def without_rust(package: Package, uv: Uv) -> bool:
+    """Whether the build is told to leave its Rust extensions out, which SGLang's can be."""
+    return package.name == "sglang" and uv.variables.get(RUST_SWITCH, "").strip().lower() == "none"

@@ -48,12 +48,10 @@ VARIABLES = {
 INDEXES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")  # ECMA-48
 _DRAWN = re.compile(r"\s*[\u2800-\u28ff]|.*(-{6}|\u2501{6})")  # spinners and bars, for the terminal only
-_STYLE = r"(?:\x1b\[[0-9;]*m)*"
-_START = r"(?:^|(?<=\r)|(?<=\x1b\[2K))"  # of a line, or where something drawn was wiped away
-_FAILED = re.compile(rf"{_START}{_STYLE}(?:error{_STYLE}:|  {_STYLE}\u00d7)", re.MULTILINE)
-_UNDECIDED = re.compile(rf"{_START}[ ero\x1b\[0-9;m]*\Z", re.MULTILINE)  # may be the beginning of a failure
+_FAILED = re.compile(r"error:|  \u00d7")
 _MARKS = re.compile(r"^[\s\u2502\u251c\u2570\u2500\u25b6\u00d7]*(error: |cause: )?")  # before the sentences of an error
-_SHOWN = re.compile(r" *((Resolved|Prepared|Building|Installed) .*|Downloading .*(GiB|\d\d\.\d+ ?MiB)\))$")
+_SHOWN = re.compile(r" *((Resolved|Prepared|Building|Installed|-) .*|Downloading .*(GiB|\d\d\.\d+ ?MiB)\))$")
+_UNREACHABLE = re.compile(r"Failed to fetch|error sending request|dns error|failed to download from")  # uv's, cargo's
 
 
 @dataclass(frozen=True)
@@ -71,10 +69,7 @@ class Uv:
     def variables(self) -> dict[str, str]:
         """The environment variables for uv and the builds that it starts."""
         given = {name: value for name, value in os.environ.items() if name not in DROPPED}
-        pip = from_pip(given)
-        if pip:
-            self.reporter.event(WHO, f"uv is given pip's configuration ({', '.join(sorted(pip))})")
-        environ = {"GIT_TERMINAL_PROMPT": "0", **pip, **given}
+        environ = {"GIT_TERMINAL_PROMPT": "0", **from_pip(given), **given}
         if self.settings.indexes:
             environ["UV_INDEX"] = " ".join([*self.settings.indexes, environ.get("UV_INDEX", "")]).strip()
         if not any(hook in given for hook in HOOKS):
@@ -133,13 +128,12 @@ def from_pip(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that tell uv what pip's files and variables say, except for those that the user has set."""
     pip = [sys.executable, "-m", "pip", "config", "list"]
     listed = subprocess.run(pip, capture_output=True, text=True, timeout=60, check=False, env=environ).stdout
-    lines = re.findall(r"^(global|install|:env:)\.([\w-]+)=(.+)$", listed, re.MULTILINE)
-    lines.sort(key=lambda line: ("global", "install", ":env:").index(line[0]))  # pip lets the later ones win
-    settings = {key: str(ast.literal_eval(value)) for _, key, value in lines}
     found = dict[str, str]()
-    for key, (separator, *names) in VARIABLES.items():
-        if settings.get(key) and not any(name in environ for name in names):
-            found[names[0]] = separator.join(settings[key].split())
+    for section in ("global", "install", ":env:"):  # pip lets the later ones win
+        for key, value in re.findall(rf"^{section}\.([\w-]+)=(.+)$", listed, re.MULTILINE):
+            separator, *names = VARIABLES.get(key, ("",))
+            if names and not any(name in environ for name in names):
+                found[names[0]] = separator.join(str(ast.literal_eval(value)).split())
     return found
 
 
@@ -162,22 +156,26 @@ def write(file: Path, lines: Sequence[str]) -> str:
 
 
 class Output:
-    """Where uv's output goes: all of it to the log, without secrets; unchanged to the terminal, or a few lines to the
-    reporter. What uv says of a failure is kept for the message, and not shown twice."""
+    """Where uv's output goes, without secrets: all of it to the log; to a terminal as uv draws it, or else a few lines
+    to the reporter. What uv says of a failure is kept in `failure`."""
 
     def __init__(self, log: TextIO, terminal: IO[str] | None, reporter: Reporter, environ: Mapping[str, str]) -> None:
         self._log, self._terminal, self._reporter, self._environ = log, terminal, reporter, environ
-        self._line = self._held = ""
-        self._failed = False
+        self._held = ""  # until its end has come: a secret may be in two pieces
+        self._line = ""
         self.failure: list[str] = []
 
     def write(self, text: str) -> None:
         """Take a piece of output; called by Invoke."""
-        if self._terminal:
-            self._draw(self._terminal, text)
-        *lines, self._line = (self._line + text).split("\n")
-        for line in lines:
-            self._take(_CONTROL.sub("", line.rstrip("\r")).rpartition("\r")[2].rstrip())
+        *complete, self._held = re.split(r"(?<=[\r\n])", self._held + text)
+        for piece in complete:
+            shown = mask(piece, self._environ)
+            if self._terminal:
+                self._terminal.write(shown)
+            self._line = _CONTROL.sub("", shown).rstrip() or self._line  # a line may be drawn several times
+            if piece.endswith("\n"):
+                self._take(self._line)
+                self._line = ""
 
     def flush(self) -> None:
         """Called by Invoke after each piece."""
@@ -186,23 +184,13 @@ class Output:
 
     def close(self) -> None:
         """Take the last line if it has no end."""
-        if self._line:
+        if self._held:
             self.write("\n")
-
-    def _draw(self, terminal: IO[str], text: str) -> None:
-        """Show what comes before a failure, and hold back what may be the beginning of one."""
-        before, *after = _FAILED.split(self._held + text, maxsplit=1)
-        undecided = _UNDECIDED.search(before)
-        self._held = undecided[0] if undecided else ""
-        if not self._failed:
-            terminal.write(mask(before.removesuffix(self._held), self._environ))
-        self._failed = self._failed or bool(after)
 
     def _take(self, line: str) -> None:
         """Take a line, without what controls the terminal."""
         if _DRAWN.match(line):
             return
-        line = mask(line, self._environ)
         self._log.write(f"{line}\n")
         if self.failure or _FAILED.match(line):
             self.failure.append(line)
@@ -220,21 +208,17 @@ def explain(status: int, lines: Sequence[str], log: Path, command: str, again: s
     text = "\n".join(lines)
     head, _, rest = text.partition("\n\n")
     reason = ": ".join(_MARKS.sub("", line).rstrip(".:") for line in head.splitlines())
-    build = [line.strip()[:WIDTH] for line in rest.partition("\n\nhint: ")[0].splitlines() if line.strip()]
-    hint = f"The full output is in {log}."
     if re.search(r"No space left on device|os error 28\b", text):
         return DiskError(f"The disk is full: {reason[-WIDTH:]}.", "`uv cache clean` empties uv's cache.", command)
-    kind = NetworkError if re.search(r"Failed to fetch|error sending request|dns error", text) else InstallError
     if status < 0:
         memory = " (out of memory?)" if status == -signal.SIGKILL else ""
         reason = f"uv was ended by signal {-status}{memory}"
-    elif re.search(r"\bcargo\b|crates\.io", rest):
-        build = [line for line in build if re.match("error: (?!`cargo|command)", line)][:1] or build
-        way_out = "Install a newer Rust with rustup"
-        if "crates.io" in rest:
-            kind, way_out = NetworkError, "Set https_proxy"
-            reason = "crates.io, where Rust packages come from, could not be reached"
+    kind = NetworkError if _UNREACHABLE.search(text) else InstallError
+    hint = f"The full output is in {log}."
+    if re.search(r"\bcargo\b|crates\.io", rest):
+        way_out = "Set https_proxy" if kind is NetworkError else "Install a newer Rust with rustup"
         hint = f"{way_out}, or leave the Rust extensions out with the command below; {WITHOUT_RUST}. {hint}"
         command = f"{RUST_SWITCH}=none {again}"
-    last = f"\n    {build[-1]}" if build else ""
+    build = rest.partition("\n\nhint: ")[0].strip().splitlines()
+    last = f"\n    {build[-1].strip()[:WIDTH]}" if build else ""
     return kind(f"{reason or f'uv failed with status {status}'}.{last}", hint, command)

@@ -69,7 +69,7 @@ def test_overrides_hold_the_checkouts_companions_of_the_same_version_and_what_th
 def test_a_pin_on_another_flashinfer_does_not_replace_the_checkout_whose_companions_follow_it(
     place: Place, make_package: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What must not stay is removed, and other changes are named; overrides count for the next run, too."""
+    """What must not stay is removed, and what is replaced is named; overrides count for the next run, too."""
     write_wheel(place.path, "wants-old", "1", {}, ["flashinfer-python==0.3.0", "flashinfer-jit-cache==0.3.0"])
     write_wheel(place.path, "flashinfer-jit-cache-cu13", "0.3.0", {})
     monkeypatch.setenv("UV_FIND_LINKS", f"{place.path},{os.environ['UV_FIND_LINKS']}")
@@ -86,8 +86,7 @@ def test_a_pin_on_another_flashinfer_does_not_replace_the_checkout_whose_compani
     assert [place.version(name) for name in COMPANIONS] == ["0.6.18", ""]
     assert place.version("apache-tvm-ffi") and place.version("torch") == "2.9.1"
     assert not place.version("flashinfer") and not place.version("flashinfer-jit-cache-cu13")
-    assert place.heard.events[-1] == f"install: changed wants-old 1 → 2 (see {place.log})"
-    assert place.heard.warnings == ["install: sources.overrides: flashinfer-python is installed from its checkout"]
+    assert "install: - wants-old==1" in place.heard.lines
     assert place.install(*both, overrides=overrides) == ["already installed"] * 2
     assert place.install(*both, overrides=["torch<3", "wants-old"]) == ["reinstalled"] * 2
 
@@ -108,15 +107,14 @@ def test_an_editable_flashinfer_stays_and_is_not_built_again_when_sglang_alone_i
     assert place.install(sglang) == ["already installed"]
 
 
-def test_a_checkout_without_tags_and_a_build_without_rust_are_warnings(place: Place, make_package: Make) -> None:
-    package = make_package("sglang", "0.0.0.dev0", dynamic=True)
+def test_a_build_without_rust_is_a_warning(place: Place, make_package: Make) -> None:
+    package = make_package("sglang", "0.0.0.dev0", dynamic=True)  # the checkout has no tag
     package.built_with = {"setuptools-rust"}
-    (outcome,) = place.outcomes(package, deps=False)
-    assert outcome.version == "0.0.0.dev0"
-    assert "no release tag" in place.heard.warnings[0]
-    assert "without its Rust extensions; SGLang's native gRPC server" in place.heard.warnings[1]
+    assert place.outcomes(package, deps=False)[0].version == "0.0.0.dev0"
+    warning = "sglang: installed without its Rust extensions; SGLang's native gRPC server"
+    assert place.heard.warnings[0].startswith(warning)
     place.install(package, deps=False)
-    assert len(place.heard.warnings) == 2
+    assert len(place.heard.warnings) == 1
 
 
 @pytest.fixture
@@ -147,7 +145,6 @@ def test_indexes_of_the_configuration_and_of_pip_are_used_and_their_secrets_are_
     monkeypatch.setattr(uv_module, "from_pip", FROM_PIP)
     place.install(make_package("sglang", "1.0", ["here", "there"]), indexes=urls[:1])
     assert (place.version("here"), place.version("there")) == ("1", "1")
-    assert any("uv is given pip's configuration (" in event and "UV_INDEX" in event for event in place.heard.events)
     error = place.fails(make_package("sglang", "1.1", ["here==2"]), indexes=urls[:1])
     shown = [*place.heard.events, *place.heard.commands, *place.heard.lines, str(error), place.log.read_text()]
     assert not [text for text in shown if "S3cr3t" in text]
@@ -208,7 +205,6 @@ def test_an_installation_keeps_the_running_program_working(
 
 
 def test_output_on_a_terminal_is_uvs_own(place: Place, make_package: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """uv draws on a terminal; what it says of a failure stays in the log."""
     terminal = io.StringIO()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(place.heard, "terminal", lambda: terminal)
@@ -216,5 +212,5 @@ def test_output_on_a_terminal_is_uvs_own(place: Place, make_package: Make, monke
         monkeypatch.setattr(sys, name, os.fdopen(descriptor, "rw"[descriptor], closefd=False))
     place.fails(make_package("sglang", action="raise ValueError('the kernel is sour')"))
     shown = terminal.getvalue()
-    assert "\x1b[" in shown and "Resolved" in shown and "sour" not in shown
-    assert "the kernel is sour" in place.log.read_text()
+    assert "\x1b[" in shown and "Resolved" in shown and "the kernel is sour" in shown
+    assert "\x1b[" not in place.log.read_text() and "the kernel is sour" in place.log.read_text()

@@ -12,37 +12,31 @@ from packaging.pylock import Pylock
 
 from tasks.errors import InstallError, LocalWorkError, SourcesError, UsageError
 from tasks.packages.environment import probe
-from tasks.packages.lock import FILE, Lock, LockedRepository, differences, make_lock, platform, read_lock
+from tasks.packages.lock import FILE, Lock, LockedRepository, differences, make_lock, read_lock
 from tasks.packages.package import Package, read_toml
 from tests.packages.conftest import Place, put
 from tests.upstream.wheels import write_wheel
 
 Make = Callable[..., Package]
-CUTLASS = "c" * 40
-COOKBOOK = LockedRepository("sgl-cookbook", "https://u:S3cr3t@host.example/cookbook.git", "main", "a" * 40, {})
+COOKBOOK = LockedRepository("sgl-cookbook", "https://u:S3cr3t@host.example/cookbook.git", "main", "a" * 40)
 LOCKED = {"alpha": "1.0", "beta": "2.0", "flashinfer-cubin": "0.6", "gamma": "3.0rc1"}
 
 
-def repositories(*packages: Package) -> list[LockedRepository]:
-    """The checkouts as a run describes them."""
-    found = [COOKBOOK]
+def lock(place: Place, *packages: Package, obstacles: tuple[str, ...] = ()) -> str:
+    """The text of the lock, as a run makes it."""
+    repositories = [COOKBOOK]
     for package in packages:
         name = package.repository.name
-        submodules = {"3rdparty/cutlass": CUTLASS} if name == "flashinfer" else {}
-        extras = package.repository.extras
-        found.append(LockedRepository(name, f"git@host.example:{name}.git", "main", package.commit, submodules, extras))
-    return found
+        repositories.append(LockedRepository(name, f"git@host.example:{name}.git", "main", package.commit))
+    return make_lock(place.tool(), packages, repositories, obstacles)
 
 
-def lock(place: Place, *packages: Package, obstacles: tuple[str, ...] = ()) -> str:
-    return make_lock(place.tool(), packages, repositories(*packages), obstacles)
-
-
-def failed(found: Lock, now: list[LockedRepository], place: Place, *overrides: str) -> dict[str, str]:
-    """What differs, and how."""
-    checks = [check for check in differences(found, [], now, place.environment, overrides) if check.status == "fail"]
-    assert all(check.command == "invoke setup --locked" for check in checks)
-    return {check.name.removeprefix("lock: "): check.detail for check in checks}
+def failed(found: Lock, place: Place, **commits: str) -> dict[str, tuple[str, str]]:
+    """What differs, how, and the command that resolves it."""
+    known = {locked.name: locked.commit for locked in found.repositories}
+    checks = differences(found, {**known, **commits}, place.environment)
+    assert {check.status for check in checks} in ({"pass"}, {"fail"})
+    return {check.name: (check.detail, check.command) for check in checks if check.status == "fail"}
 
 
 @pytest.fixture
@@ -78,16 +72,20 @@ def test_a_lock_is_installed_elsewhere_after_newer_versions_appeared(
         write_wheel(wheels, name, "9.0", {f"{name}.py": ""})
     venv.create(tmp_path / "there", symlinks=True)
     there, locked = Place(probe(tmp_path / "there")), read_lock(tmp_path / FILE)
-    assert differences(locked, both, repositories(*both), place.environment)[0].status == "pass"
+    assert failed(locked, place) == {}
     assert there.install(*both, lock=locked) == ["installed", "installed"]
     assert {name: there.version(name) for name in [*LOCKED, "unrelated"]} == {**LOCKED, "unrelated": ""}
-    assert differences(locked, both, repositories(*both), there.environment)[0].status == "pass"
+    assert failed(locked, there) == {}
     there.heard.commands.clear()
     assert there.install(*both, lock=locked) == ["already installed", "already installed"]
     assert there.heard.commands == []
     assert all(package.is_current(there.environment, True, {"flashinfer-python"}) for package in both)
 
     there.uv("uninstall", "-q", "beta")
+    assert failed(locked, there, sglang="b" * 40) == {
+        "lock: beta": ("none, locked is 2.0", "invoke setup --locked"),
+        "lock: sglang commit": (f"{'b' * 40}, locked is {both[0].commit}", "invoke setup --locked"),
+    }
     digest = next(line for line in locked.requirements() if line.startswith("beta")).partition("sha256:")[2]
     (tmp_path / FILE).write_text(text.replace(digest, "0" * 64))
     with pytest.raises(SourcesError, match=r"(?i)hash"):
@@ -97,26 +95,10 @@ def test_a_lock_is_installed_elsewhere_after_newer_versions_appeared(
     with pytest.raises(SourcesError, match=r"beta==2\.0") as raised:
         lock(place, *both)
     assert "pip compile" in raised.value.command
+    other = replace(locked, made_on="pypy 3.1 plan9 abacus")
     with pytest.raises(InstallError, match=r"was made on pypy 3\.1 plan9 abacus; this is cpython"):
-        there.install(*both, lock=replace(locked, made_on="pypy 3.1 plan9 abacus"))
-
-
-def test_each_difference_is_found_and_named(place: Place, both: tuple[Package, Package]) -> None:
-    same = repositories(*both)
-    found = Lock(same, (), platform(place.environment), ["torch==2"])
-    cookbook, sglang, flashinfer = same
-    assert failed(found, same, place, "torch==2") == {}
-    assert failed(found, same, place) == {"overrides": "none, locked is torch==2"}
-    other = replace(cookbook, url="https://u:S3cr3t@elsewhere.example/x")
-    changed = failed(replace(found, overrides=[]), [other, replace(sglang, commit="b" * 40, extras=["srt"])], place)
-    assert changed == {
-        "sgl-cookbook url": "https://elsewhere.example/x, locked is https://host.example/cookbook.git",
-        "sglang commit": f"{'b' * 40}, locked is {sglang.commit}",
-        "sglang extras": "srt, locked is none",
-        "flashinfer url": "none, locked is git@host.example:flashinfer.git",
-        "flashinfer commit": f"none, locked is {flashinfer.commit}",
-        "flashinfer 3rdparty/cutlass": f"none, locked is {CUTLASS}",
-    }
+        there.install(*both, lock=other)
+    assert failed(other, place)["lock: made on"][1] == "invoke lock"
 
 
 def test_what_cannot_be_reproduced_is_refused_and_named(place: Place, both: tuple[Package, Package]) -> None:
@@ -145,17 +127,12 @@ wheels = [{{ url = "https://host.example/six-1.16.0-py2.py3-none-any.whl", hashe
 
 [tool.flashinfer-sources]
 made-on = "cpython 3.12 linux x86_64"
-overrides = []
 
 [[tool.flashinfer-sources.repositories]]
 name = "flashinfer"
 url = "https://host.example/flashinfer.git"
 ref = "matching"
 commit = "{"a" * 40}"
-extras = []
-
-[tool.flashinfer-sources.repositories.submodules]
-"3rdparty/cutlass" = "{CUTLASS}"
 """
 
 
@@ -163,9 +140,8 @@ def test_a_lock_file_is_read(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(TEXT)
     found = read_lock(tmp_path / FILE)
     url = "https://host.example/flashinfer.git"
-    submodules = {"3rdparty/cutlass": CUTLASS}
-    assert found.repositories == [LockedRepository("flashinfer", url, "matching", "a" * 40, submodules, [])]
-    assert (found.versions, found.requirements()) == ({"six": "1.16.0"}, ["six==1.16.0 --hash=sha256:8abb"])
+    assert found.repositories == [LockedRepository("flashinfer", url, "matching", "a" * 40)]
+    assert found.requirements() == ["six==1.16.0 --hash=sha256:8abb"]
 
 
 @pytest.mark.parametrize(
@@ -173,14 +149,12 @@ def test_a_lock_file_is_read(tmp_path: Path) -> None:
     [
         ('lock-version = "1.0"', 'lock-version = "x"'),
         ("tool.flashinfer-sources", "tool.another"),
-        ('"3rdparty/cutlass" = "cccc', '"3rdparty/cutlass" = "--up'),
         ("https://host.example/flashinfer.git", "ext::sh -c id"),
-        ("extras = []", "extras = 5"),
         ("commit = ", "comit = "),
+        ('commit = "aaaa', 'commit = "--up'),
+        ("[[tool.flashinfer-sources.repositories]]", "[tool.flashinfer-sources.repositories]"),
         ('ref = "matching"', 'ref = "--upload-pack=x"'),
         ('ref = "matching"', "ref = 2026-11-28"),
-        ('name = "flashinfer"', "name = [1]"),
-        ("overrides = []", "overrides = 5"),
         ("[[packages]]", "[[packages"),
     ],
 )
