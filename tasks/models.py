@@ -31,19 +31,17 @@ class Repository:
 
 @dataclass(frozen=True)
 class Settings:
-    """The configuration tree `sources`, read and checked. `stall` is in seconds, `trace` None where no trace data is
-    expected; `indexes` are additional package indexes, `overrides` requirements that replace what SGLang asks for;
-    `warnings` name keys that are not read any more."""
+    """The configuration tree `sources`, read and checked."""
 
     root: Path
     directory: Path
-    trace: Path | None
+    trace: Path | None  # None where no trace data is expected
     attempts: int
-    stall: float
-    indexes: tuple[str, ...]
+    stall: float  # seconds
+    indexes: tuple[str, ...]  # package indexes in addition
     repositories: tuple[Repository, ...]
-    overrides: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()  # requirements that replace what SGLang asks for
+    warnings: tuple[str, ...] = ()  # about keys that are not read any more
 
 
 @dataclass(frozen=True)
@@ -59,63 +57,50 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step did to one repository. Empty strings are unknown.
-
-    `action` is what happened (cloned, up to date, skipped (local changes), failed), `ref` the REF in use, `ref_source`
-    where it comes from, `resolved` the tag that `latest` or `matching` leads to, `commit` and `version` what the
-    checkout is at now; what it was at before is in `before_ref`, `before_commit` and `before_version`. `bytes` are
-    those that were downloaded, `seconds` is wall time. `error` is what the step failed with.
-    """
+    """What a step did to one repository. Empty strings are unknown."""
 
     repository: str
-    action: str
-    ref: str = ""
+    action: str  # cloned, up to date, skipped (local changes), failed
+    ref: str = ""  # the REF in use
     commit: str = ""
     version: str = ""
     before_commit: str = ""
     before_version: str = ""
-    bytes: int = 0
-    seconds: float = 0.0
+    bytes: int = 0  # downloaded
+    seconds: float = 0.0  # wall time
     ref_source: RefSource = ""
-    resolved: str = ""
+    resolved: str = ""  # the tag that `latest` or `matching` leads to
     before_ref: str = ""
-    warnings: tuple[str, ...] = ()
     error: SourcesError | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class RepositoryState:
-    """A checkout as `verify` or `status` found it; None is what is unknown or was not looked for.
-
-    `url` holds no password. `ref` is the REF in use, `ref_source` where it comes from, `resolved` the tag that `latest`
-    or `matching` led to. `branch` is the local branch, empty for a detached HEAD; `ahead` and `behind` count commits
-    against what was fetched last. `changed` are the paths of changed and untracked files, `dirty` says whether there
-    are any. `directories` has the key directories by role. `problem` is why there is nothing that could be read.
-    """
+    """A checkout as `verify` or `status` found it; None is what is unknown or was not looked for."""
 
     path: Path
-    url: str
+    url: str  # without a password
     ref: str
     commit: str | None = None
     version: str | None = None
-    dirty: bool | None = None
-    directories: Mapping[str, Path] = field(default_factory=dict)
+    dirty: bool | None = None  # whether there are changed or untracked files
+    directories: Mapping[str, Path] = field(default_factory=dict)  # the key directories by role
     ref_source: RefSource = ""
     resolved: str = ""
-    branch: str = ""
-    ahead: int | None = None
+    branch: str = ""  # empty for a detached HEAD
+    ahead: int | None = None  # commits, of what was fetched last
     behind: int | None = None
-    changed: tuple[str, ...] = ()
-    problem: str = ""
+    changed: tuple[str, ...] = ()  # the paths of changed and untracked files
+    problem: str = ""  # why there is nothing that could be read
 
 
 @dataclass(frozen=True)
 class PackageState:
-    """An installed distribution (PEP 610). `location` is the directory it is imported from, None if not installed."""
+    """An installed distribution (PEP 610)."""
 
     version: str | None
     editable: bool
-    location: Path | None
+    location: Path | None  # the directory it is imported from; None if not installed
 
 
 @dataclass(frozen=True)
@@ -130,14 +115,12 @@ class Trace:
 
 @dataclass(frozen=True)
 class Verification:
-    """Everything that `verify` found. `ok`: no check failed (or warned, with `--strict`). `trace` is None where no
-    trace data is expected; `checks` are all checks, those of the trace data included. `status` fills `repositories` and
-    `packages` alone."""
+    """Everything that `verify` found; `status` fills `repositories` and `packages` alone."""
 
-    ok: bool
+    ok: bool  # no check failed (or warned, with `--strict`)
     repositories: Mapping[str, RepositoryState]
     packages: Mapping[str, PackageState]
-    trace: Trace | None
+    trace: Trace | None  # None where no trace data is expected
     checks: tuple[Check, ...]
 
 
@@ -151,22 +134,17 @@ class EnvironmentState:
 
 @dataclass(frozen=True)
 class Result:
-    """One complete run of a task: `--json` prints it, and `Failed.result` holds it.
-
-    `steps` are the outcomes of clone, update and install, in the order of work; `seconds` is the wall time of each
-    step, `verify` included. `error` is what ended the run itself (a wrong option, the lock, Ctrl-C), `verification`
-    what `verify` found, `warnings` are those that belong to no repository. A `dry` run changed nothing.
-    """
+    """One complete run of a task: `--json` prints it, and `Failed.result` holds it."""
 
     task: str
     exit_status: int = 0
     environment: EnvironmentState | None = None
-    steps: Mapping[str, Sequence[Outcome]] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    error: SourcesError | None = field(default=None, compare=False)
+    steps: Mapping[str, Sequence[Outcome]] = field(default_factory=dict)  # of clone, update and install
+    seconds: Mapping[str, float] = field(default_factory=dict)  # the wall time of each step
+    warnings: tuple[str, ...] = ()  # each beginning with what it is about
+    error: SourcesError | None = field(default=None, compare=False)  # what ended the run itself
     verification: Verification | None = None
-    dry: bool = False
+    dry: bool = False  # nothing was changed
 
     @property
     def ok(self) -> bool:
@@ -183,16 +161,6 @@ class Result:
         """What `verify` checked; empty where it did not run."""
         return self.verification.checks if self.verification else ()
 
-    @property
-    def failure(self) -> str:
-        """What failed, one sentence a line: the run itself, steps, or checks; empty where all is well."""
-        lines = [error.what for error in (self.error, *(row.error for row in self.outcomes)) if error]
-        if self.verification and not self.verification.ok:
-            failed = [check for check in self.checks if check.status == "fail"]
-            faults = failed or [check for check in self.checks if check.status == "warn"]
-            lines += [f"{check.name}: {check.detail}" for check in faults]
-        return "\n".join(dict.fromkeys(lines))
-
 
 class Failed(Exit):
     """A task failed: `code` is the exit status, `result` is what was done and found. The text says what failed."""
@@ -202,7 +170,10 @@ class Failed(Exit):
         self.result = result
 
     def __str__(self) -> str:
-        return self.result.failure
+        errors = [self.result.error, *(row.error for row in self.result.outcomes)]
+        lines = [error.what for error in errors if error]
+        lines += [f"{check.name}: {check.detail}" for check in self.result.checks if check.status in ("fail", "warn")]
+        return "\n".join(dict.fromkeys(lines))
 
 
 class Reporter(Protocol):
@@ -212,7 +183,6 @@ class Reporter(Protocol):
     def warn(self, who: str, message: str) -> None: ...
     def progress(self, who: str, doing: str, done: float | None, moved: int, rate: float) -> None: ...
     def command(self, argv: Sequence[str], cwd: Path | None) -> None: ...
-    def output(self, who: str, line: str) -> None: ...
     def checked(self, group: str, checks: Sequence[Check]) -> None: ...
     def terminal(self) -> IO[str] | None: ...
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
 
 from invoke.context import Context
 
@@ -20,7 +19,7 @@ from . import checkout, names, packages, settings
 from .errors import DiskError, Interrupted, LocalWorkError, NetworkError, SourcesError, UsageError
 from .files import write_atomic
 from .git import command, refs
-from .models import EnvironmentState, Failed, Outcome, PackageState, Repository, Result, Settings, Verification
+from .models import Check, EnvironmentState, Failed, Outcome, PackageState, Repository, Result, Settings, Verification
 from .report import Report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,8 +58,9 @@ class Options:
 
     def check(self, known: Sequence[str]) -> None:
         """Raise UsageError for options that cannot be meant; `known` are the names of the repositories."""
-        for option, equals, value in (word.partition("=") for word in self.words):
-            if equals and not value:
+        for name, value in vars(self).items():
+            if value in ("", [""]):
+                option = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{option} has an empty value.", f"For the default, leave out {option}.")
         for name in self.only:
             if name not in known:
@@ -76,23 +76,16 @@ class Options:
         if self.locked and (self.only or self.refs):
             raise UsageError("--locked takes every repository as the lock file has it.", "Leave out --only and REFs.")
 
-    @property
-    def words(self) -> list[str]:
-        """The options that differ from their defaults, as on a command line."""
-        words = []
-        for option in fields(self):
-            value, name = getattr(self, option.name), option.name.replace("_", "-")
-            if isinstance(value, bool) and value != option.default:
-                words.append(f"--{name}" if value else f"--no-{name}")
-            elif isinstance(value, str):
-                words.append(f"--{name}={value}")
-            elif isinstance(value, Sequence):
-                words += [f"--{name}={text}" for text in value]
-        return words
-
     def command(self, task: str, **changes: str) -> str:
         """The command that gives these options, with `changes` to some of them."""
-        return names.shell("invoke", task, *replace(self, **changes).words)  # type: ignore[arg-type]
+        words = ["invoke", task]
+        for option in fields(self):
+            value, name = changes.get(option.name, getattr(self, option.name)), option.name.replace("_", "-")
+            if isinstance(value, bool):
+                words += [f"--{'' if value else 'no-'}{name}"] if value != option.default else []
+            elif value:
+                words += [f"--{name}={text}" for text in ([value] if isinstance(value, str) else value)]
+        return names.shell(*words)
 
 
 @dataclass
@@ -221,16 +214,18 @@ def verify_step(run: Run) -> None:
         return
     kernels = options.kernels or bool(options.kernel)
     found = verify(run.settings, run.environment, run.report, kernels=kernels)
-    checks = list(found.checks)
-    if kernels and run.settings.trace:
+    more: dict[str, list[Check]] = {}
+    if kernels and (trace := run.settings.trace):
         junit = Path(options.junit) if options.junit else None
-        checks += run_kernels(run.c, run.settings.trace, run.environment, run.report, only=options.kernel, junit=junit)
+        more["kernels"] = run_kernels(run.c, trace, run.environment, run.report, only=options.kernel, junit=junit)
     if run.lock:
         commits = {name: state.commit for name, state in found.repositories.items()}
-        checks += packages.differences(run.lock, commits, run.environment)
-    bad = {"fail", "warn"} if options.strict else {"fail"}
-    ok = not any(check.status in bad for check in checks)
-    run.verification = replace(found, ok=ok, checks=tuple(checks))
+        more["lock"] = packages.differences(run.lock, commits, run.environment)
+    for group, checks in more.items():
+        run.report.checked(group, checks)
+    every = (*found.checks, *(check for checks in more.values() for check in checks))
+    bad = ("fail", "warn") if options.strict else ("fail",)
+    run.verification = replace(found, ok=not any(check.status in bad for check in every), checks=every)
 
 
 def status_step(run: Run) -> None:
@@ -277,13 +272,13 @@ def run(c: Context, task: str, options: Options) -> Result:
     invoke = c.config.get("run", {})
     report = Report(hide=invoke.get("hide"), echo=bool(invoke.get("echo")), json=options.json, verbose=options.verbose)
     state, error = None, None
-    with _interruptible() as interruptions, report:
+    with _interruptible() as interruptions:
         try:
             state = _prepare(c, task, options, report)
             alone = checkout.alone(state.settings, report, reading=task == "verify")
             with nullcontext() if state.session.dry or task == "status" else alone:
                 for step in SETUP if task == "setup" else (task,):
-                    with report.step(step):
+                    with report.step(step, heading=task == "setup"):
                         STEPS[step](state)
                     if interruptions:  # while uv ran, which Invoke waits for
                         raise KeyboardInterrupt
@@ -294,7 +289,7 @@ def run(c: Context, task: str, options: Options) -> Result:
         except OSError as caught:
             error = _disk_error("", caught, state.settings.directory if state else ROOT)
         except KeyboardInterrupt:
-            error = Interrupted("Interrupted.", "What is complete is kept.")
+            error = Interrupted("Interrupted.", "What is complete is kept; run the same command again.")
             if state:
                 state.session.wait()  # while a second Ctrl-C is ignored
         result = _result(task, state, error, report)
@@ -309,30 +304,24 @@ def _prepare(c: Context, task: str, options: Options, report: Report) -> Run:
     configured = settings.load(c.config, ROOT)
     for text in configured.warnings:
         report.warn("configuration", text)
-    options.check([repository.name for repository in configured.repositories])
-    chosen, refs, commits, lock = configured.repositories, options.refs, dict[str, str](), None
-    if options.only:
-        chosen = tuple(repository for repository in chosen if repository.name in options.only)
+    known = {repository.name: repository for repository in configured.repositories}
+    options.check([*known])
+    refs, commits, lock = options.refs, dict[str, str](), None
     if options.locked:
         lock = packages.read_lock(ROOT / packages.LOCK)
-        chosen = tuple(_locked(locked, configured) for locked in lock.repositories)
-        refs = {locked.name: locked.ref for locked in lock.repositories}
-        commits = {locked.name: locked.commit for locked in lock.repositories}
-    configured = replace(configured, repositories=chosen)
+        for locked in lock.repositories:
+            if locked.name not in known:
+                what = f"{packages.LOCK} holds {locked.name}, which is not configured."
+                raise UsageError(what, "Add it to sources.repositories.")
+            known[locked.name] = replace(known[locked.name], url=locked.url)
+            refs[locked.name], commits[locked.name] = locked.ref, locked.commit
+    chosen = options.only or [*commits] or [*known]
+    configured = replace(configured, repositories=tuple(known[name] for name in known if name in chosen))
     command.check_version()
     command.start()
     dry, version = bool(c.config.get("run", {}).get("dry")), packages.version_of
     session = checkout.Session(configured, report, refs, options.full, dry, version=version, commits=commits)
     return Run(c, task, options, configured, report, session, lock)
-
-
-def _locked(locked: packages.LockedRepository, configured: Settings) -> Repository:
-    """The configured repository, from where the lock file has it."""
-    for repository in configured.repositories:
-        if repository.name == locked.name:
-            return replace(repository, url=locked.url)
-    hint = "Add it to sources.repositories."
-    raise UsageError(f"{packages.LOCK} holds {locked.name}, which is not configured.", hint)
 
 
 @contextmanager
@@ -341,7 +330,7 @@ def _interruptible() -> Iterator[Sequence[float]]:
     taken for the same key press. What is yielded is empty until the first."""
     ignored_until: list[float] = []
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    def interrupt(*_: object) -> None:
         if not ignored_until:
             ignored_until.append(float("inf"))
             command.stop()
@@ -389,23 +378,17 @@ def _disk_error(who: str, error: OSError, path: Path) -> DiskError:
 
 def _result(task: str, run: Run | None, error: SourcesError | None, report: Report) -> Result:
     """Everything that is known at the end of the run; `error` is what ended it early."""
-    if not run:
-        return Result(task, error.status if error else 0, error=error)
-    steps = {
-        step: [replace(row, warnings=(*row.warnings, *report.take_warnings(row.repository))) for row in rows]
-        for step, rows in run.outcomes.items()
-    }
-    errors = [*(row.error for row in run.rows), error]
-    unverified = bool(run.verification and not run.verification.ok)
-    environment = run.__dict__.get("environment")
+    rows, found = (run.rows, run.verification) if run else ([], None)
+    errors = [*(row.error for row in rows), error]
+    environment = vars(run).get("environment") if run else None  # if it was looked at
     return Result(
         task,
-        exit_status=next((first.status for first in errors if first), int(unverified)),
+        exit_status=next((first.status for first in errors if first), int(bool(found and not found.ok))),
         environment=environment and EnvironmentState(environment.python, environment.prefix),
-        steps=steps,
+        steps=run.outcomes if run else {},
         seconds=report.seconds,
-        warnings=report.take_warnings(),
+        warnings=tuple(report.warnings),
         error=error,
-        verification=run.verification,
-        dry=run.session.dry,
+        verification=found,
+        dry=bool(run and run.session.dry),
     )

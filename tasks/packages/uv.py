@@ -195,7 +195,7 @@ class Output:
         if self.failure or _FAILED.match(line):
             self.failure.append(line)
         elif _SHOWN.match(line) and not self._terminal:
-            self._reporter.output(WHO, line.strip())
+            self._reporter.event(WHO, line.strip())
 
 
 def explain(status: int, lines: Sequence[str], log: Path, command: str, again: str) -> SourcesError:

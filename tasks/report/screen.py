@@ -7,19 +7,21 @@ import os
 import re
 import time
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
-from rich import live
 from rich.console import Console
 from rich.filesize import decimal
 from rich.text import Text
 
 from ..names import redact
 
+if TYPE_CHECKING:
+    from rich.live import Live as Display
+    from rich.table import Table
+
 LIMIT = 2000  # characters of one message
 WIDE = 10_000  # columns without a terminal: nothing is folded
 QUIET = 10.0  # seconds between two lines about one repository without a terminal
-SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 LIKELY = 0.5  # the part of a transfer from which on the rest is estimated
 _SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # colours, movements of the cursor (ECMA-48)
 
@@ -80,10 +82,12 @@ class Output(Console):
             highlight=False, color_system="standard" if os.environ.get("FORCE_COLOR") else "auto",
         )  # fmt: skip
 
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Print as `rich.console.Console` does."""
+    def write(self, text: Text, indent: int) -> None:
+        """Print the text: as it is, or with an `indent` folded where the terminal ends, the further lines indented."""
+        if indent:
+            text = Text("\n" + " " * indent).join(text.wrap(self, max(20, self.width - indent), overflow="fold"))
         try:
-            super().print(*objects, **options)
+            self.print(text, soft_wrap=True)
         except OSError:
             self.on_broken_pipe()
 
@@ -93,14 +97,6 @@ class Output(Console):
         os.dup2(nothing, self.file.fileno())
         os.close(nothing)
 
-    def fold(self, text: Text, indent: int) -> Text:
-        """Return the text in lines for which a terminal has room, all but the first indented; elsewhere, and where
-        `indent` is 0, unchanged."""
-        if not self.is_terminal or not indent:
-            return text
-        lines = text[indent:].wrap(self, max(10, self.width - indent), overflow="fold")
-        return text[:indent] + Text("\n" + " " * indent).join(lines) if len(lines) > 1 else text
-
 
 class Live:
     """What each repository and submodule is doing: a line for each on a terminal, else one every `QUIET` seconds."""
@@ -109,17 +105,16 @@ class Live:
         self._console, self._say = console, say
         self._lines: dict[str, str] = {}
         self._said: dict[str, float] = {}
-        self._display: live.Live | None = None
+        self._display: Display | None = None
 
     def put(self, who: str, text: str) -> None:
         """Show what `who` does."""
         if self._console.is_terminal:
+            from rich.live import Live as Display
+
             self._lines[who] = text
             if not self._display:
-                self._display = live.Live(
-                    self, console=self._console, transient=True, refresh_per_second=8, redirect_stdout=False,
-                    redirect_stderr=False,
-                )  # fmt: skip
+                self._display = Display(get_renderable=self._draw, console=self._console, transient=True)
                 self._display.start()
         elif (now := time.monotonic()) - self._said.setdefault(who, now) >= QUIET:
             self._said[who] = now
@@ -129,8 +124,8 @@ class Live:
         """Remove the lines of a repository and its submodules until there is more progress."""
         for name in [name for name in self._lines if f"{name}/".startswith(f"{who}/")]:
             del self._lines[name]
-            if self._display:
-                self._display.refresh()
+        if self._display:
+            self._display.refresh()
 
     def end(self) -> None:
         """Remove all lines, so that others can use the terminal."""
@@ -139,12 +134,13 @@ class Live:
             self._display.stop()
         self._display = None
 
-    def __rich__(self) -> Text:
+    def _draw(self) -> Table:
         """The lines, each cut where the terminal ends."""
-        lines, frames = dict(self._lines), SPINNER if self._console.encoding.startswith("utf") else "-"
-        width = max(map(len, lines), default=0)
-        frame = frames[int(8 * time.monotonic()) % len(frames)]
-        rows = [Text.assemble((f"{frame} ", "cyan"), (f"{who:<{width}} ", "bold"), lines[who]) for who in lines]
-        for row in rows:
-            row.truncate(self._console.width, overflow="ellipsis")
-        return Text("\n").join(rows)
+        from rich.table import Table
+
+        table = Table.grid(padding=(0, 1))
+        for style in ("bold", ""):
+            table.add_column(style=style, no_wrap=True)
+        for who, text in dict(self._lines).items():
+            table.add_row(who, text)
+        return table

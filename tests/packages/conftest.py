@@ -59,7 +59,6 @@ class Heard:
         self.events: list[str] = []
         self.warnings: list[str] = []
         self.commands: list[str] = []
-        self.lines: list[str] = []
 
     def event(self, who: str, message: str) -> None:
         self.events.append(f"{who}: {message}")
@@ -71,9 +70,6 @@ class Heard:
 
     def command(self, argv: Sequence[str], cwd: Path | None) -> None:
         self.commands.append(shlex.join(argv))
-
-    def output(self, who: str, line: str) -> None:
-        self.lines.append(f"{who}: {line}")
 
     def checked(self, group: str, checks: object) -> None: ...
 

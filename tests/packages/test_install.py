@@ -86,7 +86,7 @@ def test_a_pin_on_another_flashinfer_does_not_replace_the_checkout_whose_compani
     assert [place.version(name) for name in COMPANIONS] == ["0.6.18", ""]
     assert place.version("apache-tvm-ffi") and place.version("torch") == "2.9.1"
     assert not place.version("flashinfer") and not place.version("flashinfer-jit-cache-cu13")
-    assert "install: - wants-old==1" in place.heard.lines
+    assert "install: - wants-old==1" in place.heard.events
     assert place.install(*both, overrides=overrides) == ["already installed"] * 2
     assert place.install(*both, overrides=["torch<3", "wants-old"]) == ["reinstalled"] * 2
 
@@ -98,11 +98,11 @@ def test_an_editable_flashinfer_stays_and_is_not_built_again_when_sglang_alone_i
     assert flashinfer.version == ""
     place.uv("install", "flashinfer-cubin==0.6.18")
     place.install(flashinfer)
-    place.heard.lines.clear()
+    place.heard.events.clear()
     sglang = make_package("sglang", "1.0", ["flashinfer_python==0.3.0", "flashinfer_cubin==0.3.0"])
     assert place.install(sglang) == ["installed"]
     place.assert_installed(sglang, flashinfer)
-    assert not [line for line in place.heard.lines if "Building flashinfer" in line]
+    assert not [line for line in place.heard.events if "Building flashinfer" in line]
     assert place.version("flashinfer-cubin") == "0.6.18"
     assert place.install(sglang) == ["already installed"]
 
@@ -146,7 +146,7 @@ def test_indexes_of_the_configuration_and_of_pip_are_used_and_their_secrets_are_
     place.install(make_package("sglang", "1.0", ["here", "there"]), indexes=urls[:1])
     assert (place.version("here"), place.version("there")) == ("1", "1")
     error = place.fails(make_package("sglang", "1.1", ["here==2"]), indexes=urls[:1])
-    shown = [*place.heard.events, *place.heard.commands, *place.heard.lines, str(error), place.log.read_text()]
+    shown = [*place.heard.events, *place.heard.commands, str(error), place.log.read_text()]
     assert not [text for text in shown if "S3cr3t" in text]
     assert "/…" in error.command
 
@@ -162,7 +162,7 @@ def test_a_failed_build_is_one_sentence_with_a_command_that_repeats_it(place: Pl
     assert error.what.endswith("ValueError: the kernel is sour")
     assert len(error.what.splitlines()) == 2
     assert "line 59" in place.log.read_text() and str(place.log) in error.hint
-    assert place.heard.lines == [line for line in place.heard.lines if "line 5" not in line]
+    assert place.heard.events == [line for line in place.heard.events if "line 5" not in line]
     bad = make_package("sglang", folder=folder)
     subprocess.run(["sh", "-c", error.command], check=True, capture_output=True)
     place.assert_installed(bad, good)

@@ -17,7 +17,7 @@ CHECKS = (
 ENVIRONMENT = EnvironmentState(Path("/p/.venv/bin/python"), Path("/p/.venv"))
 CLONED = Outcome(
     "flashinfer", "cloned", "matching", "1a2b3c4d5e" * 4, "0.6.7.post3", bytes=52_300_000, seconds=41,
-    ref_source="option", resolved="v0.6.7.post3", warnings=("attempt 1 of 5 failed: connection reset",),
+    ref_source="option", resolved="v0.6.7.post3",
 )  # fmt: skip
 UPDATED = Outcome(
     "third", "updated", "matching", "f" * 40, "0.6.7.post3", "e" * 40, "0.6.18", seconds=200,

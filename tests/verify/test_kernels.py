@@ -84,8 +84,7 @@ def trace(folder: Path, **tests: str) -> Path:
 def run(folder: Path, environment: Environment, *only: str, junit: Path | None = None) -> Found:
     """The statuses and the details of the checks, by what stands behind `kernels: `."""
     context = Context(Config(overrides={"run": {"hide": True}}))
-    with Report(hide=True) as report:
-        checks = run_kernels(context, folder, environment, report, only=only, junit=junit)
+    checks = run_kernels(context, folder, environment, Report(hide=True), only=only, junit=junit)
     names = [check.name.removeprefix("kernels: ") for check in checks]
     assert all(check.command or check.hint for check in checks if check.status in ("warn", "fail"))
     statuses: dict[str, str] = {name: check.status for name, check in zip(names, checks, strict=True)}
