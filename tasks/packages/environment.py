@@ -5,15 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 from urllib.parse import unquote, urlsplit
 
 from packaging.markers import default_environment
@@ -85,15 +83,12 @@ class Environment:
         broken = f"{len(copies)} versions of it are installed side by side"
         return replace(read(name, copies[0]), broken=broken) if len(copies) > 1 else read(name, copies[0])
 
-    def versions(self) -> dict[str, str]:
-        """The versions of everything below the prefix, by normalized name; no metadata is read."""
-        stems = [info.name.removesuffix(".dist-info").rpartition("-") for info in self.metadata_directories()]
-        return {canonicalize_name(name): version for name, _, version in stems}
-
-    def metadata_directories(self) -> list[Path]:
-        """The .dist-info directories below the prefix."""
-        directories = {path.resolve() for path in self.paths if path.is_relative_to(self.prefix)}
-        return [info for directory in directories for info in directory.glob("*.dist-info")]
+    def metadata_directories(self) -> Iterator[tuple[str, str, Path]]:
+        """The .dist-info directories below the prefix, each with its normalized name and version; none is read."""
+        for directory in {path.resolve() for path in self.paths if path.is_relative_to(self.prefix)}:
+            for info in directory.glob("*.dist-info"):
+                name, _, version = info.name.removesuffix(".dist-info").rpartition("-")
+                yield canonicalize_name(name), version, info
 
 
 def read(name: str, distribution: importlib.metadata.Distribution) -> Distribution:
@@ -116,56 +111,29 @@ def read(name: str, distribution: importlib.metadata.Distribution) -> Distributi
 def probe(python: str | Path = "", timeout: float = 30) -> Environment:
     """The environment of an interpreter (a path, or a name on the PATH), or of a virtual environment's directory.
 
-    The default is the running one, for which no process is started. Raises UsageError if `python` is not a Python
-    interpreter of version 3.10 or newer, or does not answer within `timeout` seconds.
+    The default is the running one. Raises UsageError if `python` is not a Python interpreter of version 3.10 or newer,
+    or does not answer within `timeout` seconds.
     """
-    if "/" not in str(python) and not Path(python).exists():
-        python = shutil.which(str(python)) or python
-    path = Path(os.path.abspath(python or sys.executable))  # noqa: PTH100 - a venv's python is a symbolic link
+    python = str(python or sys.executable)
+    path = Path(os.path.abspath(shutil.which(python) or python))  # noqa: PTH100 - a venv's python is a symbolic link
     if path.is_dir():
         path = path / "bin" / "python"
-    own = path == Path(os.path.abspath(sys.executable))  # noqa: PTH100
-    prefix, base_prefix, purelib, version, paths = _facts() if own else _ask(path, timeout)
-    markers = {**cast(Mapping[str, str], default_environment()), "python_version": version.rpartition(".")[0]}
-    markers |= {"python_full_version": version, "implementation_version": version}
-    return Environment(
-        python=path,
-        prefix=Path(prefix),
-        virtual=prefix != base_prefix,
-        purelib=Path(purelib),
-        markers=markers,
-        paths=tuple(Path(entry) for entry in paths if entry and Path(entry) != Path.cwd()),
-    )
-
-
-def _facts() -> list[Any]:
-    """What `ASK` prints, of the running interpreter."""
-    return [sys.prefix, sys.base_prefix, sysconfig.get_path("purelib"), platform.python_version(), sys.path]
-
-
-def _ask(python: Path, timeout: float) -> list[Any]:
-    """The facts about another interpreter. Raises UsageError."""
     hint = "--python takes a Python interpreter, such as .venv/bin/python or python3.12."
     try:
-        done = subprocess.run(
-            [python, "-c", ASK], cwd="/", stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
+        asked = subprocess.run(
+            [path, "-c", ASK], cwd="/", stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
         )
-        facts: list[Any] = json.loads(done.stdout)
-        version = Version(facts[3])
-    except (OSError, subprocess.TimeoutExpired, ValueError, TypeError, LookupError) as error:
+        prefix, base_prefix, purelib, version, paths = json.loads(asked.stdout)
+        too_old = Version(version) < OLDEST
+    except (OSError, subprocess.TimeoutExpired, ValueError, TypeError) as error:
         why = getattr(error, "strerror", "") or "it does not answer like one"
-        raise UsageError(f"{python} is not a Python interpreter: {why}.", hint) from None
-    if version < OLDEST:
-        raise UsageError(f"{python} is Python {version}; {OLDEST} or newer is needed.", hint)
-    return facts
-
-
-@dataclass(frozen=True)
-class Missing:
-    """A requirement that is not met. `installed` is the installed version, empty if there is none."""
-
-    requirement: Requirement
-    installed: str
+        raise UsageError(f"{path} is not a Python interpreter: {why}.", hint) from None
+    if too_old:
+        raise UsageError(f"{path} is Python {version}; {OLDEST} or newer is needed.", hint)
+    markers = {**cast(Mapping[str, str], default_environment()), "python_version": version.rpartition(".")[0]}
+    markers |= {"python_full_version": version, "implementation_version": version}
+    directories = tuple(Path(entry) for entry in paths if entry)
+    return Environment(path, Path(prefix), prefix != base_prefix, Path(purelib), markers, directories)
 
 
 def applying(
@@ -209,21 +177,21 @@ def read_overrides(overrides: Sequence[str]) -> dict[str, list[Requirement]]:
 
 def missing_requirements(
     environment: Environment, distribution: Distribution, extras: Sequence[str] = (), overrides: Sequence[str] = ()
-) -> tuple[Missing, ...]:
-    """The requirements of an installed distribution that its environment does not meet, where `overrides` (of
-    `sources.overrides`) replace those of the same names. No process is started.
+) -> dict[Requirement, str]:
+    """The requirements of an installed distribution that its environment does not meet, each with the version that is
+    installed, empty for none. The `overrides` (of `sources.overrides`) replace requirements of the same names.
 
     Raises SourcesError for an invalid requirement, UsageError for an invalid override.
     """
-    replaced, missing = read_overrides(overrides), list[Missing]()
+    replaced, missing = read_overrides(overrides), dict[Requirement, str]()
     own = {distribution.name: distribution.requires}
     for original in applying(own.get, {distribution.name: extras}, environment.markers):
         for requirement in replaced.get(canonicalize_name(original.name), [original]):
             installed = environment.version(requirement.name)
             needed = not requirement.marker or requirement.marker.evaluate(dict(environment.markers))
             if needed and not admits(requirement, installed):
-                missing.append(Missing(requirement, installed))
-    return tuple(missing)
+                missing[requirement] = installed
+    return missing
 
 
 def admits(requirement: Requirement, version: str) -> bool:

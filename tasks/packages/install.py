@@ -82,7 +82,7 @@ def _install(uv: Uv, packages: Sequence[Package], stale: Sequence[Package], deps
     environment, required = uv.environment, _required(packages, uv.environment)
     arguments, variables = ["install", "--index-strategy=unsafe-best-match"], dict[str, str]()
     for package in stale:
-        package.remember(environment, None)
+        package.forget(environment)
         arguments += [f"--reinstall-package={package.name}"]
     for package in packages:
         variables |= package.variables
@@ -101,7 +101,9 @@ def _install(uv: Uv, packages: Sequence[Package], stale: Sequence[Package], deps
     if gone := sorted({name for package in packages for name in package.unfitting(environment)}):
         uv.run(f"removing {', '.join(gone)}, which must not stay beside FlashInfer", ["uninstall", *gone])
     for package in packages:
-        _check(uv, package)
+        if not package.is_checkout(environment.distribution(package.name)):
+            what = f"uv reported success, but {package} is not installed from {package.folder}."
+            raise InstallError(f"{package.repository.name}: {what}", command="invoke install --reinstall")
         if package in stale:
             package.remember(environment, uv.settings.overrides)
             if package.needs_rust and preflight.without_rust(package, uv):
@@ -161,8 +163,7 @@ def _repair(uv: Uv, packages: Sequence[Package]) -> list[str]:
     arguments that install again what it left incomplete."""
     modules = {name: package.module for package in packages for name in (package.name, *package.aliases)}
     arguments = []
-    for info in uv.environment.metadata_directories():
-        name = canonicalize_name(info.name.removesuffix(".dist-info").rpartition("-")[0])
+    for name, _, info in list(uv.environment.metadata_directories()):
         if not read(name, importlib.metadata.Distribution.at(info)).broken:
             complete = (info / "RECORD").exists() and (info / "INSTALLER").exists()
             arguments += [] if complete else [f"--reinstall-package={name}"]
@@ -172,12 +173,3 @@ def _repair(uv: Uv, packages: Sequence[Package]) -> list[str]:
             if name in modules:
                 shutil.rmtree(info.parent / modules[name], ignore_errors=True)
     return arguments
-
-
-def _check(uv: Uv, package: Package) -> None:
-    """Raise InstallError if the package is not installed as its checkout is."""
-    found = uv.environment.distribution(package.name)
-    if not package.is_checkout(found):
-        installed = f"{found.version} from {found.location or 'an index'}" if found else "nothing"
-        what = f"{package.repository.name}: uv reported success, but {installed} is installed, not {package.version}"
-        raise InstallError(f"{what} from {package.folder}.", command="invoke install --reinstall")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +18,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from ..errors import SourcesError, UsageError
-from ..files import write_atomic
 from ..git import Checkout
-from ..git.refs import highest, nearest, release
+from ..git.refs import highest, release
 from ..names import redact
 from .environment import Distribution, Environment, applying, missing_requirements
 
@@ -32,7 +30,6 @@ else:
 
 BUILD_FILES = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "version.txt")
 RUST = {"setuptools-rust", "maturin"}
-RECORD = "installed.json"  # in the checkout's git directory
 FALLBACK_EXTRAS = (("srt",), ("all",))  # in which SGLang before 0.5.3 has its requirements
 FLASHINFER = ("flashinfer", "flashinfer-python")  # its distribution had the first name up to v0.2.0
 COMPANIONS = ("flashinfer-cubin", "flashinfer-jit-cache")
@@ -52,9 +49,11 @@ class Layout:
     companions: tuple[str, ...] = ()
     directories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def find_directories(self, exists: Callable[[str], bool]) -> dict[str, str | None]:
-        """The path of each key directory, or None. `exists` tells whether a path relative to the checkout exists."""
-        return {name: next(filter(exists, paths), None) for name, paths in self.directories.items()}
+    def find_directories(self, checkout: Path) -> dict[str, Path]:
+        """The key directories that exist in the checkout, by role."""
+        paths = {role: [checkout / place for place in places] for role, places in self.directories.items()}
+        found = {role: next(filter(Path.is_dir, places), None) for role, places in paths.items()}
+        return {role: path for role, path in found.items() if path}
 
 
 LAYOUTS: Mapping[str, Layout] = {
@@ -76,9 +75,9 @@ LAYOUTS: Mapping[str, Layout] = {
 class Package:
     """What a checkout has to be installed, from its own files (PEP 621), without running or building anything.
 
-    `distribution` is its name and `name` the same normalized. `requires` is in the form of Requires-Dist: what an extra
-    requires has a marker (PEP 508). `built_with` are the normalized names of the build requirements. `version` is that
-    of the files; if they leave it to the tags (setuptools-scm), the release at this commit, or else the highest tag, as
+    `name` is that of the distribution, normalized. `requires` is in the form of Requires-Dist: what an extra requires
+    has a marker (PEP 508). `built_with` are the normalized names of the build requirements. `version` is that of the
+    files; if they leave it to the tags (setuptools-scm), the release at this commit, or else the highest tag, as
     SGLang's build has it. It is empty if neither exists. What is not `installable` can be cloned and read.
 
     The checkout's git directory has a record of the environments that it was installed into. Raises SourcesError, which
@@ -97,8 +96,7 @@ class Package:
         toml = read_toml(content, str(file))
         try:
             project, build = toml.get("project", {}), toml.get("build-system", {})
-            self.distribution: str = project.get("name", self.layout.module)
-            self.name: str = canonicalize_name(self.distribution, validate=True)
+            self.name: str = canonicalize_name(project.get("name", self.layout.module), validate=True)
             self.requires = [Requirement(text) for text in project.get("dependencies", [])]
             for extra, texts in project.get("optional-dependencies", {}).items():
                 self.requires += [_in_extra(Requirement(text), extra) for text in texts]
@@ -125,7 +123,7 @@ class Package:
     @property
     def module(self) -> str:
         """What is imported."""
-        return self.layout.module or self.distribution.replace("-", "_")
+        return self.layout.module or self.name.replace("-", "_")
 
     @property
     def needs_rust(self) -> bool:
@@ -138,15 +136,11 @@ class Package:
         return tuple(name for name in FLASHINFER if name != self.name) if self.name in FLASHINFER else ()
 
     @property
-    def scm_variable(self) -> str:
-        """The environment variable that tells setuptools-scm the version of this package."""
-        return f"SETUPTOOLS_SCM_PRETEND_VERSION_FOR_{self.name.upper().replace('-', '_')}"
-
-    @property
     def variables(self) -> dict[str, str]:
         """Environment variables for the build, none of which the user has set."""
-        tagged = self.version and self.from_tags and self.scm_variable not in os.environ
-        return {self.scm_variable: self.version} if tagged else {}  # this release, whatever newer tags there are
+        name = f"SETUPTOOLS_SCM_PRETEND_VERSION_FOR_{self.name.upper().replace('-', '_')}"
+        tagged = self.version and self.from_tags and name not in os.environ
+        return {name: self.version} if tagged else {}  # this release, whatever newer tags there are
 
     def fits(self, version: str) -> bool:
         """Whether it is this package's version (PEP 440, without a local version)."""
@@ -159,7 +153,7 @@ class Package:
         """Of what is installed, what must not stay beside it: its aliases, and companions of another version."""
         return [
             name
-            for name, version in environment.versions().items()
+            for name, version, _ in environment.metadata_directories()
             if name in self.aliases or (name.startswith(self.layout.companions) and not self.fits(version))
         ]
 
@@ -177,26 +171,27 @@ class Package:
         found = environment.distribution(self.name)
         if not found or not self.is_checkout(found) or self.unfitting(environment):
             return False
-        if self._recorded().get(str(environment.prefix)) != self._state(overrides):
+        if _content(self._record(environment)) != self._state(overrides).encode():
             return False
         try:
             extras = self.repository.extras
-            missing = missing_requirements(environment, found, extras, overrides) if deps else ()
+            missing = missing_requirements(environment, found, extras, overrides) if deps else {}
         except SourcesError:  # damaged metadata
             return False
-        return all(canonicalize_name(one.requirement.name) in ours for one in missing)
+        return all(canonicalize_name(requirement.name) in ours for requirement in missing)
 
-    def remember(self, environment: Environment, overrides: Sequence[str] | None) -> None:
-        """Record that it is installed as it is now, with these overrides; or, with None, that it is not."""
-        states = self._recorded()
-        states[str(environment.prefix)] = None if overrides is None else self._state(overrides)
-        write_atomic(self.checkout.git_dir / RECORD, json.dumps(states, indent=1))
+    def forget(self, environment: Environment) -> None:
+        """Record that it is not installed as it is now."""
+        self._record(environment).unlink(missing_ok=True)
 
-    def _recorded(self) -> dict[str, object]:
-        """In which state it is installed, by the prefix of the environment; empty if no record can be read."""
-        with suppress(OSError, ValueError, TypeError):
-            return {**json.loads((self.checkout.git_dir / RECORD).read_text(encoding="utf-8"))}
-        return {}
+    def remember(self, environment: Environment, overrides: Sequence[str]) -> None:
+        """Record that it is installed as it is now, with these overrides."""
+        self._record(environment).write_text(self._state(overrides))
+
+    def _record(self, environment: Environment) -> Path:
+        """The file that says in which state it is installed into the environment."""
+        name = hashlib.sha256(str(environment.prefix).encode()).hexdigest()
+        return self.checkout.git_dir / f"installed-{name[:16]}.txt"
 
     def _state(self, overrides: Sequence[str]) -> str:
         """A digest of what an installation depends on."""
@@ -250,7 +245,7 @@ def matching(package: Package, tags: Iterable[str], url: str) -> str:
 
     Messages show FlashInfer's `url`. Raises UsageError if nothing is required or no tag satisfies it.
     """
-    name, latest = f"{package.distribution} {package.version}".strip(), "invoke setup --flashinfer-branch=latest"
+    name, latest = f"{package.name} {package.version}".strip(), "invoke setup --flashinfer-branch=latest"
     requirement = flashinfer_requirement(package)
     if requirement is None:
         raise UsageError(f"{name} requires no FlashInfer, so there is nothing to match.", command=latest)
@@ -261,9 +256,8 @@ def matching(package: Package, tags: Iterable[str], url: str) -> str:
     if fitting and not requirement.url:
         has_lower_end = any(clause.operator in (">", ">=", "~=") for clause in specifier)
         return versions[min(fitting) if has_lower_end else max(fitting)]
-    near = ", ".join(nearest(str(specifier).lstrip("=<>~! "), versions.values()))
     what = f"{name} requires `{redact(str(requirement))}`; {redact(url)} has no tag for such a version."
-    raise UsageError(what, f"The nearest tags are {near}." if near else "", latest)
+    raise UsageError(what, command=latest)
 
 
 def flashinfer_requirement(package: Package) -> Requirement | None:

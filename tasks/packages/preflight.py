@@ -10,10 +10,9 @@ from rich.filesize import decimal
 
 from ..errors import DiskError, InstallError
 from .package import Package
-from .uv import RUST_SWITCH, WHO, WITHOUT_RUST, Uv
+from .uv import CACHE_HINT, RUST_SWITCH, WITHOUT_RUST, Uv
 
 NEEDED = 9_700_000_000  # bytes of SGLang 0.5.23 with what it requires (November 2026)
-UV_CACHE = "UV_CACHE_DIR names another directory for uv's cache."
 
 
 def check(uv: Uv, ready: Sequence[Package], deps: bool) -> None:
@@ -25,31 +24,24 @@ def check(uv: Uv, ready: Sequence[Package], deps: bool) -> None:
     if not os.access(uv.environment.purelib, os.W_OK):
         hint = "Create an environment with `python3 -m venv .venv` and use it with --python .venv/bin/python."
         raise InstallError(f"{prefix} is not writable.", hint)
-    if not uv.environment.virtual:
-        uv.reporter.warn(WHO, f"{prefix} is no virtual environment; its packages are those of all programs")
     for package in ready:
         _check_package(package, uv)
-    _check_disks(uv, deps and any(package.repository.name == "sglang" for package in ready))
+    if deps and any(package.name == "sglang" for package in ready) and not uv.environment.distribution("torch"):
+        _check_disks(uv)
 
 
-def _check_disks(uv: Uv, everything: bool) -> None:
-    """Look for room for SGLang and `everything` that it requires. What is downloaded goes to uv's cache first, and from
-    there into the environment: by links on the same disk."""
+def _check_disks(uv: Uv) -> None:
+    """Look for room for everything that SGLang requires. What is downloaded goes to uv's cache first, and from there
+    into the environment: by links on the same disk."""
     cache = uv.cache()
-    above = next(path for path in (cache, *cache.parents) if os.access(path, os.F_OK))
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise DiskError(f"uv's cache {cache} cannot be written.", UV_CACHE)
-    if not everything or uv.environment.distribution("torch"):
-        return
+    above = next(path for path in (cache, *cache.parents) if path.exists())
     disks = {path.stat().st_dev: path for path in (uv.environment.prefix, above)}
     if any(cache.glob("wheels-*/pypi/torch")) or any(cache.glob("wheels-*/index/*/torch")):  # downloaded already
         del disks[above.stat().st_dev]
     for path in disks.values():
         if (free := shutil.disk_usage(path).free) < NEEDED:
-            raise DiskError(
-                f"The packages need about {decimal(NEEDED)} in {path}, and {decimal(free)} are free.",
-                f"Free some space (`uv cache clean` empties uv's cache) or use another disk: {UV_CACHE}",
-            )
+            what = f"The packages need about {decimal(NEEDED)} in {path}, and {decimal(free)} are free."
+            raise DiskError(what, f"Free some space or use another disk: {CACHE_HINT}")
 
 
 def _check_package(package: Package, uv: Uv) -> None:

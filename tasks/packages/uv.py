@@ -27,6 +27,7 @@ from .environment import Environment
 
 WHO = "install"  # stands in events for several packages at once
 WIDTH = 200  # characters of uv's output in a message
+CACHE_HINT = "`uv cache clean` empties uv's cache; UV_CACHE_DIR names another directory for it."
 RUST_SWITCH = "SGLANG_BUILD_RUST_EXTS"  # "none" makes SGLang's build leave its Rust extensions out
 WITHOUT_RUST = "SGLang's native gRPC server and multimodal preprocessing are missing then"
 # What contradicts our own options, or would change how every package is built
@@ -35,7 +36,9 @@ DROPPED = (
     "UV_PREFIX", "UV_SYSTEM_PYTHON", "UV_OVERRIDE", "UV_EXCLUDE", "UV_NO_DEPS", "UV_CONFIG_SETTINGS", "PIP_TARGET",
     "PIP_PREFIX", "PIP_USER", "SETUPTOOLS_SCM_PRETEND_VERSION",
 )  # fmt: skip
-HOOKS = ("BUILD_NVEP", "BUILD_NIXL_EP", "BUILD_NCCL_EP", "FLASHINFER_BUILD_NO_PIP")
+# By default FlashInfer's build hook downloads CUDA wheels and compiles nixl into the build's own environment, which is
+# thrown away
+DEFAULTS = {"BUILD_NVEP": "0", "FLASHINFER_BUILD_NO_PIP": "1", "GIT_TERMINAL_PROMPT": "0"}
 # A setting, as `pip config list` shows it: what separates several for uv, uv's variable, and others that say the same
 VARIABLES = {
     "index-url": (" ", "UV_DEFAULT_INDEX", "UV_INDEX_URL"),
@@ -69,13 +72,9 @@ class Uv:
     def variables(self) -> dict[str, str]:
         """The environment variables for uv and the builds that it starts."""
         given = {name: value for name, value in os.environ.items() if name not in DROPPED}
-        environ = {"GIT_TERMINAL_PROMPT": "0", **from_pip(given), **given}
+        environ = {**DEFAULTS, **from_pip(given), **given}
         if self.settings.indexes:
             environ["UV_INDEX"] = " ".join([*self.settings.indexes, environ.get("UV_INDEX", "")]).strip()
-        if not any(hook in given for hook in HOOKS):
-            # By default FlashInfer's build hook downloads CUDA wheels and compiles nixl into the build's own
-            # environment, which is thrown away.
-            environ |= {"BUILD_NVEP": "0", "FLASHINFER_BUILD_NO_PIP": "1"}
         return environ
 
     def cache(self) -> Path:
@@ -202,14 +201,14 @@ def explain(status: int, lines: Sequence[str], log: Path, command: str, again: s
     """The error for a uv that ended with `status` (negative: the signal), and printed `lines` of its failure.
 
     Its `command` repeats the installation by hand, and its hint names the log. NetworkError if an index could not be
-    reached, DiskError if the disk is full, else InstallError. `again` is the command of the user, which is suggested
-    without Rust where cargo failed.
+    reached, DiskError if a disk is full or cannot be written, else InstallError. `again` is the command of the user,
+    which is suggested without Rust where cargo failed.
     """
     text = "\n".join(lines)
     head, _, rest = text.partition("\n\n")
     reason = ": ".join(_MARKS.sub("", line).rstrip(".:") for line in head.splitlines())
-    if re.search(r"No space left on device|os error 28\b", text):
-        return DiskError(f"The disk is full: {reason[-WIDTH:]}.", "`uv cache clean` empties uv's cache.", command)
+    if "No space left on device" in text or re.search(r"os error (13|20|28|30)\b", head):
+        return DiskError(f"uv cannot write: {reason[-WIDTH:]}.", CACHE_HINT, command)
     if status < 0:
         memory = " (out of memory?)" if status == -signal.SIGKILL else ""
         reason = f"uv was ended by signal {-status}{memory}"

@@ -37,9 +37,7 @@ def find(repository: Repository) -> Found:
             found.state = replace(checkouts.describe(checkout), version=version_of(checkout) or None)
             if repository.install:
                 package = found.package = Package(checkout)
-                directories = package.layout.find_directories(lambda directory: (path / directory).is_dir())
-                known = {role: path / directory for role, directory in directories.items() if directory}
-                found.state = replace(found.state, directories=known)
+                found.state = replace(found.state, directories=package.layout.find_directories(path))
     except (SourcesError, OSError) as error:
         found.problem = _failed("metadata" if found.checkout else "checkout", error)
     if found.problem:

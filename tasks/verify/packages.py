@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, canonicalize_version
 
 from ..errors import SourcesError, examples
 from ..models import Check
 from ..names import redact, shell
-from ..packages import Environment, Missing, Package, missing_requirements, names
+from ..packages import Environment, Package, missing_requirements, names
 from . import machine
 
 MATCH = "invoke setup --flashinfer-branch=matching"
@@ -62,8 +63,10 @@ def check_package(
         yield Check("version", "pass", installed.version)
     try:
         unmet = missing_requirements(environment, installed, package.repository.extras, overrides)
-        yield _unmet("requirements", [one for one in unmet if _name(one) not in ours], "invoke install")
-        yield _unmet("pins", [one for one in unmet if _name(one) in ours], MATCH)
+        pins = {one: version for one, version in unmet.items() if canonicalize_name(one.name) in ours}
+        others = {one: version for one, version in unmet.items() if one not in pins}
+        yield _unmet("requirements", others, "invoke install")
+        yield _unmet("pins", pins, MATCH)
     except SourcesError as error:
         yield Check("requirements", "fail", error.what, error.hint, REINSTALL)
     if unfitting := package.unfitting(environment):
@@ -77,15 +80,11 @@ def check_package(
             yield Check("sgl_kernel", "skip", "not installed")
 
 
-def _unmet(name: str, unmet: Sequence[Missing], command: str) -> Check:
-    shown = [f"{redact(str(one.requirement))} (installed: {one.installed or 'none'})" for one in unmet]
+def _unmet(name: str, unmet: Mapping[Requirement, str], command: str) -> Check:
+    shown = [f"{redact(str(one))} (installed: {version or 'none'})" for one, version in unmet.items()]
     if shown:
         return Check(name, "warn", f"not met: {examples(shown)}", command=command)
     return Check(name, "pass", "all met")
-
-
-def _name(missing: Missing) -> str:
-    return canonicalize_name(missing.requirement.name)
 
 
 @dataclass(frozen=True)

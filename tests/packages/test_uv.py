@@ -44,7 +44,7 @@ OLDER = """  \u00d7 No solution found when resolving dependencies:
         (2, CRATES, NetworkError, "Failed to build `sglang @ file:///t/sglang/python`"),
         (2, OLD_CARGO, InstallError, "Failed to build `sglang @ file:///t/sglang/python`"),
         (2, UNREACHABLE, NetworkError, "Failed to fetch: https://host.example/simple/torch/: error sending request"),
-        (2, FULL, DiskError, "The disk is full: Failed to download `torch==2.14.1`: failed to write"),
+        (2, FULL, DiskError, "uv cannot write: Failed to download `torch==2.14.1`: failed to write"),
         (2, OLDER, InstallError, "No solution found when resolving dependencies: Because nothing was not found"),
         (2, "", InstallError, "uv failed with status 2"),
         (-9, "", InstallError, "uv was ended by signal 9 (out of memory?)"),
