@@ -72,13 +72,13 @@ def _fill(session: Session, checkout: Checkout, target: refs.Target) -> None:
         move.follow(checkout, target.branch)
     else:
         checkout.git("update-ref", "--no-deref", "HEAD", target.commit)
-    planned = move.Move(checkout.again(), target)
+    checkout = checkout.again()
     with ThreadPoolExecutor(1) as pool:
         files = pool.submit(checkout.git, "reset", "--quiet", "--hard", target.commit)
-        planned = move.bring_submodules(planned, source)
+        submodules = move.bring_submodules(checkout, target.commit, source)
         files.result()
-    move.attach(planned, session.reporter)
-    checkout.keep_record(planned.record)
+    move.attach(submodules, session.reporter)
+    checkout.keep_record(move.record(checkout, target))
     session.bring_tags(checkout.again(), target)
 
 

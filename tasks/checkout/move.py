@@ -3,133 +3,131 @@ carried out, so that an interruption can be noticed and finished."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from .. import names
 from ..errors import LocalWorkError
-from ..files import write_atomic
 from ..git import fetch, messages, refs, submodules
 from ..git.repository import Checkout, Record
 from ..models import Reporter
 from . import local_work, recovery, sparse, vanish
 
 PYPROJECT = "pyproject.toml"
-AT_ONCE = 32  # downloads of one repository's submodules
+AT_ONCE = 32  # submodules of one repository
 
 
 @dataclass(frozen=True)
-class Move:
-    """A checkout that is to be at `target`, whose objects are all here. Of a submodule, `before` is the commit that its
-    parent is at now, and `directories` are to be set (see `sparse.choose`)."""
+class SubmoduleMove:
+    """A submodule, at any depth, that is to be at `commit`, whose objects are all here. Its `parent` is the checkout
+    that it is in, which has it at `before` now; `directories` are to be checked out (None: all)."""
 
+    parent: Checkout
     checkout: Checkout
-    target: refs.Target
-    before: str = ""
-    directories: sparse.Directories = None
-    submodules: tuple[Move, ...] = ()
+    commit: str
+    before: str
+    directories: sparse.Directories
 
     @property
-    def record(self) -> Record:
-        """What is kept once it is done."""
-        target = self.target
-        return Record(target.ref, self.checkout.repository.branch, target.kind, target.name, target.commit)
+    def path(self) -> str:
+        """Its path in its parent."""
+        return str(self.checkout.path.relative_to(self.parent.path))
 
     @property
     def is_done(self) -> bool:
-        """Whether this submodule is as it is to be, with its own submodules as far as they are known."""
+        """Whether it is as it is to be."""
         checkout = self.checkout
-        is_there = checkout.is_linked and checkout.head == self.target.commit and self.directories is None
-        return is_there and all(submodule.is_done for submodule in self.submodules)
+        return checkout.is_linked and checkout.head == self.commit and sparse.is_set(checkout, self.directories)
 
 
-def bring_submodules(move: Move, source: fetch.Source) -> Move:
-    """Bring every object of the submodules of a commit that is here, all at once. Raises NetworkError, DiskError, and
-    SourcesError for what .gitmodules declares."""
-    checkout, commit = move.checkout, move.target.commit
+def record(checkout: Checkout, target: refs.Target) -> Record:
+    """What is kept of a checkout that is at the target."""
+    return Record(target.ref, checkout.repository.branch, target.kind, target.name, target.commit)
+
+
+def bring_submodules(checkout: Checkout, commit: str, source: fetch.Source) -> list[SubmoduleMove]:
+    """Bring every object of the submodules of a commit that is here, all at once, and of their own submodules. Returns
+    them, each after its parent. Raises NetworkError, DiskError, and SourcesError for what .gitmodules declares."""
     declared = submodules.declared(checkout, commit)
     if not declared:
-        return move
+        return []
     pyproject = checkout.git("cat-file", "blob", f"{commit}:{PYPROJECT}", check=False)
     before = submodules.commits_by_name(checkout, checkout.head)
 
-    def bring(submodule: submodules.Submodule) -> Move:
+    def bring(submodule: submodules.Submodule) -> list[SubmoduleMove]:
+        inner = fetch.initialise(submodules.checkout_of(checkout, submodule))
         shipped = None if source.full else sparse.shipped_directories(pyproject, submodule.path)
-        target = refs.Target(submodule.url, "commit", submodule.name, submodule.commit, submodule.commit)
-        inner = submodules.checkout_of(checkout, submodule)
-        return _bring(Move(inner, target, before.get(submodule.name, "")), shipped, source)
+        directories = sparse.choose(inner, shipped)
+        move = SubmoduleMove(checkout, inner, submodule.commit, before.get(submodule.name, ""), directories)
+        if not move.is_done or (source.full and inner.is_shallow):
+            target = refs.Target(submodule.url, "commit", submodule.name, submodule.commit, submodule.commit)
+            fetch.bring(inner, target, source, directories)
+            move = replace(move, checkout=inner.again())
+        return [move, *(bring_submodules(move.checkout, submodule.commit, source) if directories is None else ())]
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return replace(move, submodules=tuple(pool.map(bring, declared.values())))
+        return [move for moves in pool.map(bring, declared.values()) for move in moves]
 
 
-def _bring(move: Move, shipped: sparse.Directories, source: fetch.Source) -> Move:
-    """Bring every object of a submodule that ships these directories, and of its own submodules."""
-    checkout = fetch.initialise(move.checkout)
-    needed, directories = sparse.choose(checkout, shipped)
-    move = replace(move, checkout=checkout, directories=directories)
-    if not move.is_done or (source.full and checkout.is_shallow):
-        fetch.bring(checkout, move.target, source, needed)
-        move = replace(move, checkout=checkout.again())
-    return bring_submodules(move, source) if needed is None else move
+def problems(
+    checkout: Checkout, target: refs.Target, before: str, moves: Iterable[SubmoduleMove]
+) -> Iterator[LocalWorkError]:
+    """Everything of the user's that a move to the target could lose, in the checkout and in its submodules; `before` is
+    the commit at which the remote's branch was here."""
+    yield from local_work.problems(checkout, target.branch, [target.commit, before], rewrite=True)
+    yield from _obstacles(checkout, target.commit)
+    for move in moves:
+        submodule = move.checkout
+        if submodule.is_linked and not move.is_done:
+            yield from local_work.problems(submodule, known=[move.commit, move.before], rewrite=True)
+            yield from _obstacles(submodule, move.commit)
+        elif not submodule.is_linked and move.parent.is_linked:
+            yield from _obstacle(move)
 
 
-def problems(move: Move) -> Iterator[LocalWorkError]:
-    """Everything of the user's that the move could lose, in the checkout and below it."""
-    checkout, commit = move.checkout, move.target.commit
-    if checkout.head:
-        yield from local_work.problems(checkout, move.target.branch, [commit, move.before], rewrite=True)
-        is_first = checkout.is_sparse or any(not submodule.is_done for submodule in move.submodules)
-        if is_first:
-            yield from local_work.in_the_way(checkout, commit, ask_git=not vanish.leaving(checkout, commit))
-        yield from vanish.problems(checkout, commit)
-    for submodule in move.submodules:
-        if not submodule.checkout.is_linked:
-            yield from _obstacle(checkout, submodule) if checkout.head else ()
-        elif not submodule.is_done:
-            yield from problems(submodule)
+def _obstacles(checkout: Checkout, commit: str) -> Iterator[LocalWorkError]:
+    yield from local_work.in_the_way(checkout, commit, ask_git=not vanish.leaving(checkout, commit))
+    yield from vanish.problems(checkout, commit)
 
 
-def _obstacle(parent: Checkout, submodule: Move) -> Iterator[LocalWorkError]:
+def _obstacle(move: SubmoduleMove) -> Iterator[LocalWorkError]:
     """What is in the place of a submodule whose files are not there yet."""
-    path = str(submodule.checkout.path.relative_to(parent.path))
+    parent, path = move.parent, move.path
     if submodules.gitlinks(parent, parent.head, path):
         try:
-            vanish.account(parent, path, submodule.before)
+            vanish.account(parent, path, move.before)
         except LocalWorkError as error:
             yield error
     elif strays := local_work.untracked_files(parent, "--", f":(literal){path}"):
         yield messages.overwrite_error(parent.name, parent.path, strays, untracked=True)
 
 
-def carry_out(move: Move, reporter: Reporter) -> None:
-    """Move a checkout of a configured repository, and record it. Raises LocalWorkError where git refuses."""
-    checkout, record = move.checkout, move.checkout.record
-    recovery.leave_branch(checkout, reporter, move.target.branch)
-    checkout.keep_record(replace(record, moving=move.target.commit))
+def carry_out(checkout: Checkout, target: refs.Target, moves: Iterable[SubmoduleMove], reporter: Reporter) -> None:
+    """Move a checkout of a configured repository, and record it; first its submodules, so that a refusal leaves it as
+    it was. Raises LocalWorkError where git refuses."""
+    was = checkout.record
+    recovery.leave_branch(checkout, reporter, target.branch)
+    checkout.keep_record(replace(was, moving=target.commit))
     try:
-        _switch(move, reporter)
-        if move.target.branch:
-            move_branch(checkout, move.target)
+        for move in moves:
+            if move.checkout.is_linked and not move.is_done:
+                switch(move.checkout, move.commit)
+                sparse.set_directories(move.checkout, move.directories)
+        switch(checkout, target.commit)
+        attach(moves, reporter)
+        if target.branch:
+            move_branch(checkout, target)
     except LocalWorkError:
-        checkout.keep_record(record)
+        checkout.keep_record(was)
         raise
-    checkout.keep_record(move.record)
+    checkout.keep_record(record(checkout, target))
 
 
-def _switch(move: Move, reporter: Reporter) -> None:
-    """Switch submodules, then the checkout, so that a refusal leaves it as it was; HEAD is on no branch then."""
-    checkout, commit = move.checkout, move.target.commit
+def switch(checkout: Checkout, commit: str) -> None:
+    """Let the files be those of the commit, and HEAD on no branch. Raises LocalWorkError where git refuses."""
     vanish.remove(checkout, commit)
-    for submodule in move.submodules:
-        if submodule.checkout.is_linked and not submodule.is_done:
-            _switch(submodule, reporter)
     checkout.git("switch", "--quiet", "--no-overwrite-ignore", "--detach", commit)
-    sparse.set_directories(checkout, move.directories)
-    attach(move, reporter)
 
 
 def move_branch(checkout: Checkout, target: refs.Target) -> None:
@@ -158,39 +156,27 @@ def follow(checkout: Checkout, branch: str) -> None:
     checkout.git("branch", "--quiet", f"--set-upstream-to={remote}/{branch}", branch)
 
 
-def attach(move: Move, reporter: Reporter) -> None:
-    """Check out the submodules whose files are not there yet, out of the repositories that were prepared."""
-    parent = move.checkout
-    missing = [submodule for submodule in move.submodules if not submodule.checkout.is_linked]
-    if not missing:
-        return
-    paths = [str(submodule.checkout.path.relative_to(parent.path)) for submodule in missing]
-    parent.git("submodule", "--quiet", "init", "--", *paths)
-    with ThreadPoolExecutor(len(missing)) as pool:
-        for attached in [pool.submit(_attach, submodule, reporter) for submodule in missing]:
-            attached.result()
+def attach(moves: Iterable[SubmoduleMove], reporter: Reporter) -> None:
+    """Check out the submodules whose files are not there yet, out of the repositories that were prepared
+    (git-submodule(1)); the parents first."""
+    missing: dict[Checkout, list[SubmoduleMove]] = {}
+    for move in moves:
+        if not move.checkout.is_linked:
+            missing.setdefault(move.parent, []).append(move)
+    for parent, inside in missing.items():
+        parent.git("submodule", "--quiet", "init", "--", *[move.path for move in inside])
+        with ThreadPoolExecutor(len(inside)) as pool:
+            for attached in [pool.submit(_attach, move, reporter) for move in inside]:
+                attached.result()
 
 
-def _attach(move: Move, reporter: Reporter) -> None:
-    """Check out a submodule beside its repository, and rename the directory once it is complete."""
-    checkout, commit = move.checkout, move.target.commit
-    if (checkout.git_dir / "index").exists():
-        recovery.keep(checkout, commit, move.before, reporter)  # what is staged, where only the files are gone
-        (checkout.git_dir / "index").unlink()
-    staged = replace(checkout, repository=replace(checkout.repository, path=checkout.git_dir / "files"))
-    shutil.rmtree(staged.path, ignore_errors=True)
-    staged.path.mkdir()
-    for scope in ("--local", "--worktree"):
-        checkout.git("config", scope, "--unset-all", "core.worktree", check=False)
-    (staged.path / ".git").write_text(f"gitdir: {checkout.git_dir}\n", errors="surrogateescape")
-    sparse.set_directories(staged, move.directories)
-    recovery.reset(staged, commit)
-    write_atomic(staged.path / ".git", f"gitdir: {os.path.relpath(checkout.git_dir, checkout.path)}\n")
-    try:
-        checkout.path.parent.mkdir(parents=True, exist_ok=True)
-        vanish.remove_empty(checkout.path)
-        staged.path.rename(checkout.path)
-    except OSError:
-        raise vanish.refusal(checkout, checkout.path, "holds files of yours") from None
-    checkout.git("config", "--worktree", "core.worktree", os.path.relpath(checkout.path, checkout.git_dir))
-    attach(replace(move, checkout=checkout.again()), reporter)
+def _attach(move: SubmoduleMove, reporter: Reporter) -> None:
+    checkout = move.checkout
+    index = checkout.git_dir / "index"
+    if index.exists():
+        recovery.keep(checkout, move.commit, move.before, reporter)  # what is staged, without the files
+        index.unlink()
+    checkout.git("config", "--worktree", "--unset-all", "core.worktree", check=False)  # the place that it had
+    sparse.set_directories(checkout, move.directories)
+    vanish.remove_empty(checkout.path)
+    move.parent.git("submodule", "--quiet", "update", "--no-fetch", "--checkout", "--", move.path)

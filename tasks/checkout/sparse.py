@@ -42,18 +42,16 @@ def shipped_directories(pyproject: str, submodule: str) -> Directories:
     return tuple(sorted(str(directory) for directory in shipped if not shipped.intersection(directory.parents))) or None
 
 
-def choose(checkout: Checkout, shipped: Directories) -> tuple[Directories, Directories]:
-    """Which directories of a submodule are to be fetched, and which are to be set once it is at its new commit (none
-    where the tuple is empty: all are checked out then; None changes nothing). Directories are only ever added."""
-    if not checkout.is_linked:
-        return shipped, shipped
-    if not is_cone(checkout):
-        return None, None  # all of them, or patterns that no list of directories can say
-    if shipped is None:
-        return None, ()
-    now = tuple(filter(None, checkout.git("sparse-checkout", "list", check=False).split("\n")))
+def choose(checkout: Checkout, shipped: Directories) -> Directories:
+    """Which directories of a submodule are to be checked out: what is shipped, and those that are there already. None
+    where all are there, or patterns that no list of directories can say."""
+    if checkout.is_linked and not is_cone(checkout):
+        return None
+    if not checkout.is_linked or shipped is None:
+        return shipped
+    now = _directories(checkout)
     missing = [path for path in shipped if not {path, *map(str, PurePosixPath(path).parents)}.intersection(now)]
-    return (*now, *missing), (*now, *missing) if missing else None
+    return (*now, *missing)
 
 
 def is_cone(checkout: Checkout) -> bool:
@@ -61,9 +59,22 @@ def is_cone(checkout: Checkout) -> bool:
     return checkout.is_sparse and checkout.config.get("core.sparsecheckoutcone") != "false"
 
 
+def is_set(checkout: Checkout, directories: Directories) -> bool:
+    """Whether exactly these directories are checked out."""
+    if is_cone(checkout):
+        return directories is not None and set(directories) == {*_directories(checkout)}
+    return directories is None
+
+
 def set_directories(checkout: Checkout, directories: Directories) -> None:
-    """Check out exactly these directories; all where the tuple is empty; None changes nothing."""
-    if directories:
-        checkout.git("sparse-checkout", "set", "--cone", *directories)
-    elif directories is not None:
+    """Check out exactly these directories."""
+    if is_set(checkout, directories):
+        return
+    if directories is None:
         checkout.git("sparse-checkout", "disable")
+    else:
+        checkout.git("sparse-checkout", "set", "--cone", *directories)
+
+
+def _directories(checkout: Checkout) -> tuple[str, ...]:
+    return tuple(filter(None, checkout.git("sparse-checkout", "list", check=False).split("\n")))

@@ -32,7 +32,7 @@ def update(session: Session, repository: Repository) -> Outcome:
     if origin not in ("option", "lock file") and state.is_users_branch(checkout, target.branch):
         outcome = _keep_branch(session, checkout, target, outcome)
     elif not is_interrupted and _is_current(session, checkout, target):
-        record = move.Move(checkout, target).record
+        record = move.record(checkout, target)
         if not session.dry:
             checkout.keep_record(record)
         session.reporter.event(checkout.name, f"up to date: {record.shown} ({checkout.head[:10]})")
@@ -62,7 +62,7 @@ def _keep_branch(session: Session, checkout: Checkout, target: refs.Target, outc
         fetch.bring(checkout, target, session.source(checkout))
     name = f"{checkout.remote}/{target.branch}" if target.branch else target.name or target.commit
     rebase = names.shell("git", "-C", checkout.path, "rebase", name)
-    shown = move.Move(checkout, target).record.shown
+    shown = move.record(checkout, target).shown
     text = f"kept: your branch {checkout.branch}; {shown} is at {target.commit[:10]} ({rebase})"
     session.reporter.event(checkout.name, text)
     return replace(outcome, action="kept")
@@ -87,10 +87,11 @@ def _move(session: Session, checkout: Checkout, target: refs.Target, outcome: Ou
         return replace(outcome, action="would update")
     source = session.source(checkout)
     fetch.bring(checkout, target, source)
-    planned = move.bring_submodules(move.Move(checkout.again(), target, before), source)
-    local_work.refuse([*move.problems(planned)])
-    move.carry_out(planned, session.reporter)
-    shown = planned.record.shown
+    moving = checkout.again()
+    moves = move.bring_submodules(moving, target.commit, source)
+    local_work.refuse([*move.problems(moving, target, before, moves)])
+    move.carry_out(moving, target, moves, session.reporter)
+    shown = move.record(checkout, target).shown
     shown = f"{was.shown} → {shown}" if was.shown not in ("", shown) else shown
     session.reporter.event(checkout.name, f"updated: {shown} ({checkout.head[:10]} → {target.commit[:10]})")
     return replace(outcome, action="updated")

@@ -7,7 +7,6 @@ partial clones (git-clone(1), --filter), so that git itself fetches what a user 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -35,33 +34,24 @@ class Source:
 
 
 def initialise(checkout: Checkout) -> Checkout:
-    """Make the repository of a new checkout, or of a submodule whose files come later; it is complete or absent.
-    Returns the checkout with its configured URL."""
-    if (checkout.git_dir / "HEAD").exists():
-        if not checkout.remote:  # the submodule's URL has changed
-            checkout.git("config", "remote.origin.url", checkout.url)
-        return checkout.again()
-    above = takewhile(lambda parent: parent.name != "modules", checkout.git_dir.parents)
-    if checkout.git_dir.name != ".git" and any((parent / "HEAD").exists() for parent in above):
+    """Make the repository of a new checkout, or of a submodule whose files come later (git-init(1), which may be run
+    again). Returns the checkout with its configured URL."""
+    others = takewhile(lambda parent: parent.name != "modules", checkout.git_dir.parents)
+    if checkout.git_dir.name != ".git" and any((other / "HEAD").exists() for other in others):
         what = f"{checkout.name}: its repository would be inside that of another submodule, {checkout.git_dir.parent}."
         raise SourcesError(what, REFUSED)
-    draft = checkout.git_dir.with_name(f".{checkout.git_dir.name}.new")  # no name of a submodule begins with a dot
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    command.git(draft, "init", "--quiet", "--bare", "--template=", who=checkout.name)
-    settings = {
-        "core.bare": "false",
-        "remote.origin.url": checkout.url,
-        "remote.origin.promisor": "true",
-        "remote.origin.partialclonefilter": "blob:none",
-    }
-    for key, value in settings.items():
-        command.git(draft, "config", key, value, who=checkout.name)
-    try:
-        draft.rename(checkout.git_dir)
-    except OSError:  # other repositories are there, or what is left of one
-        shutil.rmtree(draft)
-        raise SourcesError(f"{checkout.name}: {checkout.git_dir} is in the way: it is not empty.", REFUSED) from None
+    if not checkout.remote:  # or that of a submodule whose URL has changed
+        above, name = checkout.git_dir.parent, checkout.git_dir.name
+        above.mkdir(parents=True, exist_ok=True)
+        command.git(above, "init", "--quiet", "--bare", "--template=", name, who=checkout.name)
+        settings = {
+            "core.bare": "false",
+            "remote.origin.promisor": "true",
+            "remote.origin.partialclonefilter": "blob:none",
+            "remote.origin.url": checkout.url,  # the last one: with it the repository is complete
+        }
+        for key, value in settings.items():
+            command.git(checkout.git_dir, "config", key, value, who=checkout.name)
     return checkout.again()
 
 
