@@ -30,12 +30,10 @@ def write_atomic(file: Path, text: str) -> None:
 @dataclass
 class Lock:
     """A lock that is held. Child processes that inherit its `descriptors` hold it, too. `was_killed` says whether the
-    process that held it last was killed, and `began` when that one took it (seconds since 1970). A holder that is not
-    `is_clean` at the end counts as killed."""
+    process that held it last was killed. A holder that is not `is_clean` at the end counts as killed."""
 
     descriptors: tuple[int, ...] = ()
     was_killed: bool = False
-    began: float = 0.0
     is_clean: bool = True
 
 
@@ -61,10 +59,8 @@ def locked(file: Path, waiting: Callable[[str], object], *, writing: bool = True
             yield Lock()
             return
         before = os.fstat(descriptor)
-        lock = Lock((descriptor,), bool(_holder(descriptor)), before.st_mtime)
+        lock = Lock((descriptor,), bool(_holder(descriptor)))
         _write(descriptor, f"process {os.getpid()} ({' '.join(['invoke', *sys.argv[1:]])[:80]})")
-        if lock.was_killed:
-            os.utime(descriptor, ns=(before.st_atime_ns, before.st_mtime_ns))  # if this one is killed, too, that counts
         try:
             yield lock
         finally:

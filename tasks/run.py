@@ -155,7 +155,6 @@ def _check_refs(run: Run) -> None:
     repositories = [repository for repository in run.settings.repositories if repository.name in given]
     if run.task == "clone":  # which says by itself that an existing checkout is at another REF
         repositories = [repository for repository in repositories if not repository.path.exists()]
-    run.session.ask(repositories)
     for repository in repositories:
         name, ref = repository.name, given[repository.name]
         if (name, ref) == ("flashinfer", names.MATCHING):
@@ -174,7 +173,6 @@ def clone_step(run: Run) -> None:
     """Clone the repositories that are missing."""
     _check_refs(run)
     strict, repositories = run.task == "clone", run.repositories()
-    run.session.ask([repository for repository in repositories if not repository.path.exists()])
     run.for_each("clone", repositories, lambda session, repository: checkout.clone(session, repository, strict=strict))
 
 
@@ -182,7 +180,6 @@ def update_step(run: Run) -> None:
     """Update the checkouts."""
     _check_refs(run)
     repositories = run.repositories("would clone")
-    run.session.ask(repositories)
     run.for_each("update", repositories, checkout.update)
 
 
@@ -290,8 +287,6 @@ def run(c: Context, task: str, options: Options) -> Result:
             error = _disk_error("", caught, state.settings.directory if state else ROOT)
         except KeyboardInterrupt:
             error = Interrupted("Interrupted.", "What is complete is kept; run the same command again.")
-            if state:
-                state.session.wait()  # while a second Ctrl-C is ignored
         result = _result(task, state, error, report)
         report.finish(result)
     if not result.ok:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.filesize import decimal
@@ -39,7 +39,7 @@ def alone(settings: Settings, reporter: Reporter, *, reading: bool) -> Iterator[
     with locked(directory / LOCK, waiting, writing=not reading) as lock:
         command.inherit(lock.descriptors)
         if lock.was_killed:
-            _remove_locks(directory, lock.began)
+            _remove_locks(directory)
         try:
             yield
         finally:
@@ -67,10 +67,9 @@ def _check_writable(directory: Path) -> None:
         raise DiskError(f"{directory} {why}.", "Set another: INVOKE_SOURCES_DIRECTORY=/path invoke …") from None
 
 
-def _remove_locks(directory: Path, began: float) -> None:
-    """Remove the locks of git that are in the repositories since then."""
+def _remove_locks(directory: Path) -> None:
+    """Remove the locks of git in the repositories."""
     for git_dir in directory.glob("*/.git"):
         for file in git_dir.rglob("*.lock"):
-            with suppress(FileNotFoundError):
-                if file.is_file() and file.stat().st_mtime >= began:
-                    file.unlink()
+            if file.is_file():
+                file.unlink(missing_ok=True)

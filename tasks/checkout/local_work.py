@@ -204,4 +204,5 @@ def own_index(checkout: Checkout) -> Iterator[dict[str, str]]:
         index = {"GIT_INDEX_FILE": str(Path(directory) / "index")}
         if checkout.head:
             checkout.git("read-tree", "HEAD", env=index)
+            checkout.git("update-index", "-q", "--refresh", env=index, check=False)
         yield index

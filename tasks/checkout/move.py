@@ -96,7 +96,7 @@ def _obstacle(move: SubmoduleMove) -> Iterator[LocalWorkError]:
     parent, path = move.parent, move.path
     if submodules.gitlinks(parent, parent.head, path):
         try:
-            vanish.account(parent, path, move.before)
+            vanish.check(parent, path, move.before)
         except LocalWorkError as error:
             yield error
     elif strays := local_work.untracked_files(parent, "--", f":(literal){path}"):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ..errors import NetworkError
@@ -19,7 +18,7 @@ from . import state
 class Session:
     """`refs` are the REFs given as options, by repository name. `matching` names the tag of FlashInfer that SGLang
     requires, among what FlashInfer's remote advertises, and `version` the version of a checkout's package. `commits`
-    are those that the REFs mean, whatever the remote has (a lock file). A remote is asked once in a session."""
+    are those that the REFs mean, whatever the remote has (a lock file)."""
 
     settings: Settings
     reporter: Reporter
@@ -29,7 +28,7 @@ class Session:
     matching: Callable[[Advertised], str] | None = None
     version: Callable[[Checkout], str] = lambda checkout: ""
     commits: Mapping[str, str] = field(default_factory=dict)
-    _answers: dict[str, Future[Advertised]] = field(default_factory=dict)
+    _answers: dict[str, Advertised] = field(default_factory=dict)
 
     @property
     def network(self) -> Network:
@@ -46,24 +45,11 @@ class Session:
             return given, "lock file" if self.commits else "option"
         return state.kept_ref(repository, Record.read(repository.path / ".git"))
 
-    def ask(self, repositories: Sequence[Repository]) -> None:
-        """Start asking all of the remotes; `advertised` waits for the answers."""
-        pool = ThreadPoolExecutor(max(1, len(repositories)))
-        for repository in repositories:
-            if repository.url not in self._answers:
-                self._answers[repository.url] = pool.submit(self._ask, repository)
-        pool.shutdown(wait=False)
-
     def advertised(self, repository: Repository) -> Advertised:
-        """What the remote has (git-ls-remote(1)). Raises NetworkError."""
-        self.ask([repository])
-        answer = self._answers[repository.url]
-        command.wait_for([answer])
-        return answer.result()
-
-    def wait(self) -> None:
-        """Wait until no remote is being asked any more."""
-        wait(self._answers.values())
+        """What the remote has (git-ls-remote(1)), asked once. Raises NetworkError."""
+        if repository.url not in self._answers:
+            self._answers[repository.url] = self._ask(repository)
+        return self._answers[repository.url]
 
     def target(self, repository: Repository) -> Target:
         """What the REF in use means on the remote now. Raises UsageError for one that it does not have."""

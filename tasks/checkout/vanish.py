@@ -1,7 +1,7 @@
 """The one place that makes directories vanish: those of submodules that the next commit does not have.
 
-Everything in such a directory has to be accounted for: each file is a tracked, unchanged file of a repository below our
-own .git/modules, at any depth. What is not accounted for is never deleted. The repositories themselves stay.
+Each file in such a directory has to be a tracked, unchanged file of a repository below our own .git/modules, at any
+depth; git deletes these, and nothing else. The repositories themselves stay.
 """
 
 from __future__ import annotations
@@ -24,20 +24,18 @@ def problems(checkout: Checkout, commit: str) -> list[LocalWorkError]:
     found = []
     for path, oid in leaving(checkout, commit).items():
         try:
-            account(checkout, path, oid)
+            check(checkout, path, oid)
         except LocalWorkError as error:
             found.append(error)
     return found
 
 
 def remove(checkout: Checkout, commit: str) -> None:
-    """Delete the files of the submodules that the commit does not have, then the directories that are empty, and
-    nothing else. Raises LocalWorkError for what is not accounted for."""
+    """Delete the files of the submodules that the commit does not have, and the directories that are empty then. Raises
+    LocalWorkError for what is the user's."""
     for path, oid in leaving(checkout, commit).items():
-        files = account(checkout, path, oid)
-        for file in sorted(files, key=lambda file: file.name == ".git"):  # the links to repositories come last
-            file.unlink(missing_ok=True)
-        remove_empty(checkout.path / path)
+        check(checkout, path, oid)
+        _remove(checkout, path)
 
 
 def remove_empty(top: Path) -> None:
@@ -47,54 +45,42 @@ def remove_empty(top: Path) -> None:
             Path(directory).rmdir()
 
 
-def account(parent: Checkout, path: str, commit: str) -> set[Path]:
-    """The files in the directory of the submodule at `path`, which its parent's commit has at `commit`.
-
-    Raises LocalWorkError where something in it is the user's.
-    """
+def check(parent: Checkout, path: str, commit: str) -> None:
+    """Raise LocalWorkError where something in the directory of the submodule at `path` is the user's; the parent has it
+    at `commit`. Ignored files count, and those that git was told not to look at."""
     place = parent.path / path
     git_dir = linked_git_dir(place)
     if place.is_symlink() or (place / ".git").is_symlink():
         raise refusal(parent, place, "is a symbolic link")
     if git_dir is None:
-        files, strays = {place / ".git"}, [str(file.relative_to(place)) for file in walk(place) if file.name != ".git"]
+        strays = [str(file.relative_to(place)) for file in place.rglob("*") if file.is_symlink() or not file.is_dir()]
     elif not git_dir.resolve().is_relative_to((parent.git_dir / "modules").resolve()):
         raise refusal(parent, place, "is a repository of its own")
     else:
         checkout = submodules.checkout_at(parent, path, git_dir)
         problems = [*local_work.operation(checkout), *local_work.commits(checkout, [commit])]
         local_work.refuse([*problems, *local_work.staged(checkout)])
-        files, strays = _files(checkout)
+        with local_work.own_index(checkout) as index:
+            changed = ("diff-files", "-z", "--name-only", "--diff-filter=d", "--ignore-submodules=all")
+            strays = [*filter(None, checkout.git(*changed, env=index).split("\0"))]
+            strays += local_work.untracked_files(checkout, env=index)
+        for inner, oid in submodules.gitlinks(checkout, "HEAD").items():
+            check(checkout, inner, oid)
     if strays:
         raise refusal(parent, place, f"contains {counted(len(strays), 'file')} of yours ({examples(strays)})")
-    return files
 
 
-def walk(top: Path) -> list[Path]:
-    """Every file and link below `top`."""
-    return [path for path in top.rglob("*") if path.is_symlink() or not path.is_dir()]
-
-
-def _files(checkout: Checkout) -> tuple[set[Path], list[str]]:
-    """The files of a submodule's commit and of its own submodules; and what is in its directory beside or instead of
-    them, ignored files and those that git was told not to look at included."""
-    with local_work.own_index(checkout) as index:
-        checkout.git("update-index", "-q", "--refresh", check=False, env=index)
-        lines = checkout.git("ls-files", "--stage", "-z", env=index).split("\0")
-        strays = local_work.untracked_files(checkout, env=index)
-        changed = checkout.git("diff-files", "-z", "--name-only", "--ignore-submodules=all", env=index).split("\0")
-    files, oids = {checkout.path / ".git"}, {}
-    for entry, path in (line.split("\t", 1) for line in lines if line):
-        mode, oid, _ = entry.split()
-        if mode == submodules.GITLINK:
-            files |= account(checkout, path, oid)
-        elif not os.path.lexists(checkout.path / path) or path not in changed:
-            files.add(checkout.path / path)
-        else:
-            oids[path] = oid
-    alike = local_work.same_bytes(checkout, oids)
-    strays += [path for path in oids if path not in alike]
-    return files | {checkout.path / path for path in alike}, strays
+def _remove(parent: Checkout, path: str) -> None:
+    place = parent.path / path
+    if git_dir := linked_git_dir(place):
+        checkout = submodules.checkout_at(parent, path, git_dir)
+        for inner in submodules.gitlinks(checkout, "HEAD"):
+            _remove(checkout, inner)
+        nothing = checkout.git("mktree")
+        with local_work.own_index(checkout) as index:
+            checkout.git("read-tree", "-m", "-u", "HEAD", nothing, env=index)
+        (place / ".git").unlink()
+    remove_empty(place)
 
 
 def refusal(checkout: Checkout, place: Path, holds: str) -> LocalWorkError:

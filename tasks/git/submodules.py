@@ -60,9 +60,9 @@ def commits_by_name(parent: Checkout, commit: str) -> dict[str, str]:
 
 
 def gitlinks(parent: Checkout, commit: str, *paths: str) -> dict[str, str]:
-    """Those of the paths that are submodules in the commit's tree, each with its commit (git-ls-tree(1))."""
+    """The submodules in the commit's tree, or those of the `paths`, each with its commit (git-ls-tree(1))."""
     links = {}
-    for line in parent.git("ls-tree", "-z", commit, "--", *paths, check=False).split("\0"):
+    for line in parent.git("ls-tree", "-r", "-z", commit, "--", *paths, check=False).split("\0"):
         head, _, path = line.partition("\t")
         if head.startswith(GITLINK):
             links[path] = head.split()[2]
