@@ -1,8 +1,7 @@
-"""Runs programs of this machine, and checks what it has for kernels: driver, GPUs, CUDA toolkit, compilers, cubins.
+"""Runs programs of this machine, and checks what it has for kernels: driver, GPUs, torch, CUDA toolkit, C++ compiler.
 
 FlashInfer compiles a kernel at its first use, so it may import in an environment that can run none. The checks look for
-programs, options and directories where `jit/cpp_ext.py`, `jit/env.py` and `compilation_context.py` of FlashInfer 0.6
-and 0.7 do.
+programs and options where `jit/cpp_ext.py` and `compilation_context.py` of FlashInfer 0.6 and 0.7 do.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import tempfile
@@ -20,14 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from ..models import Check, Status
+from ..names import shell
 from ..packages import Environment
 
 PROBE = Path(__file__).with_name("cuda_probe.py")
 OLDEST_GPU = [7, 5]  # compute capability
-SPECIFIC = 9  # from this compute capability on FlashInfer builds for one architecture alone, such as sm_90a
 ARCHITECTURES = "FLASHINFER_CUDA_ARCH_LIST"
-EXTRA_FLAGS = ("FLASHINFER_EXTRA_CUDAFLAGS", "FLASHINFER_EXTRA_LDFLAGS")
-CUBINS_INDEX = "https://flashinfer.ai/whl"
 TOOLKIT_HINT = "Install g++ and the CUDA toolkit of torch's CUDA version, complete, and set CUDA_HOME to its directory."
 TRIAL = """#include <cuda_runtime.h>
 #include <cuda_fp8.h>
@@ -37,7 +33,6 @@ __global__ void kernel() {}
 """  # the parts of the toolkit that FlashInfer's sources include
 
 Version = list[int]
-Architecture = tuple[int, int, str]  # such as (9, 0, "a") for sm_90a
 
 
 def run(argv: Sequence[str | Path], timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -67,16 +62,10 @@ def check_cuda(environment: Environment, driver: Mapping[str, Any], *, needed: b
     `driver` is what `ask_driver` returned. What would prevent a compilation is a warning, or a failure if kernels are
     `needed`. Without a GPU there is one check. nvcc compiles an empty kernel, in seconds.
     """
-    checks, gpus = [_driver(driver)], driver["gpus"]
-    if gpus:
+    checks = [_gpus(driver)]
+    if driver["gpus"]:
         home, release = _toolkit()
-        architectures = _architectures(gpus, release)
-        checks += [
-            _gpus(gpus, architectures),
-            _torch(environment, driver["cuda"], release),
-            _compiler(home, release, architectures),
-            _cubins(environment),
-        ]
+        checks += [_torch(environment, driver["cuda"], release), _compiler(home, driver["gpus"])]
     failure: Status = "fail" if needed else "warn"
     for check in checks:
         yield replace(check, status=failure) if check.status == "fail" else check
@@ -86,13 +75,19 @@ def _dotted(version: Version) -> str:
     return ".".join(map(str, version))
 
 
-def _driver(driver: Mapping[str, Any]) -> Check:
-    if driver["gpus"]:
-        return Check("driver", "pass", f"supports CUDA up to {_dotted(driver['cuda'])}")
-    if driver["error"] and driver["cuda"] is not None:
+def _gpus(driver: Mapping[str, Any]) -> Check:
+    """Whether the driver can be used, and FlashInfer knows the GPUs."""
+    gpus, error = driver["gpus"], driver["error"]
+    shown = f"compute capability {', '.join(map(_dotted, gpus))}"
+    if not gpus and error and driver["cuda"] is not None:
         hint = "After an update of the driver, restart the machine; `nvidia-smi` shows its state."
-        return Check("driver", "fail", f"it cannot be used: {driver['error']}", hint)
-    return Check("driver", "skip", f"no GPU can be used ({driver['error'] or 'none is visible'})")
+        return Check("gpus", "fail", f"the driver cannot be used: {error}", hint)
+    if not gpus:
+        return Check("gpus", "skip", f"no GPU can be used ({error or 'none is visible'})")
+    if min(gpus) < OLDEST_GPU:
+        hint = f"FlashInfer needs {_dotted(OLDEST_GPU)}. Set CUDA_VISIBLE_DEVICES to the numbers of newer GPUs."
+        return Check("gpus", "fail", f"too old: {shown}", hint)
+    return Check("gpus", "pass", f"{shown}, with a driver for CUDA up to {_dotted(driver['cuda'])}")
 
 
 def _toolkit() -> tuple[str, Version]:
@@ -103,30 +98,6 @@ def _toolkit() -> tuple[str, Version]:
     done = run([f"{home}/bin/nvcc", "--version"])
     shown = re.search(r"release (\d+)\.(\d+)", done.stdout)
     return home, [int(part) for part in shown.groups()] if shown else []
-
-
-def _architectures(gpus: Sequence[Version], nvcc: Version) -> list[Architecture]:
-    """What FlashInfer builds kernels for: the architectures of the variable, or else those of the GPUs."""
-    listed = re.findall(r"(\d+)\.(\d+)([a-z]?)", os.environ.get(ARCHITECTURES, ""))
-    architectures = set()
-    for major, minor, suffix in listed or [(*gpu, "") for gpu in gpus]:
-        family = f"{major}.{minor}" == "12.0" and nvcc >= [12, 9]
-        usual = "f" if family else "a" if int(major) >= SPECIFIC else ""
-        architectures.add((int(major), int(minor), suffix or usual))
-    return sorted(architectures)
-
-
-def _gpus(gpus: Sequence[Version], architectures: Sequence[Architecture]) -> Check:
-    """Whether FlashInfer knows the GPUs, and what it builds runs on one of them."""
-    shown = f"compute capability {', '.join(_dotted(gpu) for gpu in gpus)}"
-    if min(gpus) < OLDEST_GPU:
-        hint = f"FlashInfer needs {_dotted(OLDEST_GPU)}. Set CUDA_VISIBLE_DEVICES to the numbers of newer GPUs."
-        return Check("gpus", "fail", f"too old: {shown}", hint)
-    for major, minor, suffix in architectures:
-        if any(major == gpu[0] and (minor == gpu[1] if suffix == "a" else minor <= gpu[1]) for gpu in gpus):
-            return Check("gpus", "pass", shown)
-    detail = f"{ARCHITECTURES} is '{os.environ[ARCHITECTURES]}'; such kernels do not run on {shown}"
-    return Check("gpus", "fail", detail, command=f"unset {ARCHITECTURES}")
 
 
 def _torch(environment: Environment, driver: Version, nvcc: Version) -> Check:
@@ -148,37 +119,24 @@ def _torch(environment: Environment, driver: Version, nvcc: Version) -> Check:
     return Check("torch", "pass", built)
 
 
-def _compiler(home: str, release: Version, architectures: Sequence[Architecture]) -> Check:
-    """Whether nvcc and the C++ compiler can build a library from an empty kernel, with FlashInfer's options."""
-    names = [f"{major}{minor}{suffix}" for major, minor, suffix in architectures]
-    try:
-        cxx, cuda_flags, ld_flags = (shlex.split(os.environ.get(name, "")) for name in ("CXX", *EXTRA_FLAGS))
-    except ValueError as error:
-        return Check("compiler", "fail", f"CXX or one of {', '.join(EXTRA_FLAGS)} cannot be read: {error}", "Unset it.")
-    host = ["-ccbin", os.environ["CC"]] if "CC" in os.environ else []
-    stub = ["-static-global-template-stub=false"] if release >= [12, 8] else []
+def _compiler(home: str, gpus: Sequence[Version]) -> Check:
+    """Whether nvcc and the C++ compiler build a library from an empty kernel, with the user's variables."""
+    given = re.findall(r"(\d+)\.(\d+)([a-z]?)", os.environ.get(ARCHITECTURES, ""))
+    names = sorted({"".join(map(str, architecture)) for architecture in given or gpus})
     codes = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in names]
-    commands = (
-        [f"{home}/bin/nvcc", *host, "--compiler-options=-fPIC", "--expt-relaxed-constexpr", *stub, *codes, *cuda_flags,
-         "-c", "trial.cu", "-o", "trial.o"],
-        [*(cxx or ["c++"]), "trial.o", "-shared", f"-L{home}/lib64", f"-L{home}/lib64/stubs", "-lcudart", "-lcuda",
-         *ld_flags, "-o", "trial.so"],
-    )  # fmt: skip
+    host = ["-ccbin", os.environ["CC"]] if "CC" in os.environ else []
+    cxx, cuda_flags, ld_flags = (
+        os.environ.get(name, "") for name in ("CXX", "FLASHINFER_EXTRA_CUDAFLAGS", "FLASHINFER_EXTRA_LDFLAGS")
+    )
+    compile_ = shell(f"{home}/bin/nvcc", *host, "--compiler-options=-fPIC", *codes, "-c", "trial.cu", "-o", "trial.o")
+    link = shell("trial.o", "-shared", f"-L{home}/lib64", f"-L{home}/lib64/stubs", "-lcudart", "-lcuda", "-otrial.so")
     what = ", ".join(f"sm_{name}" for name in names)
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "trial.cu").write_text(TRIAL)
-        for command in commands:
-            done = run(command, timeout=300, cwd=directory)
-            if done.returncode:
-                lines = (done.stderr + done.stdout).strip().splitlines() or [f"status {done.returncode}"]
-                reason = next((line for line in lines if re.search("error|fatal|cannot find", line)), lines[-1])
-                detail = f"{Path(command[0]).name} cannot build for {what}: {reason}"
-                return Check("compiler", "fail", detail, TOOLKIT_HINT)
-    return Check("compiler", "pass", f"{home}/bin/nvcc of CUDA {_dotted(release)} builds for {what}")
-
-
-def _cubins(environment: Environment) -> Check:
-    if found := environment.distribution("flashinfer-cubin"):
-        return Check("cubins", "pass", f"flashinfer-cubin {found.version}")
-    detail = "flashinfer-cubin is not installed: some kernels are downloaded at their first use"
-    return Check("cubins", "warn", detail, f"The index {CUBINS_INDEX} has it for releases of FlashInfer.")
+        script = f"{compile_} {cuda_flags} &&\n{cxx or 'c++'} {link} {ld_flags}"
+        done = run(["sh", "-c", script], timeout=300, cwd=directory)
+    if done.returncode:
+        lines = (done.stderr + done.stdout).strip().splitlines() or [f"status {done.returncode}"]
+        reason = next((line for line in lines if re.search("error|fatal|cannot find|not found", line)), lines[-1])
+        return Check("compiler", "fail", f"cannot build for {what}: {reason}", TOOLKIT_HINT)
+    return Check("compiler", "pass", f"{home}/bin/nvcc builds for {what}")

@@ -16,7 +16,6 @@ from tasks.models import Check
 from tasks.packages import Environment, probe
 from tasks.verify import machine
 from tests import conftest
-from tests.packages.conftest import put
 
 # What cuda_probe.py calls of libcuda.so.1; variables say what it answers: CUDA, STATUS, and GPU and SECOND, which are
 # compute capabilities without a dot.
@@ -60,7 +59,6 @@ class Machine:
         self.torch = site / "torch/version.py"
         self.torch.parent.mkdir()
         self.torch.write_text("__version__ = '2.11.0+cu130'\ncuda: Optional[str] = '13.0'\n")
-        self.cubins = put(self.environment, "flashinfer-cubin", "0.7.2")
 
     def checks(self, *, needed: bool = False, **variables: Any) -> dict[str, Check]:
         """The checks by name, with more variables."""
@@ -95,11 +93,9 @@ def test_a_machine_on_which_kernels_compile_passes_every_check(computer: Machine
     checks = computer.checks()
     assert trouble(checks) == {}
     assert {name: check.detail for name, check in checks.items()} == {
-        "driver": "supports CUDA up to 13.0",
-        "gpus": "compute capability 9.0",
+        "gpus": "compute capability 9.0, with a driver for CUDA up to 13.0",
         "torch": "built for CUDA 13.0",
-        "compiler": f"{computer.folder}/cuda/bin/nvcc of CUDA 13.0 builds for sm_90a",
-        "cubins": "flashinfer-cubin 0.7.2",
+        "compiler": f"{computer.folder}/cuda/bin/nvcc builds for sm_90",
     }
     on_path = computer.checks(CUDA_HOME="", PATH=f"{computer.folder}/cuda/bin:{computer.environ['PATH']}")
     assert on_path == checks
@@ -111,44 +107,40 @@ def test_a_machine_on_which_kernels_compile_passes_every_check(computer: Machine
         ({"LD_LIBRARY_PATH": "/nothing"}, "skip", "no GPU can be used (there is no NVIDIA driver (libcuda.so.1))"),
         ({"GPU": "0"}, "skip", "no GPU can be used (none is visible)"),
         ({"STATUS": "100"}, "skip", "no GPU can be used (none is visible)"),
-        ({"STATUS": "803"}, "fail", "it cannot be used: CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"),
-        ({"STATUS": "999"}, "fail", "it cannot be used: asking it ended with status -6"),
+        ({"STATUS": "803"}, "fail", "the driver cannot be used: CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"),
+        ({"STATUS": "999"}, "fail", "the driver cannot be used: asking it ended with status -6"),
     ],
 )
 def test_without_a_usable_gpu_there_is_one_check_with_the_reason(
     computer: Machine, variable: dict[str, Any], status: str, detail: str
 ) -> None:
     checks = computer.checks(needed=True, **variable)
-    assert trouble(checks) == {"driver": status}
-    assert checks["driver"].detail == detail
+    assert trouble(checks) == {"gpus": status}
+    assert checks["gpus"].detail == detail
 
 
 @pytest.mark.parametrize(
     ("name", "variables", "detail"),
     [
         ("gpus", {"GPU": "61"}, "too old: compute capability 6.1"),
-        ("gpus", {"FLASHINFER_CUDA_ARCH_LIST": "8.0"}, "FLASHINFER_CUDA_ARCH_LIST is '8.0'; such kernels do not"),
-        ("gpus", {"FLASHINFER_CUDA_ARCH_LIST": "10.0a"}, "such kernels do not run on compute capability 9.0"),
         ("torch", {"NVCC": "12.8"}, "built for CUDA 13.0, but nvcc is of CUDA 12.8"),
-        ("compiler", {"CUDA_HOME": "/nothing"}, "'/nothing/bin/nvcc'"),
-        ("compiler", {"FAILURE": "fatal error: curand.h"}, "nvcc cannot build for sm_90a: fatal error: curand.h"),
-        ("compiler", {"CXX": "clang++-99"}, "No such file or directory: 'clang++-99'"),
+        ("compiler", {"CUDA_HOME": "/nothing"}, "/nothing/bin/nvcc"),
+        ("compiler", {"FAILURE": "fatal error: curand.h"}, "cannot build for sm_90: fatal error: curand.h"),
+        ("compiler", {"CXX": "clang++-99"}, "clang++-99"),
         ("compiler", {"FLASHINFER_EXTRA_LDFLAGS": "-lnothing"}, "cannot find -lnothing"),
-        ("compiler", {"FLASHINFER_EXTRA_CUDAFLAGS": "-DA='"}, "cannot be read: No closing quotation"),
+        ("compiler", {"FLASHINFER_EXTRA_CUDAFLAGS": "-DA='"}, "cannot build for sm_90"),
     ],
-)  # fmt: skip
+)
 def test_what_would_stop_a_compilation_is_named(
     computer: Machine, name: str, variables: dict[str, Any], detail: str
 ) -> None:
     checks = computer.checks(**variables)
     assert trouble(checks) == {name: "warn"}
     assert detail in checks[name].detail
-    if "FLASHINFER_CUDA_ARCH_LIST" in variables:
-        assert checks[name].command == "unset FLASHINFER_CUDA_ARCH_LIST"
     assert trouble(computer.checks(needed=True, **variables)) == {name: "fail"}
 
 
-def test_the_trial_compile_has_the_options_of_flashinfers_own(computer: Machine) -> None:
+def test_the_trial_compile_has_the_variables_of_flashinfers_own(computer: Machine) -> None:
     (computer.folder / "cuda/lib64/libcuda.so").rename(computer.folder / "libcuda.so")  # as in a wheel
     more: dict[str, Any] = {
         "FLASHINFER_EXTRA_LDFLAGS": f"-L{computer.folder}",
@@ -157,15 +149,14 @@ def test_the_trial_compile_has_the_options_of_flashinfers_own(computer: Machine)
     assert trouble(computer.checks(GPU="80", SECOND="90", CC="/usr/bin/gcc", **more)) == {}
     log = computer.folder / "log"
     assert log.read_text() == (
-        "-ccbin /usr/bin/gcc --compiler-options=-fPIC --expt-relaxed-constexpr -static-global-template-stub=false "
-        "-gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90a,code=sm_90a -DA=b c -I/wheel "
-        "-c trial.cu -o trial.o\n"
+        "-ccbin /usr/bin/gcc --compiler-options=-fPIC -gencode=arch=compute_80,code=sm_80 "
+        "-gencode=arch=compute_90,code=sm_90 -c trial.cu -o trial.o -DA=b c -I/wheel\n"
     )
-    assert trouble(computer.checks(FLASHINFER_CUDA_ARCH_LIST="12.0 9.0 10.0a", **more)) == {}
-    assert "sm_90a -gencode=arch=compute_100a,code=sm_100a -gencode=arch=compute_120f," in log.read_text()
+    assert trouble(computer.checks(FLASHINFER_CUDA_ARCH_LIST="10.0a", **more)) == {}
+    assert "-gencode=arch=compute_100a,code=sm_100a -c" in log.read_text()
 
 
-def test_what_is_advised_about_torch_and_cubins_fits_the_pins_of_sglang(computer: Machine) -> None:
+def test_what_is_advised_about_torch_fits_the_pins_of_sglang(computer: Machine) -> None:
     check = computer.checks(CUDA="12080")["torch"]
     assert check.detail == "built for CUDA 13.0, but the driver supports only 12.8"
     assert check.hint == (
@@ -178,7 +169,3 @@ def test_what_is_advised_about_torch_and_cubins_fits_the_pins_of_sglang(computer
     assert computer.checks()["torch"].detail == "built without CUDA"
     computer.torch.unlink()
     assert trouble(computer.checks()) == {"torch": "skip"}
-    shutil.rmtree(computer.cubins)
-    checks = computer.checks(needed=True)
-    assert trouble(checks) == {"torch": "skip", "cubins": "warn"}
-    assert "https://flashinfer.ai/whl" in checks["cubins"].hint
