@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
@@ -77,8 +76,8 @@ def run_kernels(
     for name, file in files.items():
         own = [case for case in cases if file.stem in _modules(case)]
         checks.append(_check(f"kernels: {name}", own, ended, shell(*pytest, file)))
-    flashinfer = environment.state("flashinfer-python").version or ""
-    return [*checks, _total(cases, f"FlashInfer {flashinfer}, {time.monotonic() - began:.0f} s, {workers} at once")]
+    flashinfer = f"FlashInfer {environment.version('flashinfer-python')}"
+    return [*checks, _total(cases, f"{flashinfer}, {time.monotonic() - began:.0f} s, {workers} at once")]
 
 
 def _select(trace: Path, only: Sequence[str]) -> dict[str, Path]:
@@ -101,10 +100,6 @@ def _jobs() -> int:
     given = os.environ.get("MAX_JOBS", "")
     wanted = int(given) if given.isdigit() else (os.cpu_count() or 1) + 2
     memory = int(re.findall(r"MemAvailable: *(\d+)", Path("/proc/meminfo").read_text())[0]) * 1024
-    with suppress(OSError, ValueError):  # no limit of a container (cgroup v2)
-        limit, used, stat = (Path(f"/sys/fs/cgroup/memory.{name}").read_text() for name in ("max", "current", "stat"))
-        cached = sum(map(int, re.findall(r"^(?:in)?active_file (\d+)", stat, re.M)))
-        memory = min(memory, int(limit) - int(used) + cached)
     return max(1, min(wanted, memory // JOB))
 
 

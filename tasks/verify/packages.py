@@ -47,20 +47,16 @@ def check_package(
         missing = f"{package.name} is not installed in {environment.prefix}"
         yield Check("installed", "fail", missing, command="invoke install")
         return
-    source = f"editable from {installed.location}" if installed.editable else "not editable, a release from an index"
-    if package.is_checkout(replace(installed, version=package.version)):
-        yield Check("installed", "pass", source)
-    else:
-        detail = installed.broken or f"{source}; the checkout is {package.folder}"
+    source = f"editable from {installed.location}" if installed.editable else "a release from an index, not editable"
+    detail = installed.broken or f"{installed.version}, {source}"
+    if not package.is_checkout(installed):
+        detail += f"; the checkout is {package.version} in {package.folder}"
         yield Check("installed", "fail", detail, command="invoke install")
-    if not package.fits(installed.version):
-        detail = f"{installed.version} is installed, the checkout is {package.version}"
-        yield Check("version", "fail", detail, command=REINSTALL)
     elif installed.version.startswith("0.0.0"):
         hint = f"The checkout has no tag of a release: fetch upstream's, then run `{REINSTALL}`."
-        yield Check("version", "warn", installed.version, hint)
+        yield Check("installed", "warn", detail, hint)
     else:
-        yield Check("version", "pass", installed.version)
+        yield Check("installed", "pass", detail)
     try:
         unmet = missing_requirements(environment, installed, package.repository.extras, overrides)
         pins = {one: version for one, version in unmet.items() if canonicalize_name(one.name) in ours}
@@ -99,21 +95,16 @@ class Import:
     version: str = ""
 
     def check(self) -> Check:
-        """Import it. A failure names the variable that causes it, or else what may help."""
+        """Import it. A failure names the variable without which the import works, or else what may help."""
         check = self.attempt(os.environ)
-        command = self.cause() if check.status == "fail" else ""
-        return replace(check, hint="", command=command) if command else check
-
-    def cause(self) -> str:
-        """The command that changes the variables without which the import works; empty where none is to blame."""
+        if check.status == "pass":
+            return check
         suspects = sorted(name for name in os.environ if name == "PYTHONPATH" or name.startswith("FLASHINFER_"))
-        no_user_site = {"PYTHONNOUSERSITE": "1"}
-        if self.attempt({**_without(*suspects), **no_user_site}).status == "fail":
-            return ""
         changes = {shell("unset", name): _without(name) for name in suspects}
-        changes["export PYTHONNOUSERSITE=1"] = {**os.environ, **no_user_site}
+        changes["export PYTHONNOUSERSITE=1"] = {**os.environ, "PYTHONNOUSERSITE": "1"}
         working = (command for command, environ in changes.items() if self.attempt(environ).status == "pass")
-        return next(working, "; ".join(changes))
+        command = next(working, "")
+        return replace(check, hint="", command=command) if command else check
 
     def attempt(self, environ: Mapping[str, str]) -> Check:
         """Import it with these environment variables, in an interpreter of its own."""
@@ -148,9 +139,9 @@ class Import:
         return Check(self.name, "fail", problem, hint)
 
 
-def _without(*names: str) -> dict[str, str]:
-    """The environment variables without some."""
-    return {name: value for name, value in os.environ.items() if name not in names}
+def _without(variable: str) -> dict[str, str]:
+    """The environment variables without one."""
+    return {name: value for name, value in os.environ.items() if name != variable}
 
 
 def _without_local(version: str) -> str:

@@ -106,8 +106,8 @@ def test_a_version_without_a_tag_is_a_warning(sglang: Installed) -> None:
     (sglang.package.folder / "pyproject.toml").write_text(project)
     sglang.package = package_at(sglang.package.checkout.path, "sglang")
     sglang.put("sglang", "0.0.0.dev0")
-    check = sglang.checks()["version"]
-    assert (check.status, check.detail) == ("warn", "0.0.0.dev0")
+    check = sglang.checks()["installed"]
+    assert (check.status, check.detail) == ("warn", f"0.0.0.dev0, editable from {sglang.package.folder}")
 
 
 def test_companions_of_another_version_are_a_failure_also_a_provider_of_jit_cache(flashinfer: Installed) -> None:

@@ -62,12 +62,8 @@ def checks(path: Path, environment: Environment | None = None) -> dict[str, Chec
 
 
 def failed(path: Path) -> dict[str, str]:
-    """The detail and the hint of each file with errors."""
-    return {
-        name: f"{check.detail} ({check.hint})"
-        for name, check in checks(path).items()
-        if check.status == "fail" and "." in name
-    }
+    """The detail of each file with errors."""
+    return {name: check.detail for name, check in checks(path).items() if check.status == "fail" and "." in name}
 
 
 def change(*path: str, to: object = None) -> Callable[[Json], None]:
@@ -115,14 +111,14 @@ def test_missing_definitions_and_reference_tests_are_named(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("apply", "message"),
     [
-        (change("reference"), "the object must contain"),
-        (change("inputs", "x", "dtype", to="unknown"), "(replace `unknown` by the dtype of the tensor)"),
-        (change("outputs", "x", to={"shape": None, "dtype": "bool"}), "also an input (remove x from the outputs)"),
+        (change("reference"), "data must contain"),
+        (change("inputs", "x", "dtype", to="unknown"), "inputs.x.dtype must be one of"),
+        (change("outputs", "x", to={"shape": None, "dtype": "bool"}), "outputs: x is also an input"),
         (change("reference", to="def run(x, n):\n  return x +\n"), "reference: invalid syntax (reference, line 2)"),
         (change("reference", to="x = " + "-" * 50_000 + "1\n"), "reference: "),
-        (change("reference", to="def forward(x, n): ...\n"), "no global function run (rename forward to run)"),
-        (change("reference", to="\ndef run(n, x): ...\n"), "not the inputs, in their order (the parameters must be"),
-        (change("reference", to="def run(x, n, *more): ...\n"), "the parameters of run are not the inputs"),
+        (change("reference", to="def forward(x, n): ...\n"), "no global function run"),
+        (change("reference", to="\ndef run(n, x): ...\n"), "must be the inputs, in their order: x, n"),
+        (change("reference", to="def run(x, n, *more): ...\n"), "the parameters of run must be the inputs"),
     ],
 )  # fmt: skip
 def test_an_error_in_a_definition_is_named_with_its_field(
@@ -192,11 +188,11 @@ def cli():
         ("validate", "5 definitions: 4 ok, 1 warning, 0 error", "warn"),
         ("validate", "5 definitions: 3 ok, 1 warning, 1 error", "fail"),
         ("validate", "nothing that is known", "skip"),
-        ("x", "", None),
+        ("x", "", "skip"),
     ],
 )
 def test_flashinfer_bench_gives_its_verdict_where_it_can(
-    tmp_path: Path, make_environment: Callable[..., conftest.Environment], command: str, output: str, status: str | None
+    tmp_path: Path, make_environment: Callable[..., conftest.Environment], command: str, output: str, status: str
 ) -> None:
     environment = probe(make_environment("verified").python)
     assert "flashinfer-bench" not in checks(write(tmp_path / "trace"), environment)
@@ -204,5 +200,4 @@ def test_flashinfer_bench_gives_its_verdict_where_it_can(
     (package / "cli").mkdir(parents=True)
     (package / "cli/main.py").write_text(BENCH.format(command=command, output=output))
     put(environment, "flashinfer-bench", "1")
-    check = checks(tmp_path / "trace", environment).get("flashinfer-bench")
-    assert (check and check.status) == status
+    assert checks(tmp_path / "trace", environment)["flashinfer-bench"].status == status
