@@ -28,8 +28,7 @@ from invoke.tasks import Task
 from .settings import DEFAULTS
 
 if TYPE_CHECKING:
-    from .errors import SourcesError
-    from .models import Check, Failed, Outcome, RepositoryState, Result, Verification
+    from .models import Outcome, Result, Verification
 
 import_module(".verify", __name__)  # before the task of that name: a first import later would replace it
 
@@ -162,14 +161,3 @@ for function in (clone, update, install, verify, setup, status, lock):  # which 
         help={name: HELP[name] for name in options},
     )
     namespace.add_task(made)
-__all__ = [
-    "Check", "Failed", "Outcome", "RepositoryState", "Result", "SourcesError", "Verification",
-    "clone", "install", "lock", "namespace", "setup", "status", "update", "verify",
-]  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    """The values that the tasks return and raise, imported when they are asked for (PEP 562)."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(".models", __name__), name)

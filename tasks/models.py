@@ -140,7 +140,7 @@ class Result:
     exit_status: int = 0
     environment: EnvironmentState | None = None
     steps: Mapping[str, Sequence[Outcome]] = field(default_factory=dict)  # of clone, update and install
-    seconds: Mapping[str, float] = field(default_factory=dict)  # the wall time of each step
+    seconds: float = 0.0  # wall time
     warnings: tuple[str, ...] = ()  # each beginning with what it is about
     error: SourcesError | None = field(default=None, compare=False)  # what ended the run itself
     verification: Verification | None = None

@@ -14,13 +14,10 @@ HEADS, TAGS, TRACKING = "refs/heads/", "refs/tags/", "refs/remotes/origin/"
 LONGEST_URL = 2000
 SHOWN = 200  # characters of a wrong URL in a message
 
-_HOST = r"(?:\[[0-9a-f:.]+\]|\w[\w.-]*)"
-_SCP = re.compile(rf"(?:[\w.+][\w.+-]*@)?{_HOST}:(?![:-]|//)[^\s\\]+", re.I)
-_URL = re.compile(
-    rf"(?:https?|git|ssh|git\+ssh|ssh\+git)://(?:[^\s/\\-][^\s/\\]*@)?{_HOST}(?::[1-9][0-9]{{0,4}})?/+[^\s\\/][^\s\\]*",
-    re.I,
-)
-_LOCAL = re.compile(r"(?:file:/)?/.+", re.I)
+_HOST = r"(?:[\w.+][\w.+-]*@)?(?:\[[0-9a-f:.]+\]|\w[\w.-]*)"
+_SCP = rf"{_HOST}:(?![:-]|//)[^\s\\]+"
+_URL = r"(?:https?|git|ssh|git\+ssh|ssh\+git)://(?!-|[^/]*@-)[^\s/\\]+/+[^\s\\/][^\s\\]*"
+_LOCAL = r"(?:file:/)?/.+"
 # Everything before the last @ of the authority; if a colon is followed by more than a port, before the last @ of all.
 # The lengths are bounded, so that no text takes quadratic time.
 _USERINFO = re.compile(
@@ -32,12 +29,13 @@ _SSH_USER = re.compile(r"(?:git\+)?ssh(?:\+git)?://[\w.+-]+@", re.I)
 _NO_REF = re.compile(r"^-|^refs/|[ ~^:?*\[\\]|\.\.|@\{|//|^/|/$|\.$|^@$|(?:^|/)\.|\.lock(?:/|$)")
 
 
-def check_ref(ref: str) -> str:
-    """The REF, unchanged, if it can name a branch, tag or commit (git-check-ref-format(1)); else UsageError."""
+def check_ref(ref: str, what: str = "REF") -> str:
+    """The REF, unchanged, if it can name a branch, tag or commit (git-check-ref-format(1)). `what` names it in the
+    error. Raises UsageError."""
     name = ref.removeprefix(HEADS).removeprefix(TAGS)
     if not name or not ref.isprintable() or _NO_REF.search(name):
         hint = "A REF is a branch, a tag, a commit id, `latest`, or for FlashInfer `matching`."
-        raise UsageError(f"{ref[:80]!a} is not a valid REF: git allows no branch or tag of that name.", hint)
+        raise UsageError(f"{what}: {ref[:80]!a} is not valid: git allows no branch or tag of that name.", hint)
     return ref
 
 
@@ -47,9 +45,9 @@ def check_url(url: str, what: str, allow_local: bool) -> str:
     Allowed are https, http, ssh and git URLs and `user@host:path` (git-clone(1), GIT URLS); with `allow_local` also
     `file://` and absolute paths. `what` names the URL in the error. Raises UsageError.
     """
-    forms = (_URL, _SCP, *([_LOCAL] if allow_local else []))
+    forms = "|".join([_URL, _SCP, *([_LOCAL] if allow_local else [])])
     is_text = len(url) <= LONGEST_URL and url.isprintable() and not re.search(r"%[01]|%7f", url, re.I)
-    if is_text and any(form.fullmatch(url) for form in forms):
+    if is_text and re.fullmatch(forms, url, re.I):
         return url
     shown = re.sub(r"://.*@", "://***@", url, flags=re.S)[:SHOWN]
     local = "" if allow_local else " Local directories are not allowed here."
@@ -62,7 +60,7 @@ def resolve_submodule_url(url: str, parent: str) -> str:
 
     Local directories are allowed only if the parent is one. Raises UsageError.
     """
-    what, local = f"The submodule's URL in a checkout of {redact(parent)}", bool(_LOCAL.fullmatch(parent))
+    what, local = f"The submodule's URL in a checkout of {redact(parent)}", bool(re.fullmatch(_LOCAL, parent))
     if not re.match(r"\.\.?(/|$)", url):
         return check_url(url, what, allow_local=local)
     host, path = re.findall(r"^([\w+.-]+://[^/]*/|(?:[^/]*:)?/?)(.*)", parent)[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import signal
 import threading
 import time
@@ -64,8 +63,7 @@ class Options:
                 raise UsageError(f"{option} has an empty value.", f"For the default, leave out {option}.")
         for name in self.only:
             if name not in known:
-                hint = f"{settings.did_you_mean(name, known)} Configured: {', '.join(known)}."
-                raise UsageError(f"unknown repository {name} in --only.", hint.lstrip())
+                raise UsageError(f"unknown repository {name} in --only.", settings.did_you_mean(name, known))
         for name, ref in self.refs.items():
             names.check_ref(ref)
             if self.only and name not in self.only:
@@ -184,21 +182,11 @@ def update_step(run: Run) -> None:
 
 
 def install_step(run: Run) -> None:
-    """Install the packages of the checkouts into the environment."""
-    found, rows = list[packages.Package](), list[Outcome]()
-    for repository in run.repositories("would clone", "would update"):
-        if repository.install:
-            try:
-                found.append(packages.Package(checkout.require(repository)))
-            except SourcesError as error:
-                rows.append(Outcome(repository.name, "failed", error=error))
-    try:
-        rows += packages.install(
-            run.uv, found, deps=run.options.deps, reinstall=run.options.reinstall, lock=run.lock
-        )
-    except SourcesError as error:  # the environment takes none of them
-        rows += [Outcome(package.repository.name, "failed", commit=package.commit, error=error) for package in found]
-    run.outcomes["install"] = rows
+    """Install the packages of the checkouts into the environment: all, or none and the run ends."""
+    repositories, options = run.repositories("would clone", "would update"), run.options
+    found = [packages.Package(checkout.require(repository)) for repository in repositories if repository.install]
+    rows = packages.install(run.uv, found, deps=options.deps, reinstall=options.reinstall, lock=run.lock)
+    run.outcomes["install"] = list(rows)
 
 
 def verify_step(run: Run) -> None:
@@ -268,15 +256,16 @@ def run(c: Context, task: str, options: Options) -> Result:
     exit status. Raises Failed."""
     invoke = c.config.get("run", {})
     report = Report(hide=invoke.get("hide"), echo=bool(invoke.get("echo")), json=options.json, verbose=options.verbose)
-    state, error = None, None
+    began, state, error = time.monotonic(), None, None
     with _interruptible() as interruptions:
         try:
             state = _prepare(c, task, options, report)
             alone = checkout.alone(state.settings, report, reading=task == "verify")
             with nullcontext() if state.session.dry or task == "status" else alone:
                 for step in SETUP if task == "setup" else (task,):
-                    with report.step(step, heading=task == "setup"):
-                        STEPS[step](state)
+                    if task == "setup":
+                        report.heading(step)
+                    STEPS[step](state)
                     if interruptions:  # while uv ran, which Invoke waits for
                         raise KeyboardInterrupt
                     if any(isinstance(row.error, UsageError) for row in state.rows):
@@ -287,7 +276,7 @@ def run(c: Context, task: str, options: Options) -> Result:
             error = _disk_error("", caught, state.settings.directory if state else ROOT)
         except KeyboardInterrupt:
             error = Interrupted("Interrupted.", "What is complete is kept; run the same command again.")
-        result = _result(task, state, error, report)
+        result = replace(_result(task, state, error), seconds=time.monotonic() - began, warnings=tuple(report.warnings))
         report.finish(result)
     if not result.ok:
         raise Failed(result)
@@ -341,7 +330,6 @@ def _interruptible() -> Iterator[Sequence[float]]:
     finally:
         if ignored_until:
             ignored_until.append(time.monotonic() + PAUSE)
-            atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
         else:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
@@ -371,19 +359,20 @@ def _disk_error(who: str, error: OSError, path: Path) -> DiskError:
     return DiskError(f"{f'{who}: ' if who else ''}{place}: {error.strerror or error}.", "Check who may write there.")
 
 
-def _result(task: str, run: Run | None, error: SourcesError | None, report: Report) -> Result:
-    """Everything that is known at the end of the run; `error` is what ended it early."""
-    rows, found = (run.rows, run.verification) if run else ([], None)
-    errors = [*(row.error for row in rows), error]
-    environment = vars(run).get("environment") if run else None  # if it was looked at
+def _result(task: str, run: Run | None, error: SourcesError | None) -> Result:
+    """What was done and found; `error` is what ended the run early."""
+    if not run:
+        return Result(task, error.status if error else 0, error=error)
+    status = next((first.status for first in (*(row.error for row in run.rows), error) if first), 0)
+    if run.verification and not run.verification.ok:
+        status = status or 1
+    environment = vars(run).get("environment")  # if it was looked at
     return Result(
         task,
-        exit_status=next((first.status for first in errors if first), int(bool(found and not found.ok))),
+        exit_status=status,
         environment=environment and EnvironmentState(environment.python, environment.prefix),
-        steps=run.outcomes if run else {},
-        seconds=report.seconds,
-        warnings=tuple(report.warnings),
+        steps=run.outcomes,
         error=error,
-        verification=found,
-        dry=bool(run and run.session.dry),
+        verification=run.verification,
+        dry=run.session.dry,
     )

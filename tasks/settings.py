@@ -39,7 +39,6 @@ DEFAULTS: dict[str, Any] = {
     "overrides": None,
     "repositories": {name: {"url": REPOSITORIES[name], "branch": "main"} for name in INSTALLED},
 }
-LISTS = ("indexes", "overrides")
 REMOVED = {
     "cache": "there is no git cache any more; for a second worktree copy the checkouts with `cp -a`",
     "installer": "uv installs everything",
@@ -51,15 +50,14 @@ INDEX = r"(?i:https?|file)://((?!%[01]|%7[Ff])[^\s\\\x00-\x1f\x7f])+"
 EXTRA = r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"  # PEP 685
 SHOWN = 200  # characters of a wrong value in a message
 
-Given = Config | Mapping[str, Any]
 Keys = Mapping[str, tuple[str, Any, str]]  # what a value must be in words, its type, the pattern of it or its items
 SETTINGS: Keys = {
     "directory": ("the path of a directory", str, PATH),
     "trace": ("the path of a directory, or empty", str | None, f"({PATH})?"),
     "attempts": ("a whole number of at least 1", str | int, "[1-9][0-9]{0,17}"),
     "stall": ("a number of seconds above 0", str | int | float, r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]+)?"),
-    "indexes": ("a list of URLs, such as [https://flashinfer.ai/whl]", list | None, INDEX),
-    "overrides": ("a list of requirements, such as ['torch==2.9.1+cu128']", list | None, r"[^\x00-\x1f\x7f]+"),
+    "indexes": ("a list of URLs in invoke.yaml, such as [https://flashinfer.ai/whl]", list | None, INDEX),
+    "overrides": ("a list of requirements in invoke.yaml, such as [torch==2.9.1]", list | None, r"[^\x00-\x1f\x7f]+"),
     "repositories": ("a table of repositories", Mapping, "(?s).*"),
 }
 REPOSITORY: Keys = {
@@ -70,7 +68,7 @@ REPOSITORY: Keys = {
 }
 
 
-def load(config: Given, root: Path) -> Settings:
+def load(config: Config | Mapping[str, Any], root: Path) -> Settings:
     """The settings that Invoke's configuration holds under `sources`, over the defaults.
 
     `root` is the directory that relative paths start from. Keys that earlier versions knew become warnings. Raises
@@ -113,10 +111,7 @@ def _repository(name: Any, entry: Any, directory: Path, warnings: list[str]) -> 
     if "url" not in entry and name not in REPOSITORIES:
         raise UsageError(f"{path}.url is missing", f"Only {', '.join(REPOSITORIES)} have a default URL.")
     url = check_url(entry.get("url", REPOSITORIES.get(name)), f"{path}.url", allow_local=True)
-    try:
-        branch = check_ref(entry.get("branch", "main"))
-    except UsageError as error:
-        raise UsageError(f"{path}.branch: {error.what}", error.hint) from None
+    branch = check_ref(entry.get("branch", "main"), f"{path}.branch")
     extras = tuple(dict.fromkeys(entry.get("extras", ())))
     return Repository(name, url, branch, directory / name, entry.get("install", name in INSTALLED), extras)
 
@@ -127,53 +122,45 @@ def _check(path: str, table: Any, keys: Keys, warnings: list[str]) -> None:
     if not isinstance(table, Mapping):
         raise UsageError(f"{path} must be a table of keys, got {_shown(table)}")
     for key, value in table.items():
-        where, variable = _shown(f"{path}.{key}")[1:-1], _variable(f"{path}.{key}")
+        where = _shown(f"{path}.{key}")[1:-1]
         if key in REMOVED:
             warnings.append(f"{where} is ignored: {REMOVED[key]}")
             continue
         if key not in keys:
-            hint = f"{did_you_mean(str(key), keys)} Known keys: {', '.join(keys)}.".lstrip()
-            raise UsageError(f"unknown key {where}", hint)
+            raise UsageError(f"unknown key {where}", did_you_mean(str(key), keys))
         expected, kind, pattern = keys[key]
-        source = f" (from {variable})" if variable in os.environ else ""
-        if isinstance(value, str) and source and key in LISTS:
-            raise UsageError(f"{where} is a list: set it in invoke.yaml{source}")
         texts = value if isinstance(value, list) else ["" if value is None else str(value)]
         matches = value is None or all(isinstance(text, str) and re.fullmatch(pattern, text) for text in texts)
         if not isinstance(value, kind) or not matches:
+            (variable,) = _variables(where, None)
+            source = f" (from {variable})" if variable in os.environ else ""
             raise UsageError(f"{where} must be {expected}, got {_shown(value)}{source}")
 
 
 def _check_variables(tree: Mapping[str, Any], warnings: list[str]) -> None:
     """Raise UsageError for a variable `INVOKE_SOURCES_…` that is unknown; add a warning about each that is not read any
     more."""
-    known = _variables("sources", tree)
-    for name in sorted(os.environ.keys() - known):
-        prefix, _, key = name.rpartition("_")
-        if not name.startswith("INVOKE_SOURCES_"):
-            continue
-        if prefix != "INVOKE_SOURCES" or key.lower() not in REMOVED:
-            hint = did_you_mean(name, known) or "The file invoke.yaml can set all keys."
-            raise UsageError(f"unknown environment variable {name}", hint)
-        warnings.append(f"{name} is ignored: {REMOVED[key.lower()]}")
+    known, removed = _variables("sources", tree), {f"INVOKE_SOURCES_{key.upper()}": why for key, why in REMOVED.items()}
+    for name in sorted(os.environ):
+        if name in removed:
+            warnings.append(f"{name} is ignored: {removed[name]}")
+        elif name.startswith("INVOKE_SOURCES_") and name not in known:
+            raise UsageError(f"unknown environment variable {name}", did_you_mean(name, known))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A question that names the most similar known word; empty if none is similar."""
+    """The most similar known word, as a question, and all of them."""
     from difflib import get_close_matches
 
-    return "".join(f"Did you mean `{other}`?" for other in get_close_matches(word, [*known], 1))
+    similar = "".join(f"Did you mean `{other}`? " for other in get_close_matches(word, [*known], 1))
+    return f"{similar}Known: {', '.join(known)}."
 
 
-def _variable(path: str) -> str:
-    return f"INVOKE_{path.replace('.', '_')}".upper()
-
-
-def _variables(path: str, tree: Any) -> set[str]:
+def _variables(path: str, tree: Any) -> list[str]:
     """The environment variables that Invoke reads for a tree, one for each value."""
-    if not isinstance(tree, Mapping):
-        return {_variable(path)}
-    return {name for key, value in tree.items() for name in _variables(f"{path}.{key}", value)}
+    if isinstance(tree, Mapping):
+        return [name for key, value in tree.items() for name in _variables(f"{path}.{key}", value)]
+    return [f"INVOKE_{path}".replace(".", "_").upper()]
 
 
 def _shown(value: Any) -> str:

@@ -21,7 +21,9 @@ PACKAGE = {
 }
 AS_FUNCTIONS = """
 from invoke import Config, Context
-from tasks import Check, Failed, Outcome, RepositoryState, Result, SourcesError, Verification, clone, update, verify
+from tasks import clone, update, verify
+from tasks.errors import SourcesError
+from tasks.models import Check, Failed, Outcome, RepositoryState, Result, Verification
 
 context = Context(Config(overrides={"run": {"hide": "both"}}))
 outcomes = clone(context, sglang_branch="v0.5.3")

@@ -26,7 +26,7 @@ KNOWN = ("sglang", "flashinfer")
         ({"only": ["sglng"]}, "unknown repository sglng in --only.\n  Did you mean `sglang`?"),
         ({"only": ["sglang"], "flashinfer_branch": "main"}, "--flashinfer-branch is given, but --only leaves out"),
         ({"junit": "x.xml"}, "--junit needs --kernels"),
-        ({"sglang_branch": "a..b"}, "'a..b' is not a valid REF"),
+        ({"sglang_branch": "a..b"}, "REF: 'a..b' is not valid"),
         ({"locked": True, "only": ["sglang"]}, "--locked takes every repository"),
     ],
 )

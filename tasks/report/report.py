@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -31,8 +29,7 @@ class Report:
 
     Standard output takes what is ordinary, standard error what went wrong. `hide` is Invoke's: True, "out", "stdout"
     and "both" hide what is ordinary. `echo` shows commands, `verbose` every check. With `json` standard output takes
-    the object of `finish` and nothing else. `seconds` is the wall time of each step so far, `warnings` what was warned
-    of, each beginning with whom it is about.
+    the object of `finish` and nothing else. `warnings` are those so far, each beginning with whom it is about.
     """
 
     def __init__(
@@ -43,11 +40,9 @@ class Report:
         if self._console.is_terminal and self._errors.is_terminal:
             self._errors = self._console  # two streams, one terminal
         self._live = Live(self._console, self.event)
-        self._lock = threading.RLock()
         self._hidden, self._echo = hide in (True, "out", "stdout", "both"), echo
         self._json, self._verbose = json, verbose
         self.warnings: list[str] = []
-        self.seconds: dict[str, float] = {}
 
     # While it runs: the methods of `Reporter`
 
@@ -67,8 +62,7 @@ class Report:
         """Change a live line; without a terminal, print a line every ten seconds. `done` is in 0..1 or None, `moved` in
         bytes, `rate` in bytes/s; 0 is unknown."""
         if not self._hidden:
-            with self._lock:
-                self._live.put(one_line(who), progress(one_line(doing), done, moved, rate))
+            self._live.put(one_line(who), progress(one_line(doing), done, moved, rate))
 
     def command(self, argv: Sequence[str], cwd: Path | None) -> None:
         """Print a command that is about to be run, if commands are to be shown (Invoke's --echo)."""
@@ -81,37 +75,28 @@ class Report:
         is none or nothing is to be shown."""
         if self._hidden or not self._console.is_terminal:
             return None
-        with self._lock:
-            self._live.end()
+        self._live.end()
         return self._console.file
 
     def checked(self, group: str, checks: Sequence[Check]) -> None:
         """Print the checks of a group (`sglang`, `cuda`, `trace`) that is complete, where the rest is hidden only those
         that failed or warned."""
+        self._live.hide(group)
         is_bad = any(check.status in summary.BAD for check in checks)
-        with self._lock:
-            self._live.hide(group)
-            if checks and not self._json and (is_bad or not self._hidden):
-                for line, fold in summary.check_lines(group, checks, self._verbose):
-                    self._print(line, fold=fold)
+        if checks and not self._json and (is_bad or not self._hidden):
+            for line, fold in summary.check_lines(group, checks, self._verbose):
+                self._print(line, fold=fold)
 
     # A run
 
-    @contextmanager
-    def step(self, name: str, *, heading: bool) -> Iterator[None]:
-        """Measure a step, below a heading where there are several."""
-        began = time.monotonic()
-        if heading and not self._hidden:
-            self._print((name, "bold cyan"))
-        try:
-            yield
-        finally:
-            self.seconds[name] = time.monotonic() - began
-            with self._lock:
-                self._live.end()
+    def heading(self, step: str) -> None:
+        """Print what the following lines are about."""
+        if not self._hidden:
+            self._print((step, "bold cyan"))
 
     def finish(self, result: Result) -> None:
         """Print how a run ended: repositories, warnings, errors and what to do next; or the object of `--json`."""
+        self._live.end()
         if not self._hidden and not self._json:
             self._show_repositories(result)
         if os.environ.get("GITHUB_ACTIONS") == "true":
@@ -168,9 +153,8 @@ class Report:
         who = one_line(who)
         clock = "" if (self._errors if error else self._console).is_terminal else time.strftime("%H:%M:%S ")
         text = one_line(message).removeprefix(f"{who}: ")
-        with self._lock:
-            self._live.hide(who)
-            self._print((f"{clock}{who}: ", "bold"), (text, style), error=error, fold=2)
+        self._live.hide(who)
+        self._print((f"{clock}{who}: ", "bold"), (text, style), error=error, fold=2)
 
     def _print(self, *parts: str | Text | tuple[str, str], error: bool = False, fold: int = 0) -> None:
         """Print texts, with their styles, as one. A terminal gets prose folded, with `fold` columns before the lines

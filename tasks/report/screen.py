@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import threading
 import time
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING
@@ -106,6 +107,7 @@ class Live:
         self._lines: dict[str, str] = {}
         self._said: dict[str, float] = {}
         self._display: Display | None = None
+        self._lock = threading.Lock()
 
     def put(self, who: str, text: str) -> None:
         """Show what `who` does."""
@@ -113,26 +115,28 @@ class Live:
             from rich.live import Live as Display
 
             self._lines[who] = text
-            if not self._display:
-                self._display = Display(get_renderable=self._draw, console=self._console, transient=True)
-                self._display.start()
+            with self._lock:
+                if not self._display:
+                    self._display = Display(get_renderable=self._draw, console=self._console, transient=True)
+                    self._display.start()
         elif (now := time.monotonic()) - self._said.setdefault(who, now) >= QUIET:
             self._said[who] = now
             self._say(who, text)
 
     def hide(self, who: str) -> None:
         """Remove the lines of a repository and its submodules until there is more progress."""
-        for name in [name for name in self._lines if f"{name}/".startswith(f"{who}/")]:
-            del self._lines[name]
+        for name in [name for name in list(self._lines) if f"{name}/".startswith(f"{who}/")]:
+            self._lines.pop(name, None)
         if self._display:
             self._display.refresh()
 
     def end(self) -> None:
         """Remove all lines, so that others can use the terminal."""
         self._lines.clear()
-        if self._display:
-            self._display.stop()
-        self._display = None
+        with self._lock:
+            if self._display:
+                self._display.stop()
+            self._display = None
 
     def _draw(self) -> Table:
         """The lines, each cut where the terminal ends."""

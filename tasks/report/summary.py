@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rich.text import Text
 
-from ..errors import SourcesError, counted, examples
+from ..errors import counted, examples
 from ..models import Check, Outcome, PackageState, RepositoryState, Result
 from ..names import shell
 from .screen import clean, duration, one_line, size
@@ -101,12 +101,9 @@ def advice(fault: Check) -> list[str]:
 
 
 def errors(result: Result) -> list[Check]:
-    """Return the errors of a run as failed checks; one of several repositories once, with their names."""
-    owners: dict[SourcesError, list[str]] = {}
-    for owner, error in [*((row.repository, row.error) for row in result.outcomes), ("error", result.error)]:
-        if error:
-            owners.setdefault(error, []).append(owner)
-    return [Check(", ".join(names), "fail", error.what, error.hint, error.command) for error, names in owners.items()]
+    """Return the errors of a run as failed checks, under the names of their repositories."""
+    found = [*((row.repository, row.error) for row in result.outcomes), ("error", result.error)]
+    return [Check(name, "fail", error.what, error.hint, error.command) for name, error in found if error]
 
 
 def warnings(result: Result) -> list[Check]:
@@ -118,7 +115,7 @@ def warnings(result: Result) -> list[Check]:
 
 def closing(result: Result) -> tuple[str, str, str]:
     """Return the end of a run: how it went, what to do next (may be empty), and the colour."""
-    time = duration(sum(result.seconds.values()))
+    time = duration(result.seconds)
     if not result.ok:
         subject = "Not ready" if result.task in CHECKED else f"{result.task} incomplete"
         return f"{subject}.", _remedy(result), "bold red"

@@ -28,7 +28,7 @@ from tests.report.values import CHECKS, CLONED, ENVIRONMENT, FAILED, FIX, FOUND,
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOWHERE: Mapping[str, str] = {}
-ENDED = Result("clone", 3, ENVIRONMENT, {"clone": [CLONED, FAILED]}, {"clone": 41.0}, verification=FOUND)
+ENDED = Result("clone", 3, ENVIRONMENT, {"clone": [CLONED, FAILED]}, verification=FOUND)
 PREAMBLE = """
 import sys
 from tasks.errors import NetworkError
@@ -46,8 +46,7 @@ for percent in range(0, 101, 6):
     if display := report._live._display:
         display.refresh()  # four times a second otherwise
 report.warn("sglang", "a warning")
-with report.step("clone", heading=True):
-    report.event("sglang", "cloned")
+report.event("sglang", "cloned")
 report.finish(ENDED)
 """
 STATUS = Result(
@@ -167,13 +166,11 @@ def test_elsewhere_events_are_lines_with_their_time_below_the_heading_of_a_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def tell(report: Report) -> None:
-        with report.step("clone", heading=True):
-            report.event("sglang", "cloning main")
-            report.progress("sglang", "receiving objects", 0.5, 1, 1.0)
-            monkeypatch.setattr(screen, "QUIET", 0.0)
-            report.progress("sglang/a/b", "receiving objects", 0.421, 12_340_000, 31e3)
-        with report.step("install", heading=False):
-            pass
+        report.heading("clone")
+        report.event("sglang", "cloning main")
+        report.progress("sglang", "receiving objects", 0.5, 1, 1.0)
+        monkeypatch.setattr(screen, "QUIET", 0.0)
+        report.progress("sglang/a/b", "receiving objects", 0.421, 12_340_000, 31e3)
 
     assert re.fullmatch(
         r"clone\n(\d\d:){2}\d\d sglang: cloning main\n"
@@ -206,18 +203,15 @@ def test_echo_shows_commands_as_a_shell_takes_them_without_passwords() -> None:
 # The end of a run
 
 
-def test_an_error_of_both_packages_is_told_once_what_happened_then_advice_then_a_command() -> None:
-    error = InstallError("pip failed: no space\nlast line", "Free some space.", "pip install -e 'a b'")
-    rows = [Outcome(name, "failed", error=error) for name in ("sglang", "flashinfer")]
-    _, err = finished(Result("install", 6, steps={"install": rows}))
-    assert err == (
-        "sglang, flashinfer: pip failed: no space\n    last line\n  Free some space.\n  pip install -e 'a b'\n"
-    )
+def test_an_error_is_what_happened_then_advice_then_a_command() -> None:
+    error = InstallError("uv failed: no space\nlast line", "Free some space.", "uv pip install -e 'a b'")
+    _, err = finished(Result("install", 6, error=error))
+    assert err == "error: uv failed: no space\n    last line\n  Free some space.\n  uv pip install -e 'a b'\n"
 
 
 def test_what_was_done_to_each_repository_then_errors_and_what_to_do_next() -> None:
     steps = {"update": [CLONED, FAILED, UPDATED]}
-    result = Result("update", 3, ENVIRONMENT, steps, {"update": 200.0}, ("flashinfer: attempt 1 of 5 failed",))
+    result = Result("update", 3, ENVIRONMENT, steps, 200.0, ("flashinfer: attempt 1 of 5 failed",))
     out, err = finished(result)
     assert (
         out
@@ -241,8 +235,7 @@ def test_each_step_is_a_line_and_those_that_a_failure_left_undone_say_so() -> No
     installed = Outcome("flashinfer", "installed", version="0.6.7.post3", seconds=9)
     moved = Outcome("flashinfer", "updated", "main", before_ref="matching", seconds=0.3)
     steps = {"clone": [FAILED, CLONED], "update": [moved], "install": [installed]}
-    seconds = {"clone": 41.0, "update": 0.3, "install": 9.0, "verify": 2.0}
-    out, _ = finished(Result("setup", 3, ENVIRONMENT, steps, seconds, verification=FOUND))
+    out, _ = finished(Result("setup", 3, ENVIRONMENT, steps, verification=FOUND))
     assert (
         """
 sglang      main, from the configuration
@@ -284,7 +277,7 @@ third       main
         (Result("update", 2, error=SourcesError("what")), ["update incomplete."]),
         (Result("install", 6, error=InstallError("what", command=f"uv pip install --python /p {'x' * 60}")),
          ["install incomplete."]),
-        (Result("verify", 1, ENVIRONMENT, seconds={"verify": 3}, verification=FOUND),
+        (Result("verify", 1, ENVIRONMENT, verification=FOUND),
          ["Not ready.", f"Next: {FIX}"]),
         (Result("setup", steps={"clone": [Outcome("sglang", "already cloned")]}, dry=True),
          ["Nothing was changed (--dry)."]),
@@ -344,16 +337,15 @@ def test_no_control_character_workflow_command_or_password_survives(before: str,
     state = RepositoryState(Path("/p"), text, text, text, text, branch=text, changed=(text,), problem=text)
 
     def tell(report: Report) -> None:
-        with report.step("clone", heading=True):
-            report.event(text, text)
-            report.progress(text, text, None, 0, 0.0)
-            report.command([text, text], None)
-            report.checked(text, [Check(text, "fail", text, text, text)])
+        report.event(text, text)
+        report.progress(text, text, None, 0, 0.0)
+        report.command([text, text], None)
+        report.checked(text, [Check(text, "fail", text, text, text)])
         report.warn(text, text)
         outcome = Outcome(text, text, text, text, text, before_ref=text + "1", resolved=text,
                           error=error)  # fmt: skip
         found = Verification(False, {}, {}, None, (Check(text, "fail", text, text, text),))
-        report.finish(Result("setup", 3, None, {"clone": [outcome]}, {}, (text,), error, found))
+        report.finish(Result("setup", 3, None, {"clone": [outcome]}, 0.0, (text,), error, found))
         report.finish(Result("status", verification=Verification(True, {text: state}, {}, None, ())))
 
     for environ in ({}, {"GITHUB_ACTIONS": "true"}):

@@ -58,10 +58,8 @@ def succeeded(task: str) -> Result:
     steps = {"clone": [CLONED], "update": [UPDATED], "install": [installed]}
     good = Verification(True, FOUND.repositories, FOUND.packages, None, CHECKS[:2])
     chosen = {name: rows for name, rows in steps.items() if task in (name, "setup")}
-    names = ("clone", "update", "install", "verify", "status", "lock")
-    seconds = {name: 1.25 for name in names if task in (name, "setup")}
     found = good if task in ("verify", "setup", "status") else None
-    return Result(task, 0, ENVIRONMENT, chosen, seconds, verification=found)
+    return Result(task, 0, ENVIRONMENT, chosen, 1.25, verification=found)
 
 
 def failed(task: str, error: SourcesError, *, within: bool) -> Result:
@@ -71,4 +69,4 @@ def failed(task: str, error: SourcesError, *, within: bool) -> Result:
         return Result(task, error.status, None, error=error)
     row = Outcome("sglang", "failed", "main", ref_source="configuration", error=error)
     found = FOUND if task == "setup" else None
-    return Result(task, error.status, ENVIRONMENT, {step: [row, CLONED]}, {step: 0.5}, verification=found)
+    return Result(task, error.status, ENVIRONMENT, {step: [row, CLONED]}, 0.5, verification=found)
