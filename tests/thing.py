@@ -104,7 +104,8 @@ class User:
             if entry[:1] not in ("H", "") and os.path.lexists(self.place / entry[2:]):
                 for option in ("--no-skip-worktree", "--no-assume-unchanged"):
                     self.git("update-index", option, entry[2:])
-        for command in (("stash", "-q", "--all"), ("reset", "-q"), ("stash", "-q", "--all")):
+        stash = ("stash", "-q", "--all")
+        for command in (stash, ("commit", "-q", "-m", "Staged"), ("reset", "-q"), stash):  # not of what is only intended
             self.git(*command)
         for name in self.git("ls-files", "--others", "--directory", "-z").split("\0"):
             if name:

@@ -11,7 +11,7 @@ from ..errors import UsageError
 from ..git import fetch, refs
 from ..git.repository import Checkout
 from ..models import Outcome, Repository
-from . import directory, move, state
+from . import directory, local_work, move, state
 from .session import Session
 
 
@@ -78,6 +78,8 @@ def _fill(session: Session, checkout: Checkout, target: refs.Target) -> None:
         submodules = move.bring_submodules(checkout, target.commit, source)
         files.result()
     move.attach(submodules, session.reporter)
+    for written in (checkout, *(submodule.checkout for submodule in submodules)):
+        local_work.refresh(written)  # git does not trust an index as old as its files
     checkout.keep_record(move.record(checkout, target))
     session.bring_tags(checkout.again(), target)
 

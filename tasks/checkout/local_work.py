@@ -78,9 +78,11 @@ def operation(checkout: Checkout) -> list[LocalWorkError]:
 def changes(checkout: Checkout, *, rewrite: bool = False) -> list[LocalWorkError]:
     """The changed files of a checkout, without those in its submodules.
 
-    With `rewrite` the files are written anew whose bytes are those of the commit though git takes them for changed:
-    their line endings do not fit their attributes, and git would refuse to replace them.
+    With `rewrite` the index is refreshed, and the files are written anew whose bytes are those of the commit though git
+    takes them for changed: their line endings do not fit their attributes, and git would refuse to replace them.
     """
+    if rewrite:
+        refresh(checkout)
     files, alike = _status(checkout, "--ignore-submodules=dirty")
     if alike and rewrite:
         checkout.git("checkout-index", "--force", "-u", "-z", "--stdin", stdin="".join(f"{path}\0" for path in alike))
@@ -90,6 +92,11 @@ def changes(checkout: Checkout, *, rewrite: bool = False) -> list[LocalWorkError
         return []
     what = f"{checkout.name}: {counted(len(own), 'changed file')} ({examples(own)}) in {checkout.path}."
     return [LocalWorkError(what, messages.KEEP_IT)]
+
+
+def refresh(checkout: Checkout) -> None:
+    """Let the index know the files as they are now, so that git need not read them again."""
+    checkout.git("update-index", "-q", "--refresh", check=False)
 
 
 def staged(checkout: Checkout) -> list[LocalWorkError]:
@@ -143,10 +150,9 @@ def branch_conflicts(checkout: Checkout, branch: str) -> list[LocalWorkError]:
 def in_the_way(checkout: Checkout, commit: str, *, ask_git: bool = True) -> list[LocalWorkError]:
     """What git-switch(1) would refuse for, before it is asked: changed files that git was told not to look at, and
     untracked and ignored files in the way of a path of the next commit. Where sparse-checkout is on, git itself
-    overwrites the latter (seen with git 2.39 and 2.43). `ask_git` is off where a submodule leaves: git takes its files
-    for untracked ones."""
+    overwrites the latter (seen with git 2.39 and 2.43). The index has to be fresh. `ask_git` is off where a submodule
+    leaves: git takes its files for untracked ones."""
     if ask_git:
-        checkout.git("update-index", "-q", "--refresh", check=False)  # git-read-tree(1) goes by times alone
         try:
             checkout.git("read-tree", "-n", "-m", "-u", "HEAD", commit)
         except LocalWorkError as error:

@@ -21,24 +21,20 @@ AT_ONCE = 32  # submodules of one repository
 @dataclass(frozen=True)
 class SubmoduleMove:
     """A submodule, at any depth, that is to be at `commit`, whose objects are all here. Its `parent` is the checkout
-    that it is in, which has it at `before` now; `directories` are to be checked out (None: all)."""
+    that it is in, which has it at `before` now; `directories` are to be checked out (None: all). It `is_done` where all
+    that is so already."""
 
     parent: Checkout
     checkout: Checkout
     commit: str
     before: str
     directories: sparse.Directories
+    is_done: bool
 
     @property
     def path(self) -> str:
         """Its path in its parent."""
         return str(self.checkout.path.relative_to(self.parent.path))
-
-    @property
-    def is_done(self) -> bool:
-        """Whether it is as it is to be."""
-        checkout = self.checkout
-        return checkout.is_linked and checkout.head == self.commit and sparse.is_set(checkout, self.directories)
 
 
 def record(checkout: Checkout, target: refs.Target) -> Record:
@@ -59,12 +55,14 @@ def bring_submodules(checkout: Checkout, commit: str, source: fetch.Source) -> l
         inner = fetch.initialise(submodules.checkout_of(checkout, submodule))
         shipped = None if source.full else sparse.shipped_directories(pyproject, submodule.path)
         directories = sparse.choose(inner, shipped)
-        move = SubmoduleMove(checkout, inner, submodule.commit, before.get(submodule.name, ""), directories)
-        if not move.is_done or (source.full and inner.is_shallow):
+        is_there = inner.is_linked and inner.head == submodule.commit and sparse.is_set(inner, directories)
+        if not is_there or (source.full and inner.is_shallow):
             target = refs.Target(submodule.url, "commit", submodule.name, submodule.commit, submodule.commit)
             fetch.bring(inner, target, source, directories)
-            move = replace(move, checkout=inner.again())
-        return [move, *(bring_submodules(move.checkout, submodule.commit, source) if directories is None else ())]
+            inner = inner.again()
+        was = before.get(submodule.name, "")
+        move = SubmoduleMove(checkout, inner, submodule.commit, was, directories, is_done=is_there)
+        return [move, *(bring_submodules(inner, submodule.commit, source) if directories is None else ())]
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return [move for moves in pool.map(bring, declared.values()) for move in moves]

@@ -76,8 +76,6 @@ def _move(session: Session, checkout: Checkout, target: refs.Target, outcome: Ou
     outcome = replace(outcome, commit=target.commit, before_commit=checkout.head, before_ref=checkout.record.ref)
     was, tracked = checkout.record, checkout.refs.get(checkout.tracking(target.branch))
     before = tracked.commit if tracked else ""
-    if not session.dry:
-        checkout.git("update-index", "-q", "--refresh", check=False)  # so that git reads the files once
     problems = local_work.problems(checkout, target.branch, [target.commit])
     if problems:  # those of submodules come together with them
         problems += state.problems_of_submodules(checkout)

@@ -35,23 +35,24 @@ class Source:
 
 def initialise(checkout: Checkout) -> Checkout:
     """Make the repository of a new checkout, or of a submodule whose files come later (git-init(1), which may be run
-    again). Returns the checkout with its configured URL."""
+    again), or give it the submodule's URL, which has changed. Returns the checkout."""
     others = takewhile(lambda parent: parent.name != "modules", checkout.git_dir.parents)
     if checkout.git_dir.name != ".git" and any((other / "HEAD").exists() for other in others):
         what = f"{checkout.name}: its repository would be inside that of another submodule, {checkout.git_dir.parent}."
         raise SourcesError(what, REFUSED)
-    if not checkout.remote:  # or that of a submodule whose URL has changed
-        above, name = checkout.git_dir.parent, checkout.git_dir.name
-        above.mkdir(parents=True, exist_ok=True)
-        command.git(above, "init", "--quiet", "--bare", "--template=", name, who=checkout.name)
-        settings = {
-            "core.bare": "false",
-            "remote.origin.promisor": "true",
-            "remote.origin.partialclonefilter": "blob:none",
-            "remote.origin.url": checkout.url,  # the last one: with it the repository is complete
-        }
-        for key, value in settings.items():
-            command.git(checkout.git_dir, "config", key, value, who=checkout.name)
+    if checkout.remote:
+        return checkout
+    above, name = checkout.git_dir.parent, checkout.git_dir.name
+    above.mkdir(parents=True, exist_ok=True)
+    command.git(above, "init", "--quiet", "--bare", "--template=", name, who=checkout.name)
+    settings = {
+        "core.bare": "false",
+        "remote.origin.promisor": "true",
+        "remote.origin.partialclonefilter": "blob:none",
+        "remote.origin.url": checkout.url,  # the last one: with it the repository is complete
+    }
+    for key, value in settings.items():
+        command.git(checkout.git_dir, "config", key, value, who=checkout.name)
     return checkout.again()
 
 
