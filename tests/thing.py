@@ -104,8 +104,8 @@ class User:
             if entry[:1] not in ("H", "") and os.path.lexists(self.place / entry[2:]):
                 for option in ("--no-skip-worktree", "--no-assume-unchanged"):
                     self.git("update-index", option, entry[2:])
-        stash = ("stash", "-q", "--all")
-        for command in (stash, ("commit", "-q", "-m", "Staged"), ("reset", "-q"), stash):  # not of what is only intended
+        stash = ("stash", "-q", "--all")  # which fails where a file is only intended to be added
+        for command in (stash, ("commit", "-q", "-m", "Staged"), ("reset", "-q"), stash):
             self.git(*command)
         for name in self.git("ls-files", "--others", "--directory", "-z").split("\0"):
             if name:

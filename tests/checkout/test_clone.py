@@ -137,7 +137,7 @@ def test_matching_is_the_release_that_the_checked_out_sglang_requires(sources: S
     assert "v0.6.7.post3" in result.out
     result = sources("update", sglang="v0.5.3", flashinfer="matching")
     assert sources.head("flashinfer") == upstream.commit("flashinfer", "v0.4.0rc3")
-    assert "0.6.7.post3 → 0.4.0rc3" in result.out
+    assert "(v0.4.0rc3)" in result.out
 
 
 def test_a_branch_of_a_host_that_serves_no_commit_by_its_id_is_fetched_by_its_name(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import pytest
@@ -30,14 +31,14 @@ def test_a_checkout_moves_between_branches_tags_and_commits(sglang: Sources, ups
         sound(sglang, "sglang")
 
 
-def test_a_checkout_moves_between_all_layouts_and_old_and_new_release_are_shown(
+def test_a_checkout_moves_between_all_layouts(
     flashinfer: Sources, upstream: Upstream, host: GitHost
 ) -> None:
     flashinfer("clone", flashinfer="v0.2.0")
-    for ref, versions in (("main", "0.2.0 → 0.7.4"), ("v0.1.6", "0.7.4 → 0.1.6"), ("v0.3.0", "0.1.6 → 0.3.0")):
+    for ref, version in (("main", "0.7.4"), ("v0.1.6", "0.1.6"), ("v0.3.0", "0.3.0")):
         result = flashinfer("update", flashinfer=ref)
         assert flashinfer.head("flashinfer") == upstream.commit("flashinfer", ref)
-        assert versions in result.out and f"→ {ref} (" in result.out
+        assert re.search(rf"→ {ref}, .*, {re.escape(version)}$", result.out, re.M)
         for path, commit in submodules(upstream, ref).items():
             assert flashinfer.head(f"flashinfer/{path}") == commit
         sound(flashinfer, "flashinfer")
