@@ -37,32 +37,35 @@ class Report:
     ) -> None:
         self._results, self._errors = Output(sys.stdout), Output(sys.stderr)
         self._console = self._errors if json else self._results
-        if self._console.is_terminal and self._errors.is_terminal:
+        if hide in (True, "out", "stdout", "both"):
+            self._console = Output(None)
+        elif self._console.is_terminal and self._errors.is_terminal:
             self._errors = self._console  # two streams, one terminal
         self._live = Live(self._console, self.event)
-        self._hidden, self._echo = hide in (True, "out", "stdout", "both"), echo
-        self._json, self._verbose = json, verbose
+        self._echo, self._json, self._verbose = echo, json, verbose
         self.warnings: list[str] = []
 
     # While it runs: the methods of `Reporter`
 
-    def event(self, who: str, message: str) -> None:
+    def event(self, who: str, message: str, style: str = "", *, error: bool = False) -> None:
         """Something happened to `who` (a repository, a submodule such as `flashinfer/3rdparty/cutlass`): print a line,
-        and remove the live line until there is more progress."""
-        if not self._hidden:
-            self._line(who, message)
+        without a terminal with the time, and remove the live line until there is more progress."""
+        who = one_line(who)
+        clock = "" if (self._errors if error else self._console).is_terminal else time.strftime("%H:%M:%S ")
+        text = one_line(message).removeprefix(f"{who}: ")
+        self._live.hide(who)
+        self._print((f"{clock}{who}: ", "bold"), (text, style), error=error, fold=2)
 
     def warn(self, who: str, message: str) -> None:
         """Print on standard error what a user should know, though the work goes on, and keep it in `warnings`."""
         text = one_line(message).removeprefix(f"{who}: ")
         self.warnings.append(f"{one_line(who)}: {text}")
-        self._line(who, f"warning: {text}", "yellow", error=True)
+        self.event(who, f"warning: {text}", "yellow", error=True)
 
     def progress(self, who: str, doing: str, done: float | None, moved: int, rate: float) -> None:
         """Change a live line; without a terminal, print a line every ten seconds. `done` is in 0..1 or None, `moved` in
         bytes, `rate` in bytes/s; 0 is unknown."""
-        if not self._hidden:
-            self._live.put(one_line(who), progress(one_line(doing), done, moved, rate))
+        self._live.put(one_line(who), progress(one_line(doing), done, moved, rate))
 
     def command(self, argv: Sequence[str], cwd: Path | None) -> None:
         """Print a command that is about to be run, if commands are to be shown (Invoke's --echo)."""
@@ -73,17 +76,13 @@ class Report:
     def terminal(self) -> IO[str] | None:
         """Return the terminal that an installer may draw its progress on, after removing the live lines; None if there
         is none or nothing is to be shown."""
-        if self._hidden or not self._console.is_terminal:
-            return None
         self._live.end()
-        return self._console.file
+        return self._console.file if self._console.is_terminal else None
 
     def checked(self, group: str, checks: Sequence[Check]) -> None:
-        """Print the checks of a group (`sglang`, `cuda`, `trace`) that is complete, where the rest is hidden only those
-        that failed or warned."""
+        """Print the checks of a group (`sglang`, `cuda`, `trace`) that is complete."""
         self._live.hide(group)
-        is_bad = any(check.status in summary.BAD for check in checks)
-        if checks and not self._json and (is_bad or not self._hidden):
+        if checks and not self._json:
             for line, fold in summary.check_lines(group, checks, self._verbose):
                 self._print(line, fold=fold)
 
@@ -91,13 +90,12 @@ class Report:
 
     def heading(self, step: str) -> None:
         """Print what the following lines are about."""
-        if not self._hidden:
-            self._print((step, "bold cyan"))
+        self._print((step, "bold cyan"))
 
     def finish(self, result: Result) -> None:
         """Print how a run ended: repositories, warnings, errors and what to do next; or the object of `--json`."""
         self._live.end()
-        if not self._hidden and not self._json:
+        if not self._json:
             self._show_repositories(result)
         if os.environ.get("GITHUB_ACTIONS") == "true":
             self._annotate(result)
@@ -105,7 +103,7 @@ class Report:
             self._show_faults(result)
         if self._json:
             self._results.write(Text(json.dumps(document(result), indent=2)), 0)
-        elif not self._hidden and result.task != "status":
+        elif result.task != "status":
             ended, following, style = summary.closing(result)
             self._print("")
             self._print((ended, style), fold=2)
@@ -119,14 +117,11 @@ class Report:
             self._print("")
         for name, lines in repositories.items():
             for index, line in enumerate(lines):
-                text = Text(line)
-                text.highlight_regex(r"(^|: )(failed|skipped .*|not cloned)", "red")
-                self._print((f"{'' if index else one_line(name):<{width}}  ", "bold"), text, fold=width + 2)
+                self._print((f"{'' if index else one_line(name):<{width}}  ", "bold"), line, fold=width + 2)
 
     def _show_faults(self, result: Result) -> None:
         """Print the errors of a run, or the warnings again if it succeeded."""
-        errors = summary.errors(result)
-        warnings = summary.warnings(result) if result.ok and not self._hidden else []
+        errors, warnings = summary.errors(result), summary.warnings(result) if result.ok else []
         if result.outcomes and (errors or warnings):
             self._print("")
         for warning in warnings:
@@ -147,14 +142,6 @@ class Report:
             message = "\n".join(filter(None, (clean(fault.detail).strip(), *summary.advice(fault))))
             title = one_line(fault.name).translate(TITLE)
             self._print(f"::{level} title={title}::{message.translate(ESCAPES)}", error=True)
-
-    def _line(self, who: str, message: str, style: str = "", *, error: bool = False) -> None:
-        """Print what happened to `who`; without a terminal, with the time."""
-        who = one_line(who)
-        clock = "" if (self._errors if error else self._console).is_terminal else time.strftime("%H:%M:%S ")
-        text = one_line(message).removeprefix(f"{who}: ")
-        self._live.hide(who)
-        self._print((f"{clock}{who}: ", "bold"), (text, style), error=error, fold=2)
 
     def _print(self, *parts: str | Text | tuple[str, str], error: bool = False, fold: int = 0) -> None:
         """Print texts, with their styles, as one. A terminal gets prose folded, with `fold` columns before the lines

@@ -9,7 +9,6 @@ from rich.text import Text
 
 from ..errors import counted, examples
 from ..models import Check, Outcome, PackageState, RepositoryState, Result
-from ..names import shell
 from .screen import clean, duration, one_line, size
 
 SHORT = 10  # characters of a commit id
@@ -114,19 +113,17 @@ def warnings(result: Result) -> list[Check]:
 
 
 def closing(result: Result) -> tuple[str, str, str]:
-    """Return the end of a run: how it went, what to do next (may be empty), and the colour."""
-    time = duration(result.seconds)
+    """Return the end of a run: how it went, the command to run next (may be empty), and the colour."""
+    is_checked = result.task in CHECKED
     if not result.ok:
-        subject = "Not ready" if result.task in CHECKED else f"{result.task} incomplete"
-        return f"{subject}.", _remedy(result), "bold red"
+        return "Not ready." if is_checked else f"{result.task} incomplete.", _remedy(result), "bold red"
     if result.dry:
         return "Nothing was changed (--dry).", "", "bold green"
-    if result.task in CHECKED:
-        count = len(warnings(result))
-        ready = f"Ready with {counted(count, 'warning')}" if count else "Ready"
-        use = f"run your programs with {shell(result.environment.interpreter)}" if result.environment else ""
-        return f"{ready} in {time}.", use, "bold yellow" if count else "bold green"
-    return f"{result.task} finished in {time}.", NEXT.get(result.task, ""), "bold green"
+    count = len(warnings(result))
+    ended = "Ready" if is_checked else f"{result.task} finished"
+    ended += f" with {counted(count, 'warning')}" if count else ""
+    style = "bold yellow" if count else "bold green"
+    return f"{ended} in {duration(result.seconds)}.", NEXT.get(result.task, ""), style
 
 
 def _remedy(result: Result) -> str:
