@@ -140,7 +140,7 @@ def applying(
     requires: Callable[[str], Iterable[object] | None], extras: Mapping[str, Sequence[str]],
     markers: Mapping[str, str],
 ) -> Iterator[Requirement]:  # fmt: skip
-    """The requirements of the distributions in `extras`, with these extras, whose markers apply.
+    """The requirements of the distributions in `extras`, with these extras, whose markers apply; some more than once.
 
     `requires` returns what a distribution requires, given its normalized name, or None if that is not known; what the
     required distributions require in turn is included. Raises SourcesError for an invalid requirement.
@@ -151,15 +151,14 @@ def applying(
             try:
                 requirement = Requirement(str(text))
                 marker, requirement.marker = requirement.marker, None
-                always, now = (not marker or marker.evaluate({**markers, "extra": asked}) for asked in ("", extra))
+                applies = not marker or marker.evaluate({**markers, "extra": extra})
             except (ValueError, RecursionError) as error:  # no requirement, or a comparison without meaning
-                shown, why = redact(str(text)[:200]), str(error)[:200]
-                raise SourcesError(f"{name}: {shown!a} cannot be evaluated (PEP 508): {why}") from None
-            if not now or (extra and always):  # the latter was yielded without the extra
-                continue
-            yield requirement
-            required = canonicalize_name(requirement.name)
-            waiting += [(required, more) for more in ("", *requirement.extras) if (required, more) not in waiting]
+                what = f"{name}: {redact(str(text)[:200])!a} cannot be evaluated (PEP 508): {error!s:.200}"
+                raise SourcesError(what) from None
+            if applies:
+                yield requirement
+                required = canonicalize_name(requirement.name)
+                waiting += [(required, more) for more in ("", *requirement.extras) if (required, more) not in waiting]
 
 
 def read_overrides(overrides: Sequence[str]) -> dict[str, list[Requirement]]:
@@ -169,7 +168,7 @@ def read_overrides(overrides: Sequence[str]) -> dict[str, list[Requirement]]:
         try:
             requirement = Requirement(text)
         except ValueError as error:
-            what = f"sources.overrides: {redact(text[:200])!a} is not a requirement (PEP 508): {str(error)[:200]}"
+            what = f"sources.overrides: {redact(text[:200])!a} is not a requirement (PEP 508): {error!s:.200}"
             raise UsageError(what, "Write requirements such as torch==2.9.1+cu128.") from None
         replaced.setdefault(canonicalize_name(requirement.name), []).append(requirement)
     return replaced

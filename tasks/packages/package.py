@@ -270,6 +270,6 @@ def flashinfer_requirement(package: Package) -> Requirement | None:
     for extras in (package.repository.extras, *FALLBACK_EXTRAS):
         needed = applying(lambda name: package.requires if name == package.name else (), {package.name: extras}, {})
         if found := [requirement for requirement in needed if canonicalize_name(requirement.name) in FLASHINFER]:
-            found[0].specifier = SpecifierSet(",".join(str(requirement.specifier) for requirement in found))
+            found[0].specifier = SpecifierSet(",".join({str(requirement.specifier) for requirement in found}))
             return found[0]
     return None

@@ -24,13 +24,12 @@ LONGEST = 300  # characters of an error
 IMPORT = """
 import importlib, json, os, sys
 sys.path[:] = filter(None, sys.path)  # as `python -P` does from Python 3.11 on
-module, answer = None, {"error": "", "missing": False}
+module, error = None, ""
 try:
     module = importlib.import_module(sys.argv[1])
-except BaseException as error:
-    missing = isinstance(error, ModuleNotFoundError) and error.name == sys.argv[1]
-    answer = {"error": f"{type(error).__name__}: {error}", "missing": missing}
-answer |= {"file": getattr(module, "__file__", None), "version": str(getattr(module, "__version__", ""))}
+except BaseException as raised:
+    error = f"{type(raised).__name__}: {raised}"
+answer = [error, getattr(module, "__file__", None), str(getattr(module, "__version__", ""))]
 print("", json.dumps(answer), sep="\\n", flush=True)
 os._exit(0)  # without the seconds that large libraries take to shut down
 """
@@ -50,7 +49,7 @@ def check_package(
     source = f"editable from {installed.location}" if installed.editable else "a release from an index, not editable"
     detail = installed.broken or f"{installed.version}, {source}"
     if not package.is_checkout(installed):
-        detail += f"; the checkout is {package.version} in {package.folder}"
+        detail += f"; the checkout is {package} in {package.folder}"
         yield Check("installed", "fail", detail, command="invoke install")
     elif installed.version.startswith("0.0.0"):
         hint = f"The checkout has no tag of a release: fetch upstream's, then run `{REINSTALL}`."
@@ -102,23 +101,23 @@ class Import:
         suspects = sorted(name for name in os.environ if name == "PYTHONPATH" or name.startswith("FLASHINFER_"))
         changes = {shell("unset", name): _without(name) for name in suspects}
         changes["export PYTHONNOUSERSITE=1"] = {**os.environ, "PYTHONNOUSERSITE": "1"}
-        working = (command for command, environ in changes.items() if self.attempt(environ).status == "pass")
-        command = next(working, "")
-        return replace(check, hint="", command=command) if command else check
+        for command, environ in changes.items():
+            if self.attempt(environ).status == "pass":
+                return replace(check, hint="", command=command)
+        return check
 
     def attempt(self, environ: Mapping[str, str]) -> Check:
         """Import it with these environment variables, in an interpreter of its own."""
         done = machine.run([self.environment.python, "-c", IMPORT, self.module], TIMEOUT, cwd="/", env=environ)
         try:
-            answer = json.loads(done.stdout.splitlines()[-1])
-            error, file, version = (answer[key] for key in ("error", "file", "version"))
-        except (IndexError, ValueError, TypeError, KeyError):
+            error, file, version = json.loads(done.stdout.splitlines()[-1])
+        except (IndexError, ValueError, TypeError):
             last = done.stderr.strip().splitlines()[-1:]
             return self.own_fault(": ".join([f"the interpreter ended with status {done.returncode}", *last]))
         if error:
             symbols = [line.strip() for line in error.splitlines() if "undefined symbol" in line]
             problem = (symbols or [" ".join(error.split())])[0][:LONGEST]
-            if not answer["missing"]:
+            if error != f"ModuleNotFoundError: No module named '{self.module}'":
                 return self.own_fault(problem)
         elif file is None:
             problem = "imports only as a namespace package: a directory of that name without the package in it"

@@ -12,6 +12,7 @@ import venv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import pytest
@@ -77,26 +78,12 @@ class Heard:
         return None
 
 
-@dataclass(frozen=True)
-class At:
-    """A checkout as packages see it."""
-
-    repository: Repository
-    head: str = "1" * 40
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def path(self) -> Path:
-        return self.repository.path
-
-    @property
-    def git_dir(self) -> Path:
-        return self.path / ".git"
-
-
-def package_at(path: Path, name: str, extras: tuple[str, ...] = (), **values: Any) -> Package:
+def package_at(
+    path: Path, name: str, extras: tuple[str, ...] = (), head: str = "1" * 40, tags: Mapping[str, str] | None = None
+) -> Package:
     """The package of the repository called `name` whose checkout is at `path`."""
-    checkout: Any = At(Repository(name, "", "main", path, extras=extras), **values)
+    repository = Repository(name, "", "main", path, extras=extras)
+    checkout: Any = SimpleNamespace(repository=repository, path=path, git_dir=path / ".git", head=head, tags=tags or {})
     return Package(checkout)
 
 
@@ -126,23 +113,19 @@ class Place:
     def log(self) -> Path:
         return self.path / "install.log"
 
-    def settings(self, **values: Any) -> Settings:
-        return replace(Settings(self.path, self.path, None, 1, 30, (), ()), **values)
-
-    def tool(self, c: Context | None = None, **settings: Any) -> Uv:
-        """uv, as a run of `invoke setup --only=sglang` has it."""
-        again = "invoke setup --only=sglang"
-        return Uv(c or Context(), self.environment, self.settings(**settings), self.log, self.heard, again)
+    def tool(self, **values: Any) -> Uv:
+        """uv, as a run of `invoke setup --only=sglang` has it, with these settings."""
+        settings = replace(Settings(self.path, self.path, None, 1, 30, (), ()), **values)
+        return Uv(Context(), self.environment, settings, self.log, self.heard, "invoke setup --only=sglang")
 
     def install(self, *packages: Package, **options: Any) -> list[str]:
         """Install the packages; return what was done to each. For the options see `outcomes`."""
         return [outcome.action for outcome in self.outcomes(*packages, **options)]
 
     def outcomes(
-        self, *packages: Package, deps: bool = True, reinstall: bool = False, c: Context | None = None,
-        lock: Lock | None = None, **settings: Any,
-    ) -> list[Outcome]:  # fmt: skip
-        return tested.install(self.tool(c, **settings), packages, deps=deps, reinstall=reinstall, lock=lock)
+        self, *packages: Package, deps: bool = True, lock: Lock | None = None, **settings: Any
+    ) -> list[Outcome]:
+        return tested.install(self.tool(**settings), packages, deps=deps, reinstall=False, lock=lock)
 
     def fails(self, *packages: Package, **options: Any) -> SourcesError:
         """Install the packages, which fails; return the error."""
@@ -201,8 +184,7 @@ def make_package(tmp_path: Path) -> Callable[..., Package]:
     def make(
         name: str, version: str = "1.0", requires: Sequence[str] = (), *,
         extras: Mapping[str, Sequence[str]] | None = None, chosen: tuple[str, ...] = (),
-        action: str = "pass", folder: Path | None = None, python: str = ">=3.8",
-        dynamic: bool = False, build: Sequence[str] = (),
+        action: str = "pass", folder: Path | None = None, dynamic: bool = False, build: Sequence[str] = (),
     ) -> Package:  # fmt: skip
         repository = name.removesuffix("-python")
         checkout = folder or tmp_path / "tmp" / repository
@@ -214,7 +196,7 @@ def make_package(tmp_path: Path) -> Callable[..., Package]:
         values = {"name": name, "module": name.replace("-", "_"), "version": version, "action": action}
         (project / "backend.py").write_text(BACKEND.format(**values, requires=[*requires, *marked]))
         (project / "pyproject.toml").write_text(
-            f'[project]\nname = "{name}"\nrequires-python = "{python}"\ndependencies = {list(requires)}\n'
+            f'[project]\nname = "{name}"\ndependencies = {list(requires)}\n'
             + ('dynamic = ["version"]\n' if dynamic else f'version = "{version}"\n')
             + f'[build-system]\nrequires = {list(build)}\nbuild-backend = "backend"\nbackend-path = ["."]\n'
             + "[project.optional-dependencies]\n"

@@ -75,12 +75,6 @@ def test_a_distribution_is_found_under_any_spelling_of_its_name_with_its_directo
     assert environment.distribution("flashinfer") is None
 
 
-@pytest.mark.parametrize("text", ["", "no JSON", "[]", "{}", '{"url": 3}'])
-def test_a_damaged_direct_url_makes_it_broken(environment: Environment, text: str) -> None:
-    put(environment, "sglang", "0.5.3", direct_url_json=text)
-    assert "damaged" in find(environment, "sglang").broken
-
-
 def test_metadata_that_is_missing_or_damaged_or_there_twice_is_broken(environment: Environment) -> None:
     (put(environment, "bytes", "1") / "METADATA").write_bytes(b"Name: bytes\nVersion: \xff\n")
     (put(environment, "half", "1") / "METADATA").unlink()
@@ -89,6 +83,9 @@ def test_metadata_that_is_missing_or_damaged_or_there_twice_is_broken(environmen
     put(environment, "twice", "2")
     for name, why in {"bytes": "damaged", "half": "missing", "file": "missing", "twice": "side by side"}.items():
         assert why in find(environment, name).broken
+    for number, text in enumerate(["", "no JSON", "[]", "{}", '{"url": 3}']):
+        put(environment, f"direct{number}", "1", direct_url_json=text)
+        assert "damaged" in find(environment, f"direct{number}").broken
 
 
 def test_requirements_are_compared_with_what_is_installed(environment: Environment) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,7 +15,8 @@ from threading import Thread
 
 import pytest
 
-from tasks.errors import InstallError, NetworkError
+from tasks.errors import DiskError, InstallError, NetworkError
+from tasks.packages import preflight
 from tasks.packages import uv as uv_module
 from tasks.packages.environment import Environment
 from tasks.packages.install import find_overrides
@@ -105,6 +107,44 @@ def test_an_editable_flashinfer_stays_and_is_not_built_again_when_sglang_alone_i
     assert not [line for line in place.heard.events if "Building flashinfer" in line]
     assert place.version("flashinfer-cubin") == "0.6.18"
     assert place.install(sglang) == ["already installed"]
+
+
+def test_an_environment_that_cannot_take_packages_is_named(place: Place, make_package: Make) -> None:
+    place.environment = replace(place.environment, purelib=Path("/proc/1/site-packages"))
+    error = place.fails(make_package("sglang"))
+    assert "is not writable" in error.what and "venv" in error.hint
+    assert place.heard.commands == []
+
+
+def test_a_missing_cargo_and_a_flashinfer_that_is_too_old_are_named(
+    place: Place, make_package: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("SGLANG_BUILD_RUST_EXTS")
+    with pytest.raises(InstallError, match="no `cargo` was found") as caught:
+        place.install(make_package("sglang", build=["setuptools-rust"]))
+    assert "rustup" in caught.value.hint and "gRPC" in caught.value.hint
+    assert caught.value.command == "SGLANG_BUILD_RUST_EXTS=none invoke setup --only=sglang"
+    old = make_package("flashinfer-python")
+    old.installable = False
+    with pytest.raises(InstallError, match=r"has no pyproject\.toml") as caught:
+        place.install(old)
+    assert "v0.2.0" in caught.value.hint
+
+
+def test_too_little_space_is_reported_before_anything_starts_and_a_cache_that_cannot_be_written_by_uv(
+    place: Place, make_package: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UV_CACHE_DIR", f"{place.environment.python}/cache")
+    error = place.fails(make_package("flashinfer-python"))
+    assert isinstance(error, DiskError) and "Not a directory" in error.what
+    place.heard.commands.clear()
+    monkeypatch.setenv("UV_CACHE_DIR", str(place.path / "cache"))
+    monkeypatch.setattr(preflight, "NEEDED", 10**18)
+    error = place.fails(make_package("sglang"))
+    assert isinstance(error, DiskError)
+    assert "need about 1.0 EB in" in error.what and "UV_CACHE_DIR" in error.hint
+    assert place.heard.commands == []
 
 
 def test_a_build_without_rust_is_a_warning(place: Place, make_package: Make) -> None:

@@ -105,17 +105,14 @@ def test_an_installation_waits_for_another(place: Place, make_package: Make, mon
     place.assert_installed(first, second)
 
 
-@pytest.mark.parametrize(
-    "seconds", [pytest.param(0.1, marks=pytest.mark.exhaustive), 0.3, pytest.param(0.6, marks=pytest.mark.exhaustive)]
-)
-def test_killed_at_any_moment_the_next_run_completes(place: Place, make_package: Make, seconds: float) -> None:
-    """The whole process group gets SIGKILL so long after uv was started."""
+def test_after_a_kill_the_next_run_completes(place: Place, make_package: Make) -> None:
+    """The whole process group gets SIGKILL, a moment after uv was started."""
     place.uv("install", "flashinfer-python==0.3.0")
     both = make_package("sglang", "1.0", ["torch"]), make_package("flashinfer-python", "0.6.18")
     process = start(place, *both)
     assert process.stdout is not None
     process.stdout.readline()
-    time.sleep(seconds)
+    time.sleep(0.3)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     place.install(*both)
