@@ -57,7 +57,7 @@ SETTINGS: Keys = {
     "attempts": ("a whole number of at least 1", str | int, "[1-9][0-9]{0,17}"),
     "stall": ("a number of seconds above 0", str | int | float, r"(?=.*[1-9])[0-9]{1,6}(\.[0-9]+)?"),
     "indexes": ("a list of URLs in invoke.yaml, such as [https://flashinfer.ai/whl]", list | None, INDEX),
-    "overrides": ("a list of requirements in invoke.yaml, such as [torch==2.9.1]", list | None, r"[^\x00-\x1f\x7f]+"),
+    "overrides": ("a list of requirements in invoke.yaml, such as [torch==2.9.1]", list | None, r"\w[^\x00-\x1f\x7f]*"),
     "repositories": ("a table of repositories", Mapping, "(?s).*"),
 }
 REPOSITORY: Keys = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
@@ -24,6 +26,7 @@ from ..models import PackageState
 from ..names import redact
 
 OLDEST = Version("3.10")
+OVERRIDES = "sources.overrides"
 ASK = """
 import json, platform, sys, sysconfig
 print(json.dumps([sys.prefix, sys.base_prefix, sysconfig.get_path("purelib"), platform.python_version(), sys.path]))
@@ -161,41 +164,29 @@ def applying(
                 waiting += [(required, more) for more in ("", *requirement.extras) if (required, more) not in waiting]
 
 
-def read_overrides(overrides: Sequence[str]) -> dict[str, list[Requirement]]:
-    """The requirements in `sources.overrides`, by the normalized names of what they replace. Raises UsageError."""
-    replaced: dict[str, list[Requirement]] = {}
-    for text in overrides:
-        try:
-            requirement = Requirement(text)
-        except ValueError as error:
-            what = f"sources.overrides: {redact(text[:200])!a} is not a requirement (PEP 508): {error!s:.200}"
-            raise UsageError(what, "Write requirements such as torch==2.9.1+cu128.") from None
-        replaced.setdefault(canonicalize_name(requirement.name), []).append(requirement)
-    return replaced
-
-
 def missing_requirements(
     environment: Environment, distribution: Distribution, extras: Sequence[str] = (), overrides: Sequence[str] = ()
 ) -> dict[Requirement, str]:
     """The requirements of an installed distribution that its environment does not meet, each with the version that is
-    installed, empty for none. The `overrides` (of `sources.overrides`) replace requirements of the same names.
+    installed, empty for none. The `overrides` replace requirements of the same names.
 
-    Raises SourcesError for an invalid requirement, UsageError for an invalid override.
+    Raises SourcesError for an invalid requirement or override.
     """
-    replaced, missing = read_overrides(overrides), dict[Requirement, str]()
-    own = {distribution.name: distribution.requires}
+    replaced = {canonicalize_name(re.split(r"[^\w.-]", text)[0]): list[Requirement]() for text in overrides}
+    for requirement in applying({OVERRIDES: overrides}.get, {OVERRIDES: ()}, environment.markers):
+        replaced[canonicalize_name(requirement.name)].append(requirement)
+    own, missing = {distribution.name: distribution.requires}, dict[Requirement, str]()
     for original in applying(own.get, {distribution.name: extras}, environment.markers):
         for requirement in replaced.get(canonicalize_name(original.name), [original]):
             installed = environment.version(requirement.name)
-            needed = not requirement.marker or requirement.marker.evaluate(dict(environment.markers))
-            if needed and not admits(requirement, installed):
+            if not admits(requirement.specifier, installed):
                 missing[requirement] = installed
     return missing
 
 
-def admits(requirement: Requirement, version: str) -> bool:
-    """Whether a version (empty for none) satisfies the requirement; a pre-release in the range does, too."""
+def admits(specifier: SpecifierSet, version: str) -> bool:
+    """Whether a version (empty for none) satisfies the specifier; a pre-release in the range does, too."""
     try:
-        return bool(version) and requirement.specifier.contains(Version(version), prereleases=True)
+        return bool(version) and specifier.contains(Version(version), prereleases=True)
     except InvalidVersion:
         return False

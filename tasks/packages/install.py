@@ -15,7 +15,7 @@ from ..errors import InstallError
 from ..files import locked
 from ..models import Outcome
 from . import preflight
-from .environment import Environment, admits, applying, read, read_overrides
+from .environment import Environment, admits, applying, read
 from .lock import FILE, Lock, platform
 from .package import COMPANIONS, FLASHINFER, Package, names
 from .uv import WHO, WITHOUT_RUST, Uv, write
@@ -113,21 +113,19 @@ def _install(uv: Uv, packages: Sequence[Package], stale: Sequence[Package], deps
 def find_overrides(uv: Uv, packages: Sequence[Package]) -> list[str]:
     """The lines of the file that replaces requirements of these names, whoever has them: by the checkouts; by nothing
     for a FlashInfer that comes from another checkout, for its other name, and for companions of another version; and by
-    what the user wants of all others. Raises UsageError for an override of the user's that is no requirement."""
+    what the user wants. A line that never applies leaves a distribution out, if no other line has its name."""
     required = _required(packages, uv.environment)
-    users = read_overrides(uv.settings.overrides)
-    versions = {package.name: package.version for package in packages}
     lines = [f"-e {_address(package, required)}" for package in packages]
     if _is_flashinfer_ours(uv, packages):
+        versions = {package.name: package.version for package in packages if package.name in FLASHINFER}
         left_out = [name for name in FLASHINFER if name not in versions]
-        ours = [package.version for package in packages if package.name in FLASHINFER]
-        version = next(iter(ours or filter(None, map(uv.environment.version, FLASHINFER))), "")
+        version = next(iter(versions.values() or filter(None, map(uv.environment.version, FLASHINFER))), "")
         for companion in COMPANIONS:
             wanted = [one for one in required if canonicalize_name(one.name) == companion]
-            if companion not in users and not (wanted and all(admits(one, version) for one in wanted)):
+            if not wanted or not all(admits(one.specifier, version) for one in wanted):
                 left_out.append(companion)
         lines += [f'{name}; python_version < "0"' for name in left_out]
-    return lines + [str(one) for name, some in users.items() if name not in versions for one in some]
+    return [*lines, *uv.settings.overrides]
 
 
 def _is_flashinfer_ours(uv: Uv, packages: Sequence[Package]) -> bool:

@@ -21,7 +21,7 @@ from ..errors import SourcesError, UsageError
 from ..git import Checkout
 from ..git.refs import highest, release
 from ..names import redact
-from .environment import Distribution, Environment, applying, missing_requirements
+from .environment import Distribution, Environment, admits, applying, missing_requirements
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -144,10 +144,7 @@ class Package:
 
     def fits(self, version: str) -> bool:
         """Whether it is this package's version (PEP 440, without a local version)."""
-        try:
-            return not self.version or Version(version).public == Version(self.version).public
-        except InvalidVersion:
-            return version == self.version
+        return not self.version or admits(SpecifierSet(f"=={Version(self.version).public}"), version)
 
     def unfitting(self, environment: Environment) -> list[str]:
         """Of what is installed, what must not stay beside it: its aliases, and companions of another version."""

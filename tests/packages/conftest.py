@@ -6,7 +6,6 @@ import hashlib
 import os
 import shlex
 import subprocess
-import sys
 import sysconfig
 import venv
 from collections.abc import Callable, Mapping, Sequence
@@ -28,9 +27,6 @@ from tasks.packages.package import Package
 from tasks.packages.uv import Uv
 
 FROM_PIP = uv_module.from_pip
-STARTS = ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec", "os.system")
-_seen: list[str] = []
-_hooked: list[bool] = []
 BACKEND = '''
 """Builds an editable wheel in no time."""
 import pathlib, sys, zipfile
@@ -205,13 +201,3 @@ def make_package(tmp_path: Path) -> Callable[..., Package]:
         return package_at(checkout, repository, chosen)
 
     return make
-
-
-@pytest.fixture
-def started() -> Callable[[], list[str]]:
-    """A function that tells what processes were started in this test so far."""
-    if not _hooked:  # an audit hook (PEP 578) cannot be taken off again
-        sys.addaudithook(lambda event, args: _seen.append(f"{event} {args}") if event in STARTS else None)
-        _hooked.append(True)
-    _seen.clear()
-    return lambda: list(_seen)
