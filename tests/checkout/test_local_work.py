@@ -50,7 +50,8 @@ MORE: list[tuple[str, Acts, bool]] = [
     (LIB, (("commit on a branch", "mine.txt"), ("detach", "")), False),
     (LIB, (*DIVERGED, ("cherry-pick", "")), True),
 ]
-EVERY = [(place, ((action, name),)) for place in (TOP, LIB) for action in actions.ACTIONS for name in actions.NAMES]
+SINGLE = [action for action in actions.ACTIONS if action != "own clone"]  # which test_submodules has
+EVERY = [(place, ((action, name),)) for place in (TOP, LIB) for action in SINGLE for name in actions.NAMES]
 
 
 def settle(place: str, acts: Acts, thing: Thing, interrupted: str = "") -> bool:
