@@ -78,12 +78,11 @@ def operation(checkout: Checkout) -> list[LocalWorkError]:
 def changes(checkout: Checkout, *, rewrite: bool = False) -> list[LocalWorkError]:
     """The changed files of a checkout, without those in its submodules.
 
-    With `rewrite` the index is refreshed, and the files are written anew whose bytes are those of the commit though git
-    takes them for changed: their line endings do not fit their attributes, and git would refuse to replace them.
+    With `rewrite` git may write what it finds to the index, and the files are written anew whose bytes are those of the
+    commit though git takes them for changed: their line endings do not fit their attributes, and git would refuse to
+    replace them.
     """
-    if rewrite:
-        refresh(checkout)
-    files, alike = _status(checkout, "--ignore-submodules=dirty")
+    files, alike = _status(checkout, "--ignore-submodules=dirty", env={"GIT_OPTIONAL_LOCKS": "1"} if rewrite else {})
     if alike and rewrite:
         checkout.git("checkout-index", "--force", "-u", "-z", "--stdin", stdin="".join(f"{path}\0" for path in alike))
     links = submodules.gitlinks(checkout, "HEAD", *files) if files else {}
@@ -180,11 +179,11 @@ def overlapping(checkout: Checkout, paths: Sequence[str], commit: str) -> list[s
     return found
 
 
-def _status(checkout: Checkout, *options: str) -> tuple[list[str], list[str]]:
+def _status(checkout: Checkout, *options: str, env: Mapping[str, str] | None = None) -> tuple[list[str], list[str]]:
     """The changed paths (git-status(1)); and those that git takes for changed though their bytes are the index's."""
     command = ("status", "--porcelain=v2", "-z", "--untracked-files=no", "--no-renames", *options)
     changed, suspects = [], {}
-    for line in filter(None, checkout.git(*command).split("\0")):
+    for line in filter(None, checkout.git(*command, env=env).split("\0")):
         if line[0] == "u":  # u XY sub m1 m2 m3 mW h1 h2 h3 path
             changed.append(line.split(" ", 10)[10])
         elif line[0] == "1":  # 1 XY sub mH mI mW hH hI path

@@ -74,7 +74,9 @@ def problems(
     """Everything of the user's that a move to the target could lose, in the checkout and in its submodules; `before` is
     the commit at which the remote's branch was here."""
     yield from local_work.problems(checkout, target.branch, [target.commit, before], rewrite=True)
-    yield from _obstacles(checkout, target.commit)
+    is_alone = all(move.is_done for move in moves) and not vanish.leaving(checkout, target.commit)
+    if checkout.is_sparse or not is_alone:  # else git refuses before anything has changed
+        yield from _obstacles(checkout, target.commit)
     for move in moves:
         submodule = move.checkout
         if submodule.is_linked and not move.is_done:

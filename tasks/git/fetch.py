@@ -72,11 +72,13 @@ def bring(checkout: Checkout, target: refs.Target, source: Source, directories: 
     Raises UsageError for a tag that names no commit, NetworkError for a commit that the remote does not serve.
     """
     partial = source.full or directories is not None
+    is_complete = False
     if not has_commit(checkout, target.commit) or (source.full and checkout.is_shallow):
         _fetch_commit(checkout, target, source, partial=partial)
+        is_complete = not partial and not checkout.is_sparse
     elif (ref := _following(checkout, target)) not in checkout.refs or target.branch:
         checkout.git("update-ref", ref, target.commit)
-    if checkout.head or partial:
+    if not is_complete:
         _bring_files(checkout, target.commit, source.network, directories)
 
 
