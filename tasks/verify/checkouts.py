@@ -58,8 +58,7 @@ def check_checkout(found: Found) -> Iterator[Check]:
     except (SourcesError, OSError) as error:
         yield _failed("submodules", error)
     if state.changed:
-        hint = f"`{shell('git', '-C', state.path, 'status')}` shows them."
-        yield Check("tree", "warn", f"{len(state.changed)} changed: {examples(state.changed)}", hint)
+        yield Check("tree", "warn", f"{len(state.changed)} changed: {examples(state.changed)}")
     else:
         yield Check("tree", "pass", "no file is changed")
     expected = found.package.layout.directories if found.package else {}

@@ -23,7 +23,7 @@ from ..packages import Environment
 
 PROBE = Path(__file__).with_name("cuda_probe.py")
 OLDEST_GPU = [7, 5]  # compute capability
-ARCHITECTURES = "FLASHINFER_CUDA_ARCH_LIST"
+VARIABLES = ("FLASHINFER_CUDA_ARCH_LIST", "CC", "CXX", "FLASHINFER_EXTRA_CUDAFLAGS", "FLASHINFER_EXTRA_LDFLAGS")
 TOOLKIT_HINT = "Install g++ and the CUDA toolkit of torch's CUDA version, complete, and set CUDA_HOME to its directory."
 TRIAL = """#include <cuda_runtime.h>
 #include <cuda_fp8.h>
@@ -121,13 +121,11 @@ def _torch(environment: Environment, driver: Version, nvcc: Version) -> Check:
 
 def _compiler(home: str, gpus: Sequence[Version]) -> Check:
     """Whether nvcc and the C++ compiler build a library from an empty kernel, with the user's variables."""
-    given = re.findall(r"(\d+)\.(\d+)([a-z]?)", os.environ.get(ARCHITECTURES, ""))
-    names = sorted({"".join(map(str, architecture)) for architecture in given or gpus})
+    listed, cc, cxx, cuda_flags, ld_flags = (os.environ.get(name, "") for name in VARIABLES)
+    architectures = re.findall(r"(\d+)\.(\d+)([a-z]?)", listed) or gpus
+    names = sorted({"".join(map(str, architecture)) for architecture in architectures})
     codes = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in names]
-    host = ["-ccbin", os.environ["CC"]] if "CC" in os.environ else []
-    cxx, cuda_flags, ld_flags = (
-        os.environ.get(name, "") for name in ("CXX", "FLASHINFER_EXTRA_CUDAFLAGS", "FLASHINFER_EXTRA_LDFLAGS")
-    )
+    host = ["-ccbin", cc] if cc else []
     compile_ = shell(f"{home}/bin/nvcc", *host, "--compiler-options=-fPIC", *codes, "-c", "trial.cu", "-o", "trial.o")
     link = shell("trial.o", "-shared", f"-L{home}/lib64", f"-L{home}/lib64/stubs", "-lcudart", "-lcuda", "-otrial.so")
     what = ", ".join(f"sm_{name}" for name in names)
@@ -138,5 +136,6 @@ def _compiler(home: str, gpus: Sequence[Version]) -> Check:
     if done.returncode:
         lines = (done.stderr + done.stdout).strip().splitlines() or [f"status {done.returncode}"]
         reason = next((line for line in lines if re.search("error|fatal|cannot find|not found", line)), lines[-1])
-        return Check("compiler", "fail", f"cannot build for {what}: {reason}", TOOLKIT_HINT)
+        hints = [TOOLKIT_HINT, *(f"Or correct {name}." for name in VARIABLES if os.environ.get(name))]
+        return Check("compiler", "fail", f"cannot build for {what}: {reason}", " ".join(hints))
     return Check("compiler", "pass", f"{home}/bin/nvcc builds for {what}")
