@@ -237,8 +237,7 @@ def names(packages: Sequence[Package]) -> set[str]:
 
 def matching(package: Package, tags: Iterable[str], url: str) -> str:
     """The FlashInfer tag that the package requires: that of an exact pin; of a range its lower end, which is what the
-    package's authors had; without a lower end the newest release that satisfies it; a pre-release only where no other
-    release does.
+    package's authors had; without a lower end the newest release that satisfies it; a pre-release as PEP 440 has it.
 
     Messages show FlashInfer's `url`. Raises UsageError if nothing is required or no tag satisfies it.
     """
@@ -248,8 +247,7 @@ def matching(package: Package, tags: Iterable[str], url: str) -> str:
         raise UsageError(f"{name} requires no FlashInfer, so there is nothing to match.", command=latest)
     versions = {version: tag for tag in tags if (version := release(tag))}
     specifier = requirement.specifier
-    fitting = [version for version in versions if specifier.contains(version, prereleases=True)]
-    fitting = [version for version in fitting if not version.is_prerelease] or fitting
+    fitting = list(specifier.filter(versions))
     if fitting and not requirement.url:
         has_lower_end = any(clause.operator in (">", ">=", "~=") for clause in specifier)
         return versions[min(fitting) if has_lower_end else max(fitting)]

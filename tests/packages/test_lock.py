@@ -136,14 +136,6 @@ commit = "{"a" * 40}"
 """
 
 
-def test_a_lock_file_is_read(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text(TEXT)
-    found = read_lock(tmp_path / FILE)
-    url = "https://host.example/flashinfer.git"
-    assert found.repositories == [LockedRepository("flashinfer", url, "matching", "a" * 40)]
-    assert found.requirements() == ["six==1.16.0 --hash=sha256:8abb"]
-
-
 @pytest.mark.parametrize(
     ("old", "new"),
     [
