@@ -36,9 +36,10 @@ DROPPED = (
     "UV_PREFIX", "UV_SYSTEM_PYTHON", "UV_OVERRIDE", "UV_EXCLUDE", "UV_NO_DEPS", "UV_CONFIG_SETTINGS", "PIP_TARGET",
     "PIP_PREFIX", "PIP_USER", "SETUPTOOLS_SCM_PRETEND_VERSION",
 )  # fmt: skip
-# By default FlashInfer's build hook downloads CUDA wheels and compiles nixl into the build's own environment, which is
-# thrown away
-DEFAULTS = {"BUILD_NVEP": "0", "FLASHINFER_BUILD_NO_PIP": "1", "GIT_TERMINAL_PROMPT": "0"}
+# FlashInfer's build hook downloads CUDA wheels and compiles nixl into the build's own environment, which is thrown away;
+# here it does so only where the user sets one of these
+HOOKS = ("BUILD_NVEP", "BUILD_NIXL_EP", "BUILD_NCCL_EP", "FLASHINFER_BUILD_NO_PIP")
+WITHOUT_HOOK = {"BUILD_NVEP": "0", "FLASHINFER_BUILD_NO_PIP": "1"}
 # A setting, as `pip config list` shows it: what separates several for uv, uv's variable, and others that say the same
 VARIABLES = {
     "index-url": (" ", "UV_DEFAULT_INDEX", "UV_INDEX_URL"),
@@ -72,7 +73,8 @@ class Uv:
     def variables(self) -> dict[str, str]:
         """The environment variables for uv and the builds that it starts."""
         given = {name: value for name, value in os.environ.items() if name not in DROPPED}
-        environ = {**DEFAULTS, **from_pip(given), **given}
+        defaults = {} if any(hook in given for hook in HOOKS) else WITHOUT_HOOK
+        environ = {"GIT_TERMINAL_PROMPT": "0", **defaults, **from_pip(given), **given}
         if self.settings.indexes:
             environ["UV_INDEX"] = " ".join([*self.settings.indexes, environ.get("UV_INDEX", "")]).strip()
         return environ
