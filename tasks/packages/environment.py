@@ -126,9 +126,9 @@ def probe(python: str | Path = "", timeout: float = 30) -> Environment:
         asked = subprocess.run(
             [path, "-c", ASK], cwd="/", stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
         )
-        prefix, base_prefix, purelib, version, paths = json.loads(asked.stdout)
+        prefix, base_prefix, purelib, version, paths = json.loads(asked.stdout.splitlines()[-1])  # sites print, too
         too_old = Version(version) < OLDEST
-    except (OSError, subprocess.TimeoutExpired, ValueError, TypeError) as error:
+    except (OSError, subprocess.TimeoutExpired, ValueError, TypeError, IndexError) as error:
         why = getattr(error, "strerror", "") or "it does not answer like one"
         raise UsageError(f"{path} is not a Python interpreter: {why}.", hint) from None
     if too_old:

@@ -36,8 +36,8 @@ DROPPED = (
     "UV_PREFIX", "UV_SYSTEM_PYTHON", "UV_OVERRIDE", "UV_EXCLUDE", "UV_NO_DEPS", "UV_CONFIG_SETTINGS", "PIP_TARGET",
     "PIP_PREFIX", "PIP_USER", "SETUPTOOLS_SCM_PRETEND_VERSION",
 )  # fmt: skip
-# FlashInfer's build hook downloads CUDA wheels and compiles nixl into the build's own environment, which is thrown away;
-# here it does so only where the user sets one of these
+# FlashInfer's build hook downloads CUDA wheels and compiles nixl into an environment that is thrown away; here it does
+# so only where the user sets one of these
 HOOKS = ("BUILD_NVEP", "BUILD_NIXL_EP", "BUILD_NCCL_EP", "FLASHINFER_BUILD_NO_PIP")
 WITHOUT_HOOK = {"BUILD_NVEP": "0", "FLASHINFER_BUILD_NO_PIP": "1"}
 # A setting, as `pip config list` shows it: what separates several for uv, uv's variable, and others that say the same

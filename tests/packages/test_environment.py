@@ -35,6 +35,7 @@ def test_another_environment_is_known_by_its_directory_its_interpreter_or_a_name
     assert environment.prefix == environment.python.parent.parent
     assert environment.purelib in environment.paths
     assert environment.virtual and not environment.current
+    (environment.purelib / "noise.pth").write_text("import sys; print('hello')\n")
     (environment.python.parent / "my-python").symlink_to(environment.python)
     monkeypatch.setenv("PATH", str(environment.python.parent))
     assert probe("my-python").prefix == environment.prefix
