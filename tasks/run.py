@@ -18,7 +18,7 @@ from . import checkout, names, packages, settings
 from .errors import DiskError, Interrupted, LocalWorkError, NetworkError, SourcesError, UsageError
 from .files import write_atomic
 from .git import command, refs
-from .models import Check, EnvironmentState, Failed, Outcome, PackageState, Repository, Result, Settings, Verification
+from .models import Check, EnvironmentState, Failed, Outcome, Repository, Result, Settings, Verification
 from .report import Report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -218,11 +218,11 @@ def status_step(run: Run) -> None:
     from .verify import checkouts
 
     with ThreadPoolExecutor() as pool:
+        environment = pool.submit(lambda: run.environment)
         found = list(pool.map(checkouts.find, run.settings.repositories))
-    installed = {one.repository.name: run.environment.state(one.package.name) for one in found if one.package}
-    absent = {one.repository.name: PackageState(None, False, None) for one in found if one.repository.install}
+    installed = {one.repository.name: environment.result().state(one.package.name) for one in found if one.package}
     repositories = {one.repository.name: one.state for one in found}
-    run.verification = Verification(True, repositories, absent | installed, None, ())
+    run.verification = Verification(True, repositories, installed, None, ())
 
 
 def lock_step(run: Run) -> None:
