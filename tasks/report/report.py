@@ -122,7 +122,7 @@ class Report:
     def _show_faults(self, result: Result) -> None:
         """Print the errors of a run, or the warnings again if it succeeded."""
         errors, warnings = summary.errors(result), summary.warnings(result) if result.ok else []
-        if result.outcomes and (errors or warnings):
+        if errors or warnings:
             self._print("")
         for warning in warnings:
             self._print(("warning: ", "bold yellow"), one_line(f"{warning.name}: {warning.detail}"), fold=2)

@@ -86,7 +86,8 @@ class Output(Console):
     def write(self, text: Text, indent: int) -> None:
         """Print the text: as it is, or with an `indent` folded where the terminal ends, the further lines indented."""
         if indent:
-            text = Text("\n" + " " * indent).join(text.wrap(self, max(20, self.width - indent), overflow="fold"))
+            lines = text[indent:].wrap(self, max(20, self.width - indent), overflow="fold")
+            text = text[:indent] + Text("\n" + " " * indent).join(lines)
         try:
             self.print(text, soft_wrap=True)
         except OSError:

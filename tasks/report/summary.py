@@ -58,7 +58,8 @@ def _state(state: RepositoryState, package: PackageState | None) -> list[str]:
         f"{state.behind} behind" if state.behind else "",
         f"{counted(len(state.changed), 'changed file')}: {examples(state.changed)}" if state.changed else "",
     )
-    return [_joined(_at(state), f"{package.version or 'not'} installed" if package else ""), facts or "clean"]
+    installed = f"{package.version or 'not'} installed".removeprefix(f"{state.version} ") if package else ""
+    return [_joined(_at(state), installed), facts or "clean"]
 
 
 def _at(row: Outcome | RepositoryState) -> str:
