@@ -25,7 +25,7 @@ import pyte
 COLUMNS, ROWS = 100, 30
 WIDTH, HEIGHT = 7.83, 17  # of a character, in pixels
 HOLD = 1.0  # seconds that a screen is shown at least, and a wait takes at most
-LIVE = re.compile(r"[\u2800-\u28ff\u2501]|-{6}|\(\d+/\d+\)|\d%|waiting for the server|checking")  # spinners, bars, counts
+LIVE = re.compile(r"[\u2800-\u28ff\u2501]|-{6}|\(\d+/\d+\)|\d%|waiting for the server|checking")  # what moves
 END = 6.0  # seconds that the last screen is shown before it begins again
 COLOURS = {
     "black": "#484f58", "red": "#ff7b72", "green": "#3fb950", "brown": "#d29922", "blue": "#58a6ff",

@@ -52,7 +52,7 @@ VARIABLES = {
 INDEXES = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")  # ECMA-48
 _DRAWN = re.compile(r"\s*[\u2800-\u28ff]|.*(-{6}|\u2501{6})")  # spinners and bars, for the terminal only
-_FAILED = re.compile(r"error:|  \u00d7")
+_FAILED = re.compile(r"(?:^|(?<=  ))error:|  \u00d7")  # perhaps after a line that fills the terminal
 _MARKS = re.compile(r"^[\s\u2502\u251c\u2570\u2500\u25b6\u00d7]*(error: |cause: )?")  # before the sentences of an error
 _SHOWN = re.compile(r" *((Resolved|Prepared|Building|Installed|-) .*|Downloading .*(GiB|\d\d\.\d+ ?MiB)\))$")
 _UNREACHABLE = re.compile(r"Failed to fetch|error sending request|dns error|failed to download from")  # uv's, cargo's
@@ -191,8 +191,9 @@ class Output:
         if _DRAWN.match(line):
             return
         self._log.write(f"{line}\n")
-        if self.failure or _FAILED.match(line):
-            self.failure.append(line)
+        failed = _FAILED.search(line)
+        if self.failure or failed:
+            self.failure.append(line if self.failure or not failed else line[failed.start() :])
         elif _SHOWN.match(line) and not self._terminal:
             self._reporter.event(WHO, line.strip())
 
@@ -219,5 +220,6 @@ def explain(status: int, lines: Sequence[str], log: Path, command: str, again: s
         hint = f"{way_out}, or leave the Rust extensions out with the command below; {WITHOUT_RUST}. {hint}"
         command = f"{RUST_SWITCH}=none {again}"
     build = rest.partition("\n\nhint: ")[0].strip().splitlines()
-    last = f"\n    {build[-1].strip()[:WIDTH]}" if build else ""
+    told = re.findall(r"Caused by:\n(.*)", rest) or re.findall(r"^.*[Ee]rror: .*", rest, re.MULTILINE) or build
+    last = f"\n    {told[-1].strip()[:WIDTH]}" if told else ""
     return kind(f"{reason or f'uv failed with status {status}'}.{last}", hint, command)

@@ -130,16 +130,16 @@ class Report:
             first, *rest = clean(error.detail.removeprefix(f"{error.name}: ")).splitlines()
             self._print((f"{one_line(error.name)}: ", "bold red"), first, error=True, fold=2)
             for line in rest:
-                self._print((f"    {line}", "dim"), error=True)
-            for line in summary.advice(error):
-                self._print((f"  {line}", "cyan"), error=True)
+                self._print((f"    {line.strip()}", "dim"), error=True, fold=4)
+            for text, fold in summary.advice(error, 2):
+                self._print(text, error=True, fold=fold)
 
     def _annotate(self, result: Result) -> None:
         """Print all faults as workflow commands: GitHub Actions shows annotations beside the log."""
         failed = [check for check in result.checks if check.status == "fail"]
         for fault in (*summary.errors(result), *failed, *summary.warnings(result)):
             level = "error" if fault.status == "fail" else "warning"
-            message = "\n".join(filter(None, (clean(fault.detail).strip(), *summary.advice(fault))))
+            message = "\n".join(filter(None, map(clean, (fault.detail, fault.hint, fault.command))))
             title = one_line(fault.name).translate(TITLE)
             self._print(f"::{level} title={title}::{message.translate(ESCAPES)}", error=True)
 

@@ -85,8 +85,8 @@ def check_lines(group: str, checks: Sequence[Check], verbose: bool) -> Iterator[
         if verbose or check.status in BAD:
             text = f"{one_line(check.name).removeprefix(f'{group}: ')}: {one_line(check.detail)}"
             yield Text.assemble((f"  {check.status}  ", STYLES[check.status]), text), 8
-        for line in advice(check) if check.status in BAD else ():
-            yield Text(f"        {line}", "cyan"), 0
+        if check.status in BAD:
+            yield from advice(check, 8)
 
 
 def tally(checks: Iterable[Check]) -> str:
@@ -95,9 +95,11 @@ def tally(checks: Iterable[Check]) -> str:
     return ", ".join(f"{statuses.count(status)} {word}" for status, word in WORDS.items() if status in statuses)
 
 
-def advice(fault: Check) -> list[str]:
-    """Return the lines that say what to do: advice in words, then the command."""
-    return clean(f"{fault.hint}\n{fault.command}").strip().splitlines()
+def advice(fault: Check, indent: int) -> Iterator[tuple[Text, int]]:
+    """Return the lines that say what to do, as `check_lines` does: advice in words, then the command."""
+    for text, fold in ((fault.hint, indent), (fault.command, 0)):
+        for line in clean(text).splitlines():
+            yield Text(" " * indent + line, "cyan"), fold
 
 
 def errors(result: Result) -> list[Check]:

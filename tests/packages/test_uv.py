@@ -17,10 +17,15 @@ CRATES = """error: Failed to build `sglang @ file:///t/sglang/python`
   cause: Call to `setuptools.build_meta.build_editable` failed (exit status: 1)
 
          [stderr]
-         error: failed to get `bytes` as a dependency of package `grpc`
+         error: failed to get `pyo3` as a dependency of package `sglang-multimodal v0.1.0 (/t/sglang/rust)`
+
          Caused by:
            failed to download from `https://index.crates.io/config.json`
+
+         Caused by:
            [6] Could not resolve hostname (Could not resolve host: index.crates.io)
+         error: `cargo metadata --manifest-path ../rust/Cargo.toml` failed with code 101
+         -- Output captured from stdout:
 
 hint: Build failures usually indicate a problem with the package or the build environment"""
 OLD_CARGO = f"""{CRATES.partition("         error:")[0]}
@@ -66,7 +71,7 @@ def test_a_failure_is_one_sentence_of_the_right_kind(
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_a_terminal_shows_uvs_own_output_without_secrets_however_it_is_cut(size: int) -> None:
-    text = "\x1b[2mResolved\x1b[0m 1 package\r\n\u280b drawn  \r\x1b[2K"
+    text = "\x1b[2mResolved\x1b[0m 1 package\r\n\u280b drawn  \r\x1b[2K      Built x            "
     text += "\x1b[1merror\x1b[0m: http://u:SECRET@x\n\n     sour"
     log, terminal = io.StringIO(), io.StringIO()
     output = Output(log, terminal, Heard(), {})
@@ -74,7 +79,7 @@ def test_a_terminal_shows_uvs_own_output_without_secrets_however_it_is_cut(size:
         output.write(text[start : start + size])
     output.close()
     assert terminal.getvalue() == text.replace("u:SECRET", "***") + "\n"
-    assert log.getvalue() == "Resolved 1 package\nerror: http://***@x\n\n     sour\n"
+    assert log.getvalue() == "Resolved 1 package\n      Built x            error: http://***@x\n\n     sour\n"
     assert output.failure == ["error: http://***@x", "", "     sour"]
 
 
