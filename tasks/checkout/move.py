@@ -179,4 +179,6 @@ def _attach(move: SubmoduleMove, reporter: Reporter) -> None:
     checkout.git("config", "--worktree", "--unset-all", "core.worktree", check=False)  # the place that it had
     sparse.set_directories(checkout, move.directories)
     vanish.remove_empty(checkout.path)
+    if checkout.path.exists():  # meanwhile
+        raise vanish.refusal(move.parent, checkout.path, "holds files of yours")
     move.parent.git("submodule", "--quiet", "update", "--no-fetch", "--checkout", "--", move.path)

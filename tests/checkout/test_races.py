@@ -60,6 +60,19 @@ def test_a_change_just_before_files_or_refs_move_is_kept(
     assert thing.sources.head(TOP) == new
 
 
+def test_files_that_appear_in_the_place_of_a_submodule_are_kept(
+    thing: Thing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thing.git(TOP, "submodule", "deinit", "-f", "deps/lib")
+    new = thing.move_on()
+    before_git(f"cd {thing.sources.path / LIB} && echo precious >a.txt", tmp_path / "bin", monkeypatch, ["init"])
+    thing.sources("update", check=5)
+    assert thing.has()
+    (thing.sources.path / LIB / "a.txt").unlink()
+    thing.sources("update")
+    assert thing.sources.head(TOP) == new
+
+
 def test_a_commit_on_the_branch_while_head_moves_stays_there(
     thing: Thing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
