@@ -58,7 +58,6 @@ def locked(file: Path, waiting: Callable[[str], object], *, writing: bool = True
         if not writing:
             yield Lock()
             return
-        before = os.fstat(descriptor)
         lock = Lock((descriptor,), bool(_holder(descriptor)))
         _write(descriptor, f"process {os.getpid()} ({' '.join(['invoke', *sys.argv[1:]])[:80]})")
         try:
@@ -66,7 +65,6 @@ def locked(file: Path, waiting: Callable[[str], object], *, writing: bool = True
         finally:
             if lock.is_clean:
                 _write(descriptor, "")
-                os.utime(descriptor, ns=(before.st_atime_ns, before.st_mtime_ns))  # a run without news leaves no trace
     finally:
         os.close(descriptor)
 

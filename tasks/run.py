@@ -150,12 +150,9 @@ class Run:
 def _check_refs(run: Run) -> None:
     """Ask the remotes for the REFs that are given as options, before anything is downloaded. Raises UsageError."""
     given = run.options.refs
-    repositories = [repository for repository in run.settings.repositories if repository.name in given]
-    if run.task == "clone":  # which says by itself that an existing checkout is at another REF
-        repositories = [repository for repository in repositories if not repository.path.exists()]
-    for repository in repositories:
-        name, ref = repository.name, given[repository.name]
-        if (name, ref) == ("flashinfer", names.MATCHING):
+    for repository in run.settings.repositories:
+        name, ref = repository.name, given.get(repository.name)
+        if not ref or (name, ref) == ("flashinfer", names.MATCHING):
             continue
         with suppress(NetworkError):  # the steps report it
             advertised = run.session.advertised(repository)

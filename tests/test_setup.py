@@ -50,7 +50,7 @@ def test_a_suggested_command_is_the_one_that_was_given_corrected() -> None:
 def test_a_wrong_ref_stops_everything_before_anything_is_downloaded(project: Project, host: GitHost) -> None:
     result = project.invoke("setup", "--sglang-branch=main", "--flashinfer-branch=v0.6.7.pst3", check=2)
     assert host.count(FETCH) == 0 and not (project.tmp / "sglang").exists()
-    assert result.out.endswith("Next: invoke setup --sglang-branch=main --flashinfer-branch=v0.6.7.post3\n")
+    assert result.err.endswith("  invoke setup --sglang-branch=main --flashinfer-branch=v0.6.7.post3\n")
 
 
 def test_a_configured_branch_that_does_not_exist_stops_setup_before_install(project: Project) -> None:

@@ -93,7 +93,7 @@ class Report:
         self._print((step, "bold cyan"))
 
     def finish(self, result: Result) -> None:
-        """Print how a run ended: repositories, warnings, errors and what to do next; or the object of `--json`."""
+        """Print how a run ended: repositories, warnings, errors with what to do; or the object of `--json`."""
         self._live.end()
         if not self._json:
             self._show_repositories(result)
@@ -104,11 +104,8 @@ class Report:
         if self._json:
             self._results.write(Text(json.dumps(document(result), indent=2)), 0)
         elif result.task != "status":
-            ended, following, style = summary.closing(result)
             self._print("")
-            self._print((ended, style), fold=2)
-            if following:
-                self._print(("Next: ", "bold"), (clean(following), style))
+            self._print(summary.closing(result), fold=2)
 
     def _show_repositories(self, result: Result) -> None:
         repositories = summary.repositories(result)

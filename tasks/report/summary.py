@@ -12,8 +12,6 @@ from ..models import Check, Outcome, PackageState, RepositoryState, Result
 from .screen import clean, duration, one_line, size
 
 SHORT = 10  # characters of a commit id
-BRIEF = 80  # characters; a longer command is shown only with its error
-NEXT = {"clone": "invoke install", "update": "invoke install", "install": "invoke verify"}
 CHECKED = ("verify", "setup")
 BAD = ("fail", "warn")
 STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
@@ -115,22 +113,14 @@ def warnings(result: Result) -> list[Check]:
     return [*(Check(who, "warn", text) for who, _, text in split), *checks]
 
 
-def closing(result: Result) -> tuple[str, str, str]:
-    """Return the end of a run: how it went, the command to run next (may be empty), and the colour."""
+def closing(result: Result) -> tuple[str, str]:
+    """Return the last line of a run, and its colour."""
     is_checked = result.task in CHECKED
     if not result.ok:
-        return "Not ready." if is_checked else f"{result.task} incomplete.", _remedy(result), "bold red"
+        return "Not ready." if is_checked else f"{result.task} incomplete.", "bold red"
     if result.dry:
-        return "Nothing was changed (--dry).", "", "bold green"
+        return "Nothing was changed (--dry).", "bold green"
     count = len(warnings(result))
     ended = "Ready" if is_checked else f"{result.task} finished"
     ended += f" with {counted(count, 'warning')}" if count else ""
-    style = "bold yellow" if count else "bold green"
-    return f"{ended} in {duration(result.seconds)}.", NEXT.get(result.task, ""), style
-
-
-def _remedy(result: Result) -> str:
-    """The first brief command of a failure; empty where there is none."""
-    failed = [check for status in BAD for check in result.checks if check.status == status]
-    commands = [fault.command for fault in (*errors(result), *failed) if len(fault.command) <= BRIEF]
-    return next(filter(None, commands), "")
+    return f"{ended} in {duration(result.seconds)}.", "bold yellow" if count else "bold green"
