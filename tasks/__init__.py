@@ -51,15 +51,14 @@ HELP = {
 REPEATED = ("only", "kernel")
 Names = str | Sequence[str]
 
+# The tasks. For callers: each returns what its annotation names, and raises Failed (models.py, docs/library.md).
+
 
 def clone(
     c: Context, sglang_branch: str | None = None, flashinfer_branch: str | None = None, full: bool = False,
     only: Names | None = None, json: bool = False,
 ) -> Sequence[Outcome]:
-    """Clone the repositories that are missing; existing checkouts stay as they are.
-
-    Returns what was done to each repository. Raises Failed.
-    """
+    """Clone the repositories that are missing; existing checkouts stay as they are."""
     return _run(c, "clone", locals()).steps["clone"]
 
 
@@ -67,10 +66,7 @@ def update(
     c: Context, sglang_branch: str | None = None, flashinfer_branch: str | None = None, full: bool = False,
     only: Names | None = None, json: bool = False,
 ) -> Sequence[Outcome]:
-    """Update the checkouts to their REF on the remote; local work is never lost.
-
-    Returns what was done to each repository. Raises Failed.
-    """
+    """Update the checkouts to their REF on the remote; local work is never lost."""
     return _run(c, "update", locals()).steps["update"]
 
 
@@ -78,10 +74,7 @@ def install(
     c: Context, deps: bool = True, reinstall: bool = False, python: str | None = None, only: Names | None = None,
     json: bool = False,
 ) -> Sequence[Outcome]:
-    """Install the packages from their checkouts, editable, with what they require.
-
-    Returns what was done to each package. Raises Failed.
-    """
+    """Install the packages from their checkouts, editable, with what they require."""
     return _run(c, "install", locals()).steps["install"]
 
 
@@ -90,10 +83,7 @@ def verify(
     locked: bool = False, verbose: bool = False, python: str | None = None, only: Names | None = None,
     json: bool = False,
 ) -> Verification:
-    """Check everything offline, changing nothing; exit status 1 if a check fails.
-
-    Returns what was found. Raises Failed.
-    """
+    """Check everything offline, changing nothing; exit status 1 if a check fails."""
     return _verification(_run(c, "verify", locals()))
 
 
@@ -103,26 +93,17 @@ def setup(
     kernel: Names | None = None, junit: str | None = None, locked: bool = False, verbose: bool = False,
     python: str | None = None, only: Names | None = None, json: bool = False,
 ) -> Result:
-    """Clone, update, install and verify: from nothing to a working set-up.
-
-    Returns what was done and found. Raises Failed.
-    """
+    """Clone, update, install and verify: from nothing to a working set-up."""
     return _run(c, "setup", locals())
 
 
 def status(c: Context, only: Names | None = None, json: bool = False) -> Verification:
-    """Show what is here: REFs, branches, changes, versions; offline.
-
-    Returns what was found, without checks. Raises Failed.
-    """
+    """Show what is here: REFs, branches, changes, versions; offline."""
     return _verification(_run(c, "status", locals()))
 
 
 def lock(c: Context, python: str | None = None, only: Names | None = None, json: bool = False) -> Result:
-    """Write this set-up to pylock.sources.toml; `setup --locked` reproduces it.
-
-    Returns what was done. Raises Failed.
-    """
+    """Write this set-up to pylock.sources.toml; `setup --locked` reproduces it."""
     return _run(c, "lock", locals())
 
 
