@@ -128,8 +128,8 @@ class Live:
         """Remove the lines of a repository and its submodules until there is more progress."""
         for name in [name for name in list(self._lines) if f"{name}/".startswith(f"{who}/")]:
             self._lines.pop(name, None)
-        if self._display:
-            self._display.refresh()
+        if display := self._display:
+            display.refresh()
 
     def end(self) -> None:
         """Remove all lines, so that others can use the terminal."""
