@@ -51,7 +51,7 @@ def freeze(project: Project) -> str:
 
 
 def heads(project: Project) -> dict[str, str]:
-    return {path.name: project.git(path.name, "rev-parse", "HEAD") for path in sorted(project.tmp.glob("*/"))}
+    return {path.parent.name: project.git(path.parent.name, "rev-parse", "HEAD") for path in project.tmp.glob("*/.git")}
 
 
 def test_two_lines_set_up_the_whole_workshop_and_its_lock_the_same_elsewhere_after_all_upstreams_moved_on(
