@@ -172,8 +172,11 @@ class Failed(Exit):
     def __str__(self) -> str:
         errors = [self.result.error, *(row.error for row in self.result.outcomes)]
         lines = [error.what for error in errors if error]
-        lines += [f"{check.name}: {check.detail}" for check in self.result.checks if check.status in ("fail", "warn")]
-        return "\n".join(dict.fromkeys(lines))
+        if self.result.verification and not self.result.verification.ok:
+            failed = [check for check in self.result.checks if check.status == "fail"]
+            faults = failed or [check for check in self.result.checks if check.status == "warn"]  # with --strict
+            lines += [f"{check.name}: {check.detail}" for check in faults]
+        return "\n".join(lines)
 
 
 class Reporter(Protocol):
