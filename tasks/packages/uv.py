@@ -216,10 +216,12 @@ def explain(status: int, lines: Sequence[str], log: Path, command: str, again: s
     kind = NetworkError if _UNREACHABLE.search(text) else InstallError
     hint = f"The full output is in {log}."
     if re.search(r"\bcargo\b|crates\.io", rest):
-        way_out = "Set https_proxy" if kind is NetworkError else "Install a newer Rust with rustup"
+        unreachable = "crates.io could not be reached. Set https_proxy"
+        way_out = unreachable if kind is NetworkError else "Install a newer Rust with rustup"
         hint = f"{way_out}, or leave the Rust extensions out with the command below; {WITHOUT_RUST}. {hint}"
         command = f"{RUST_SWITCH}=none {again}"
     build = rest.partition("\n\nhint: ")[0].strip().splitlines()
-    told = re.findall(r"Caused by:\n(.*)", rest) or re.findall(r"^.*[Ee]rror: .*", rest, re.MULTILINE) or build
-    last = f"\n    {told[-1].strip()[:WIDTH]}" if told else ""
+    causes = re.findall(r"Caused by:\n(.*(?:\n(?!\s*error\b).+)*)", rest)  # uv folds lines on a terminal
+    told = causes or re.findall(r"^.*[Ee]rror: .*", rest, re.MULTILINE) or build
+    last = f"\n    {' '.join(told[-1].split())[:WIDTH]}" if told else ""
     return kind(f"{reason or f'uv failed with status {status}'}.{last}", hint, command)
