@@ -18,7 +18,7 @@ from . import checkout, names, packages, settings
 from .errors import DiskError, Interrupted, LocalWorkError, NetworkError, SourcesError, UsageError
 from .files import write_atomic
 from .git import command, refs
-from .models import Check, EnvironmentState, Failed, Outcome, Repository, Result, Settings, Verification
+from .models import EnvironmentState, Failed, Outcome, Repository, Result, Settings, Verification
 from .report import Report
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -196,18 +196,20 @@ def verify_step(run: Run) -> None:
         return
     kernels = options.kernels or bool(options.kernel)
     found = verify(run.settings, run.environment, run.report, kernels=kernels)
-    more: dict[str, list[Check]] = {}
+    checks = list(found.checks)
     if kernels and (trace := run.settings.trace):
         junit = Path(options.junit) if options.junit else None
-        more["kernels"] = run_kernels(run.c, trace, run.environment, run.report, only=options.kernel, junit=junit)
+        ran = run_kernels(run.c, trace, run.environment, run.report, only=options.kernel, junit=junit)
+        run.report.checked("kernels", ran)
+        checks += ran
     if run.lock:
         commits = {name: state.commit for name, state in found.repositories.items()}
-        more["lock"] = packages.differences(run.lock, commits, run.environment)
-    for group, checks in more.items():
-        run.report.checked(group, checks)
-    every = (*found.checks, *(check for checks in more.values() for check in checks))
+        differences = packages.differences(run.lock, commits, run.environment)
+        run.report.checked("lock", differences)
+        checks += differences
     bad = ("fail", "warn") if options.strict else ("fail",)
-    run.verification = replace(found, ok=not any(check.status in bad for check in every), checks=every)
+    ok = not any(check.status in bad for check in checks)
+    run.verification = replace(found, ok=ok, checks=tuple(checks))
 
 
 def status_step(run: Run) -> None:
