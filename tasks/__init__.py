@@ -51,14 +51,15 @@ HELP = {
 REPEATED = ("only", "kernel")
 Names = str | Sequence[str]
 
-# The tasks. For callers: each returns what its annotation names, and raises Failed (models.py, docs/library.md).
-
 
 def clone(
     c: Context, sglang_branch: str | None = None, flashinfer_branch: str | None = None, full: bool = False,
     only: Names | None = None, json: bool = False,
 ) -> Sequence[Outcome]:
-    """Clone the repositories that are missing; existing checkouts stay as they are."""
+    """Clone the repositories that are missing; existing checkouts stay as they are.
+
+    Returns what was done to each repository. Raises Failed.
+    """
     return _run(c, "clone", locals()).steps["clone"]
 
 
@@ -66,7 +67,10 @@ def update(
     c: Context, sglang_branch: str | None = None, flashinfer_branch: str | None = None, full: bool = False,
     only: Names | None = None, json: bool = False,
 ) -> Sequence[Outcome]:
-    """Update the checkouts to their REF on the remote; local work is never lost."""
+    """Update the checkouts to their REF on the remote; local work is never lost.
+
+    Returns what was done to each repository. Raises Failed.
+    """
     return _run(c, "update", locals()).steps["update"]
 
 
@@ -74,7 +78,10 @@ def install(
     c: Context, deps: bool = True, reinstall: bool = False, python: str | None = None, only: Names | None = None,
     json: bool = False,
 ) -> Sequence[Outcome]:
-    """Install the packages from their checkouts, editable, with what they require."""
+    """Install the packages from their checkouts, editable, with what they require.
+
+    Returns what was done to each package. Raises Failed.
+    """
     return _run(c, "install", locals()).steps["install"]
 
 
@@ -83,7 +90,10 @@ def verify(
     locked: bool = False, verbose: bool = False, python: str | None = None, only: Names | None = None,
     json: bool = False,
 ) -> Verification:
-    """Check everything offline, changing nothing; exit status 1 if a check fails."""
+    """Check everything offline, changing nothing; exit status 1 if a check fails.
+
+    Returns what was found. Raises Failed.
+    """
     return _verification(_run(c, "verify", locals()))
 
 
@@ -93,17 +103,26 @@ def setup(
     kernel: Names | None = None, junit: str | None = None, locked: bool = False, verbose: bool = False,
     python: str | None = None, only: Names | None = None, json: bool = False,
 ) -> Result:
-    """Clone, update, install and verify: from nothing to a working set-up."""
+    """Clone, update, install and verify: from nothing to a working set-up.
+
+    Returns what was done and found. Raises Failed.
+    """
     return _run(c, "setup", locals())
 
 
 def status(c: Context, only: Names | None = None, json: bool = False) -> Verification:
-    """Show what is here: REFs, branches, changes, versions; offline."""
+    """Show what is here: REFs, branches, changes, versions; offline.
+
+    Returns what was found, without checks. Raises Failed.
+    """
     return _verification(_run(c, "status", locals()))
 
 
 def lock(c: Context, python: str | None = None, only: Names | None = None, json: bool = False) -> Result:
-    """Write this set-up to pylock.sources.toml; `setup --locked` reproduces it."""
+    """Write this set-up to pylock.sources.toml; `setup --locked` reproduces it.
+
+    Returns what was done. Raises Failed.
+    """
     return _run(c, "lock", locals())
 
 
