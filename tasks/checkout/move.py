@@ -55,7 +55,7 @@ def bring_submodules(checkout: Checkout, commit: str, source: fetch.Source) -> l
         inner = fetch.initialise(submodules.checkout_of(checkout, submodule))
         shipped = None if source.full else sparse.shipped_directories(pyproject, submodule.path)
         directories = sparse.choose(inner, shipped)
-        is_there = inner.is_linked and inner.head == submodule.commit and sparse.is_set(inner, directories)
+        is_there = inner.is_linked and inner.head == submodule.commit and inner.directories == directories
         if not is_there or (source.full and inner.is_shallow):
             target = refs.Target(submodule.url, "commit", submodule.name, submodule.commit, submodule.commit)
             fetch.bring(inner, target, source, directories)

@@ -34,6 +34,7 @@ def finish(checkout: Checkout, reporter: Reporter) -> Checkout:
     local_work.refuse(problems)
     leave_branch(checkout, reporter)
     for switched, commit, before in interrupted:
+        vanish.remove(switched, commit)
         keep(switched, commit, before, reporter)
         move.switch(switched.again(), commit)
     checkout = checkout.again()
@@ -89,7 +90,7 @@ def _files_as_found(checkout: Checkout, commit: str) -> str:
             place = checkout.path / path
             if place.is_symlink() or place.is_file():
                 paths.append(path)
-        options = ("--add", "--remove", "--ignore-skip-worktree-entries", "-z", "--stdin")
+        options = ("--add", "--remove", "--replace", "--ignore-skip-worktree-entries", "-z", "--stdin")
         try:
             checkout.git("update-index", *options, stdin="".join(f"{path}\0" for path in paths if path), env=index)
         except messages.GitError as error:

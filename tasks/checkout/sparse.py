@@ -45,36 +45,20 @@ def shipped_directories(pyproject: str, submodule: str) -> Directories:
 def choose(checkout: Checkout, shipped: Directories) -> Directories:
     """Which directories of a submodule are to be checked out: what is shipped, and those that are there already. None
     where all are there, or patterns that no list of directories can say."""
-    if checkout.is_linked and not is_cone(checkout):
-        return None
-    if not checkout.is_linked or shipped is None:
+    if shipped is None or not checkout.is_linked:
         return shipped
-    now = _directories(checkout)
+    now = checkout.directories
+    if now is None:
+        return None
     missing = [path for path in shipped if not {path, *map(str, PurePosixPath(path).parents)}.intersection(now)]
     return (*now, *missing)
 
 
-def is_cone(checkout: Checkout) -> bool:
-    """Whether only some directories of it are checked out, as a list of them says."""
-    return checkout.is_sparse and checkout.config.get("core.sparsecheckoutcone") != "false"
-
-
-def is_set(checkout: Checkout, directories: Directories) -> bool:
-    """Whether exactly these directories are checked out."""
-    if is_cone(checkout):
-        return directories is not None and set(directories) == {*_directories(checkout)}
-    return directories is None
-
-
 def set_directories(checkout: Checkout, directories: Directories) -> None:
     """Check out exactly these directories."""
-    if is_set(checkout, directories):
+    if checkout.directories == directories:
         return
     if directories is None:
         checkout.git("sparse-checkout", "disable")
     else:
         checkout.git("sparse-checkout", "set", "--cone", *directories)
-
-
-def _directories(checkout: Checkout) -> tuple[str, ...]:
-    return tuple(filter(None, checkout.git("sparse-checkout", "list", check=False).split("\n")))

@@ -7,7 +7,7 @@ from ..errors import LocalWorkError, SourcesError, examples
 from ..git import submodules
 from ..git.repository import Checkout, Record
 from ..models import RefSource, Repository, RepositoryState
-from . import local_work, sparse
+from . import local_work
 
 
 def kept_ref(repository: Repository, record: Record) -> tuple[str, RefSource]:
@@ -92,7 +92,7 @@ def is_full(checkout: Checkout) -> bool:
     if checkout.is_shallow:
         return False
     inner = [submodule for _, submodule in submodules.linked(checkout, checkout.head)]
-    return all(is_full(submodule) and not sparse.is_cone(submodule) for submodule in inner)
+    return all(is_full(submodule) and submodule.directories is None for submodule in inner)
 
 
 def submodule_faults(checkout: Checkout, *, files: bool = True) -> dict[str, str]:

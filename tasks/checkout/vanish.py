@@ -24,7 +24,7 @@ def problems(checkout: Checkout, commit: str) -> list[LocalWorkError]:
     found = []
     for path, oid in leaving(checkout, commit).items():
         try:
-            check(checkout, path, oid)
+            check(checkout, path, oid, commit)
         except LocalWorkError as error:
             found.append(error)
     return found
@@ -34,7 +34,7 @@ def remove(checkout: Checkout, commit: str) -> None:
     """Delete the files of the submodules that the commit does not have, and the directories that are empty then. Raises
     LocalWorkError for what is the user's."""
     for path, oid in leaving(checkout, commit).items():
-        check(checkout, path, oid)
+        check(checkout, path, oid, commit)
         _remove(checkout, path)
 
 
@@ -45,15 +45,18 @@ def remove_empty(top: Path) -> None:
             Path(directory).rmdir()
 
 
-def check(parent: Checkout, path: str, commit: str) -> None:
+def check(parent: Checkout, path: str, commit: str, following: str = "") -> None:
     """Raise LocalWorkError where something in the directory of the submodule at `path` is the user's; the parent has it
-    at `commit`. Ignored files count, and those that git was told not to look at."""
+    at `commit`. Ignored files count, and those that git was told not to look at; where there is no repository, files of
+    the parent's `following` commit do not: git may have written them, or refuses to overwrite them."""
     place = parent.path / path
     git_dir = linked_git_dir(place)
     if place.is_symlink() or (place / ".git").is_symlink():
         raise refusal(parent, place, "is a symbolic link")
     if git_dir is None:
-        strays = [str(file.relative_to(place)) for file in place.rglob("*") if file.is_symlink() or not file.is_dir()]
+        listed = parent.git("ls-tree", "-r", "-z", "--name-only", following, "--", path) if following else ""
+        files = [file for file in place.rglob("*") if file.is_symlink() or not file.is_dir()]
+        strays = sorted({str(file.relative_to(parent.path)) for file in files}.difference(listed.split("\0")))
     elif not git_dir.resolve().is_relative_to((parent.git_dir / "modules").resolve()):
         raise refusal(parent, place, "is a repository of its own")
     else:

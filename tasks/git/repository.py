@@ -165,6 +165,14 @@ class Checkout:
         """Whether only some directories are checked out."""
         return self.config.get("core.sparsecheckout") == "true"
 
+    @cached_property
+    def directories(self) -> tuple[str, ...] | None:
+        """The directories that are checked out (git-sparse-checkout(1), cone mode); None where all are, or where
+        patterns choose the files."""
+        if not self.is_sparse or self.config.get("core.sparsecheckoutcone") == "false":
+            return None
+        return tuple(filter(None, self.git("sparse-checkout", "list", check=False).split("\n")))
+
     @property
     def record(self) -> Record:
         """What this tool last checked out."""

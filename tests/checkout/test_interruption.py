@@ -191,6 +191,18 @@ def test_empty_directories_of_a_submodule_that_went_before_the_interruption_are_
     assert not (nested.top / "deps/outer").exists()
 
 
+def test_files_that_git_wrote_in_the_place_of_a_submodule_before_the_interruption_are_no_obstacle(
+    nested: Thing,
+) -> None:
+    nested.upstream.add_commit("some/thing", "main", {".gitmodules": MODULES, "deps/outer": None})
+    nested.upstream.add_commit("some/thing", "main", {"deps/outer/a.txt": "vendored\n"})
+    new = nested.interrupt()
+    assert (nested.top / "deps/outer/a.txt").is_file()
+    nested.sources("update")
+    assert nested.sources.head("thing") == new
+    sound(nested.sources, TOP)
+
+
 def test_a_git_that_is_killed_in_a_fetch_is_said_to_be(sglang: Sources, host: GitHost, upstream: Upstream) -> None:
     sglang("clone")
     new = upstream.add_commit("sglang", "main", {"large": os.urandom(100_000)})
