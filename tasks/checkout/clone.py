@@ -78,10 +78,10 @@ def _fill(session: Session, checkout: Checkout, target: refs.Target) -> None:
         submodules = move.bring_submodules(checkout, target.commit, source)
         files.result()
     move.attach(submodules, session.reporter)
-    for written in (checkout, *(submodule.checkout for submodule in submodules)):
-        local_work.refresh(written)  # git does not trust an index as old as its files
     checkout.keep_record(move.record(checkout, target))
     session.bring_tags(checkout.again(), target)
+    for written in (checkout, *(submodule.checkout for submodule in submodules)):
+        local_work.refresh(written)  # git does not trust an index as old as its files
 
 
 def _existing(session: Session, checkout: Checkout, strict: bool) -> Outcome:

@@ -91,5 +91,6 @@ def _move(session: Session, checkout: Checkout, target: refs.Target, outcome: Ou
     move.carry_out(moving, target, moves, session.reporter)
     shown = move.record(checkout, target).shown
     shown = f"{was.shown} → {shown}" if was.shown not in ("", shown) else shown
-    session.reporter.event(checkout.name, f"updated: {shown} ({checkout.head[:10]} → {target.commit[:10]})")
+    commits = dict.fromkeys((checkout.head[:10], target.commit[:10]))  # one where only submodules have moved
+    session.reporter.event(checkout.name, f"updated: {shown} ({' → '.join(commits)})")
     return replace(outcome, action="updated")
