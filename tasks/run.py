@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from invoke.context import Context
@@ -218,7 +218,8 @@ def status_step(run: Run) -> None:
 
     with ThreadPoolExecutor() as pool:
         environment = pool.submit(lambda: run.environment)
-        found = list(pool.map(checkouts.find, run.settings.repositories))
+        look = partial(checkouts.find, refresh=True)  # so that git need not read the files again next time
+        found = list(pool.map(look, run.settings.repositories))
     installed = {one.repository.name: environment.result().state(one.package.name) for one in found if one.package}
     repositories = {one.repository.name: one.state for one in found}
     run.verification = Verification(True, repositories, installed, None, ())

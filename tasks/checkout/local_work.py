@@ -30,10 +30,10 @@ OPERATIONS = {
 }
 
 
-def changed_files(checkout: Checkout) -> list[str]:
+def changed_files(checkout: Checkout, *, refresh: bool = False) -> list[str]:
     """The tracked files of a checkout that differ from its commit or are staged, and submodules that do, or that hold
-    such files (or untracked ones)."""
-    changed, _ = _status(checkout, "--ignore-submodules=none")
+    such files (or untracked ones). With `refresh` git may write to its index what it found."""
+    changed, _ = _status(checkout, "--ignore-submodules=none", refresh=refresh)
     return changed
 
 
@@ -82,7 +82,7 @@ def changes(checkout: Checkout, *, rewrite: bool = False) -> list[LocalWorkError
     commit though git takes them for changed: their line endings do not fit their attributes, and git would refuse to
     replace them.
     """
-    files, alike = _status(checkout, "--ignore-submodules=dirty", env={"GIT_OPTIONAL_LOCKS": "1"} if rewrite else {})
+    files, alike = _status(checkout, "--ignore-submodules=dirty", refresh=rewrite)
     if alike and rewrite:
         checkout.git("checkout-index", "--force", "-u", "-z", "--stdin", stdin="".join(f"{path}\0" for path in alike))
     links = submodules.gitlinks(checkout, "HEAD", *files) if files else {}
@@ -179,11 +179,12 @@ def overlapping(checkout: Checkout, paths: Sequence[str], commit: str) -> list[s
     return found
 
 
-def _status(checkout: Checkout, *options: str, env: Mapping[str, str] | None = None) -> tuple[list[str], list[str]]:
+def _status(checkout: Checkout, *options: str, refresh: bool) -> tuple[list[str], list[str]]:
     """The changed paths (git-status(1)); and those that git takes for changed though their bytes are the index's."""
     command = ("status", "--porcelain=v2", "-z", "--untracked-files=no", "--no-renames", *options)
+    locks = {"GIT_OPTIONAL_LOCKS": "1"} if refresh else {}
     changed, suspects = [], {}
-    for line in filter(None, checkout.git(*command, env=env).split("\0")):
+    for line in filter(None, checkout.git(*command, env=locks).split("\0")):
         if line[0] == "u":  # u XY sub m1 m2 m3 mW h1 h2 h3 path
             changed.append(line.split(" ", 10)[10])
         elif line[0] == "1":  # 1 XY sub mH mI mW hH hI path

@@ -49,14 +49,15 @@ def require(repository: Repository) -> Checkout:
     raise SourcesError(f"{repository.name}: not cloned.", command="invoke clone")
 
 
-def describe(checkout: Checkout) -> RepositoryState:
-    """What `status` and `verify` say of a checkout; ahead and behind are counted against what was fetched last."""
+def describe(checkout: Checkout, *, refresh: bool = False) -> RepositoryState:
+    """What `status` and `verify` say of a checkout; ahead and behind are counted against what was fetched last. With
+    `refresh` git may write to its index what it found."""
     repository, record = checkout.repository, checkout.record
     ref, source = kept_ref(repository, record)
     upstream = checkout.tracking(record.branch) if record.branch else record.commit
     counts = checkout.git("rev-list", "--left-right", "--count", f"HEAD...{upstream}", check=False).split()
     ahead, behind = map(int, counts) if upstream and counts else (None, None)
-    changed = tuple(local_work.changed_files(checkout))
+    changed = tuple(local_work.changed_files(checkout, refresh=refresh))
     return RepositoryState(
         path=repository.path,
         url=names.redact(repository.url),

@@ -25,8 +25,9 @@ class Found:
     problem: Check | None = None
 
 
-def find(repository: Repository) -> Found:
-    """Look at the checkout of the repository and at the package in it. Nothing that is found raises."""
+def find(repository: Repository, *, refresh: bool = False) -> Found:
+    """Look at the checkout of the repository and at the package in it. Nothing that is found raises. With `refresh` git
+    may write to its index what it found, as git-status(1) does."""
     path = repository.path
     found = Found(repository, RepositoryState(path, redact(repository.url), repository.branch))
     try:
@@ -34,7 +35,7 @@ def find(repository: Repository) -> Found:
         if not checkout:
             found.problem = Check("repository", "fail", "not cloned", command="invoke clone")
         else:
-            found.state = replace(checkouts.describe(checkout), version=version_of(checkout) or None)
+            found.state = replace(checkouts.describe(checkout, refresh=refresh), version=version_of(checkout) or None)
             if repository.install:
                 package = found.package = Package(checkout)
                 found.state = replace(found.state, directories=package.layout.find_directories(path))
