@@ -66,6 +66,8 @@ def install(
         if package in stale:
             done = "reinstalled" if before[package.name] else "installed"
             action = "would install" if dry else done
+        else:
+            uv.reporter.event(package.repository.name, action)
         seconds = time.monotonic() - began if stale and package is stale[0] else 0.0  # one installation for all
         outcomes.append(
             Outcome(
