@@ -94,6 +94,7 @@ class User:
         """What a user does about work that is in the way: end what is under way, move repositories of his own away,
         stash, move away what cannot be stashed, give commits a branch and main its place."""
         git_dir = Path(self.git("rev-parse", "--absolute-git-dir"))
+        self._branch("HEAD")  # which the end of a bisection leaves
         for file, command in UNDER_WAY.items():
             if (git_dir / file).exists():
                 self.git(*command)
@@ -111,9 +112,12 @@ class User:
             if name:
                 self._move(self.place / name.rstrip("/"), away)
         for commit in ("HEAD", "refs/heads/main"):
-            self.git("branch", f"put-away-{len(self.git('branch').splitlines())}", commit)
+            self._branch(commit)
         if self.git("branch", "--show-current") == "main":
             self.git("reset", "-q", "--hard", "origin/main")
+
+    def _branch(self, commit: str) -> None:
+        self.git("branch", f"put-away-{len(self.git('branch').splitlines())}", commit)
 
     def _move(self, path: Path, away: Path) -> None:
         if os.path.lexists(path):

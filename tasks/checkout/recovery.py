@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -82,15 +83,17 @@ def _submodules(checkout: Checkout, commit: str) -> Iterator[tuple[Checkout, str
 
 
 def _files_as_found(checkout: Checkout, commit: str) -> str:
-    """A tree of the files in the working tree that HEAD or the commit has; the index is at it then. Files that neither
-    has are in nobody's way, or git will say so."""
+    """A tree of the files in the working tree that HEAD or the commit has, and of those that sparse-checkout hides; the
+    index is at it then. Files that neither has are in nobody's way, or git will say so."""
+    hidden = {line[2:] for line in checkout.git("ls-files", "-t", "-z").split("\0") if line.startswith("S ")}
     with local_work.own_index(checkout) as index:
         paths = checkout.git("ls-files", "-z", env=index).split("\0")
+        paths = [path for path in paths if path not in hidden or os.path.lexists(checkout.path / path)]
         for path in checkout.git("ls-tree", "-r", "-z", "--name-only", "--full-tree", commit).split("\0"):
             place = checkout.path / path
             if place.is_symlink() or place.is_file():
                 paths.append(path)
-        options = ("--add", "--remove", "--replace", "--ignore-skip-worktree-entries", "-z", "--stdin")
+        options = ("--add", "--remove", "--replace", "-z", "--stdin")
         try:
             checkout.git("update-index", *options, stdin="".join(f"{path}\0" for path in paths if path), env=index)
         except messages.GitError as error:

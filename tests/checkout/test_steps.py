@@ -128,6 +128,15 @@ def test_a_submodule_that_full_did_not_reach_becomes_full_in_the_next_run(
     assert not (slim.git_dir(LIB) / "shallow").exists()
 
 
+def test_what_is_kept_of_a_slim_submodule_has_its_other_directories(slim: Thing) -> None:
+    slim.interrupt(LIB)
+    slim.write(LIB, "a.txt")
+    slim.sources("update")
+    kept = slim.git(LIB, "for-each-ref", "--format=%(refname)", "refs/rescue")
+    assert {"a.txt", "two/x.h"} <= {*slim.git(LIB, "ls-tree", "-r", "--name-only", kept).split("\n")}
+    sound(slim.sources, TOP)
+
+
 @pytest.mark.parametrize("vendored", ["deps/lib/x.txt", "deps/lib"])
 def test_a_submodule_that_was_taken_away_before_the_kill_is_vendored(
     thing: Thing, vendored: str, kill: Callable[..., None]
