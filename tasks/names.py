@@ -10,7 +10,7 @@ import shlex
 from .errors import UsageError
 
 LATEST, MATCHING = "latest", "matching"
-HEADS, TAGS, TRACKING = "refs/heads/", "refs/tags/", "refs/remotes/origin/"
+HEADS, TAGS = "refs/heads/", "refs/tags/"
 LONGEST_URL = 2000
 SHOWN = 200  # characters of a wrong URL in a message
 

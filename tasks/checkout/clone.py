@@ -75,12 +75,12 @@ def _fill(session: Session, checkout: Checkout, target: refs.Target) -> None:
     checkout = checkout.again()
     with ThreadPoolExecutor(1) as pool:
         files = pool.submit(checkout.git, "reset", "--quiet", "--hard", target.commit)
-        submodules = move.bring_submodules(checkout, target.commit, source)
+        moves = move.bring_submodules(checkout, target.commit, source)
         files.result()
-    move.attach(submodules, session.reporter)
+    move.attach(moves, session.reporter)
     checkout.keep_record(move.record(checkout, target))
     session.bring_tags(checkout.again(), target)
-    for written in (checkout, *(submodule.checkout for submodule in submodules)):
+    for written in (checkout, *(submodule.checkout for submodule in moves)):
         local_work.refresh(written)  # git does not trust an index as old as its files
 
 

@@ -93,9 +93,9 @@ def changes(checkout: Checkout, *, rewrite: bool = False) -> list[LocalWorkError
     return [LocalWorkError(what, messages.KEEP_IT)]
 
 
-def refresh(checkout: Checkout) -> None:
+def refresh(checkout: Checkout, env: Mapping[str, str] | None = None) -> None:
     """Let the index know the files as they are now, so that git need not read them again."""
-    checkout.git("update-index", "-q", "--refresh", check=False)
+    checkout.git("update-index", "-q", "--refresh", check=False, env=env)
 
 
 def staged(checkout: Checkout) -> list[LocalWorkError]:
@@ -210,5 +210,5 @@ def own_index(checkout: Checkout) -> Iterator[dict[str, str]]:
         index = {"GIT_INDEX_FILE": str(Path(directory) / "index")}
         if checkout.head:
             checkout.git("read-tree", "HEAD", env=index)
-            checkout.git("update-index", "-q", "--refresh", env=index, check=False)
+            refresh(checkout, index)
         yield index

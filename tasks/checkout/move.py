@@ -112,9 +112,9 @@ def carry_out(checkout: Checkout, target: refs.Target, moves: Iterable[Submodule
     try:
         for move in moves:
             if move.checkout.is_linked and not move.is_done:
-                switch(move.checkout, move.commit)
+                _switch(move.checkout, move.commit)
                 sparse.set_directories(move.checkout, move.directories)
-        switch(checkout, target.commit)
+        _switch(checkout, target.commit)
         attach(moves, reporter)
         if target.branch:
             move_branch(checkout, target)
@@ -124,10 +124,9 @@ def carry_out(checkout: Checkout, target: refs.Target, moves: Iterable[Submodule
     checkout.keep_record(record(checkout, target))
 
 
-def switch(checkout: Checkout, commit: str) -> None:
-    """Let the files be those of the commit, and HEAD on no branch. Raises LocalWorkError where git refuses."""
+def _switch(checkout: Checkout, commit: str) -> None:
     vanish.remove(checkout, commit)
-    checkout.git("switch", "--quiet", "--no-overwrite-ignore", "--detach", commit)
+    checkout.switch(commit)
 
 
 def move_branch(checkout: Checkout, target: refs.Target) -> None:

@@ -13,7 +13,7 @@ from ..errors import LocalWorkError
 from ..git import fetch, messages, submodules
 from ..git.repository import Checkout
 from ..models import Reporter
-from . import local_work, move, state, vanish
+from . import local_work, state, vanish
 
 RESCUE = "refs/rescue/"
 IDENTITY = {
@@ -37,7 +37,7 @@ def finish(checkout: Checkout, reporter: Reporter) -> Checkout:
     for switched, commit, before in interrupted:
         vanish.remove(switched, commit)
         keep(switched, commit, before, reporter)
-        move.switch(switched.again(), commit)
+        switched.switch(commit)
     checkout = checkout.again()
     checkout.keep_record(replace(checkout.record, moving=""))  # its `commit` is where the branch may still be
     return checkout

@@ -96,6 +96,10 @@ class Checkout:
         """Run a local git command: see `command.git`."""
         return command.git(self.place, *words, who=self.name, stdin=stdin, check=check, env=env)
 
+    def switch(self, commit: str) -> None:
+        """Let the files be those of the commit, and HEAD on no branch. Raises LocalWorkError where git refuses."""
+        self.git("switch", "--quiet", "--no-overwrite-ignore", "--detach", commit)
+
     def again(self) -> Checkout:
         """The checkout as it is now."""
         return replace(self)
